@@ -1,0 +1,285 @@
+//! Measures the cases of `benches/cases.toml` on whatever GPU is there, each checked against the f64 oracle first.
+//!
+//!     cargo run --release --example bench -- --case dense_f32_b1_h8_n1024_d64 --csv -
+
+mod cases;
+mod ceilings;
+mod timing;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use half::f16;
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+use wgpu_attention::reference::{Rules, Sizes, softmax_attention};
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Plan, Tensor, Tile};
+
+use cases::Case;
+use ceilings::Ceilings;
+
+#[derive(Parser)]
+#[command(about = "Times attention against the device's own ceilings, after checking it against an f64 oracle.")]
+struct Args {
+    /// Cases to run, by name; all that suit the device unless given.
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<String>,
+    /// Writes one row a case to FILE; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// The case table.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cases.toml"))]
+    cases: PathBuf,
+    /// Timed repetitions; the median counts.
+    #[arg(long, default_value_t = 11)]
+    repeats: usize,
+    /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT.
+    #[arg(long, value_delimiter = ',')]
+    tile: Vec<String>,
+    /// Prints each plan.
+    #[arg(long)]
+    plan: bool,
+}
+
+const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
+                          gbs,of_fma,of_copy,rel_err";
+
+fn main() {
+    env_logger::init();
+    if let Err(e) = run(&Args::parse()) {
+        eprintln!("bench: {e}");
+        std::process::exit(1);
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
+    let info = ctx.device().adapter_info();
+    let mut cases = cases::read(&args.cases)?;
+    for name in &args.case {
+        if cases.iter().all(|case| case.name != *name) {
+            return Err(format!("--case: {name} is not in {}", args.cases.display()));
+        }
+    }
+    cases.retain(|case| {
+        let wanted =
+            if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
+        wanted && (case.dtype != DType::F16 || ctx.capabilities().f16)
+    });
+    let tiles = args.tile.iter().map(|text| parse_tile(text).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    let tiles = if tiles.is_empty() { vec![None] } else { tiles };
+
+    eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    let ceilings = ceilings::measure(&ctx).map_err(|e| e.to_string())?;
+    eprintln!("ceilings: copy {:.0} GB/s, multiply-add {:.2} TFLOP/s", ceilings.copy_gbs, ceilings.fma_tflops);
+    let bar = ProgressBar::new((cases.len() * tiles.len()) as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let mut rows = vec![CSV_HEADER.to_string()];
+    for case in &cases {
+        bar.set_message(case.name.clone());
+        let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
+        for tile in &tiles {
+            match measure(&ctx, case, &data, *tile, args) {
+                Ok(result) => {
+                    bar.suspend(|| eprintln!("{}", result.line(case, tile, &ceilings)));
+                    rows.push(result.csv(case, &info, &ceilings));
+                }
+                // A tile under trial may not fit; a case of the table must.
+                Err(e) if tile.is_some() => bar.suspend(|| eprintln!("{} {tile:?}: {e}", case.name)),
+                Err(e) => return Err(format!("{}: {e}", case.name)),
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let text = rows.join("\n") + "\n";
+    match &args.csv {
+        Some(path) if path.as_os_str() == "-" => print!("{text}"),
+        Some(path) => std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))?,
+        None => {}
+    }
+    Ok(())
+}
+
+fn parse_tile(text: &str) -> Result<Tile, String> {
+    let numbers: Vec<u32> = text.split(':').filter_map(|n| n.parse().ok()).collect();
+    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else {
+        return Err(format!("--tile: {text:?} must be seven numbers joined by colons"));
+    };
+    Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0 })
+}
+
+/// Random operands of a case, on the device and, rounded as there, on the host.
+struct Data {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    host: [Vec<f32>; 3],
+}
+
+impl Data {
+    fn new(ctx: &Context, case: &Case) -> Result<Data, Error> {
+        let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+        let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = *case;
+        let shapes =
+            [[batch, heads, len_q, head_dim], [batch, heads_kv, len_kv, head_dim], [batch, heads_kv, len_kv, v_dim]];
+        let mut upload = |shape: [usize; 4]| -> Result<(Tensor, Vec<f32>), Error> {
+            let values: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(shape.iter().product()).collect();
+            if dtype == DType::F32 {
+                return Ok((Tensor::from_slice(ctx, shape, &values)?, values));
+            }
+            let rounded: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
+            Ok((Tensor::from_slice(ctx, shape, &rounded)?, rounded.iter().map(|x| x.to_f32()).collect()))
+        };
+        let (q, q_host) = upload(shapes[0])?;
+        let (k, k_host) = upload(shapes[1])?;
+        let (v, v_host) = upload(shapes[2])?;
+        let out = Tensor::zeros(ctx, dtype, [batch, heads, len_q, v_dim])?;
+        Ok(Data { q, k, v, out, host: [q_host, k_host, v_host] })
+    }
+}
+
+struct Measured {
+    seconds: f64,
+    rel_err: f64,
+    path: String,
+}
+
+fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &Args) -> Result<Measured, String> {
+    let mut description = Attention::new(&data.q, &data.k, &data.v).mask(case.mask.clone());
+    if let Some(tile) = tile {
+        description = description.tile(tile);
+    }
+    let plan = description.plan(ctx).map_err(|e| e.to_string())?;
+    if args.plan {
+        eprintln!("{plan}");
+    }
+    let io = AttentionIo::new(&data.q, &data.k, &data.v, &data.out);
+    let rel_err = verify(ctx, case, data, &plan, &io)?;
+    let seconds = timing::median_seconds(ctx, args.repeats, |encoder| {
+        plan.encode(encoder, &io).expect("the plan was made for these tensors");
+    });
+    Ok(Measured { seconds, rel_err, path: plan.stages().join(" + ") })
+}
+
+/// Runs once and compares some rows of the first and the last head with the f64 oracle. A kernel that errs more than
+/// twice as much as the plain formula, plus rounding, is not worth timing.
+fn verify(ctx: &Context, case: &Case, data: &Data, plan: &Plan, io: &AttentionIo<'_>) -> Result<f64, String> {
+    let mut encoder = ctx.device().create_command_encoder(&Default::default());
+    plan.encode(&mut encoder, io).map_err(|e| e.to_string())?;
+    ctx.queue().submit([encoder.finish()]);
+    let step = (case.len_q / 24).max(1);
+    let rows: Vec<usize> = (0..case.len_q).step_by(step).chain([case.len_q - 1]).collect();
+    let mut worst: f64 = 0.0;
+    for (b, h) in [(0, 0), (case.batch - 1, case.heads - 1)] {
+        let got = read_head(ctx, case, data, b, h)?;
+        let exact = oracle::<f64>(case, data, b, h, &rows);
+        let plain = oracle::<f32>(case, data, b, h, &rows);
+        let largest = exact.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        let rounding = largest * if case.dtype == DType::F16 { 2f64.powi(-10) } else { 2f64.powi(-23) };
+        let mut error: f64 = 0.0;
+        let mut plain_error: f64 = 0.0;
+        for (n, (want, plain)) in exact.iter().zip(&plain).enumerate() {
+            let got = f64::from(got[rows[n / case.v_dim] * case.v_dim + n % case.v_dim]);
+            if !got.is_finite() {
+                return Err(format!("row {} of head {h} holds {got}: not timed", rows[n / case.v_dim]));
+            }
+            error = error.max((got - want).abs());
+            plain_error = plain_error.max((plain - want).abs());
+        }
+        let allowed = 2.0 * plain_error + rounding;
+        if error > allowed {
+            return Err(format!("head {h} of batch {b} is wrong by {error:.3e}, allowed are {allowed:.3e}: not timed"));
+        }
+        worst = worst.max(error / largest);
+    }
+    Ok(worst)
+}
+
+fn read_head(ctx: &Context, case: &Case, data: &Data, b: usize, h: usize) -> Result<Vec<f32>, String> {
+    let head = data.out.narrow(0, b, 1).and_then(|x| x.narrow(1, h, 1)).map_err(|e| e.to_string())?;
+    fn read<T: Element>(ctx: &Context, head: &Tensor) -> Result<Vec<T>, String> {
+        pollster::block_on(head.read(ctx)).map_err(|e| e.to_string())
+    }
+    if case.dtype == DType::F32 {
+        return read(ctx, &head);
+    }
+    Ok(read::<f16>(ctx, &head)?.iter().map(|x| x.to_f32()).collect())
+}
+
+/// Some rows of one head by the reference, in f64 or f32.
+fn oracle<T: wgpu_attention::reference::Real>(
+    case: &Case,
+    data: &Data,
+    b: usize,
+    h: usize,
+    rows: &[usize],
+) -> Vec<f64> {
+    let kv = b * case.heads_kv + h / (case.heads / case.heads_kv);
+    let cast = |values: &[f32]| values.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
+    let q: Vec<T> = rows
+        .iter()
+        .flat_map(|row| {
+            let first = ((b * case.heads + h) * case.len_q + row) * case.head_dim;
+            cast(&data.host[0][first..first + case.head_dim])
+        })
+        .collect();
+    let k = cast(&data.host[1][kv * case.len_kv * case.head_dim..][..case.len_kv * case.head_dim]);
+    let v = cast(&data.host[2][kv * case.len_kv * case.v_dim..][..case.len_kv * case.v_dim]);
+    let sizes = Sizes {
+        batch: 1,
+        heads: 1,
+        heads_kv: 1,
+        len_q: rows.len(),
+        len_kv: case.len_kv,
+        head_dim: case.head_dim,
+        v_dim: case.v_dim,
+    };
+    let scale = T::of(1.0 / (case.head_dim as f64).sqrt());
+    let mask = |_: usize, _: usize, i: usize, j: usize| case.mask.in_window(case.len_q, case.len_kv, rows[i], j);
+    let scale = |_| scale;
+    let rules = Rules { mask: &mask, ..Rules::dense(&scale) };
+    softmax_attention(sizes, &q, &k, &v, rules).0.into_iter().map(T::to_f64).collect()
+}
+
+impl Measured {
+    fn tflops(&self, case: &Case) -> f64 {
+        case.flops() / self.seconds * 1e-12
+    }
+
+    fn line(&self, case: &Case, tile: &Option<Tile>, ceilings: &Ceilings) -> String {
+        let tile = tile.map_or(String::new(), |t| {
+            let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident } = t;
+            format!("  {block_q}:{block_kv}:{lanes}:{threads}:{slice_qk}:{slice_v}:{}", u32::from(q_resident))
+        });
+        format!(
+            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, error {:.1e}{tile}",
+            case.name,
+            self.seconds * 1e3,
+            self.tflops(case),
+            100.0 * self.tflops(case) / ceilings.fma_tflops,
+            self.rel_err
+        )
+    }
+
+    fn csv(&self, case: &Case, info: &wgpu::AdapterInfo, ceilings: &Ceilings) -> String {
+        let (tflops, gbs) = (self.tflops(case), case.bytes() / self.seconds * 1e-9);
+        let text = |s: &str| s.replace(',', ";");
+        let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = case;
+        format!(
+            "{},{},{},{dtype},{batch},{heads},{heads_kv},{len_q},{len_kv},{head_dim},{v_dim},{},{},{:.4},{tflops:.4},\
+             {gbs:.1},{:.4},{:.4},{:.2e}",
+            case.name,
+            text(&info.name),
+            text(&format!("{} {}", info.driver, info.driver_info)),
+            case.mask_name,
+            text(&self.path),
+            self.seconds * 1e3,
+            tflops / ceilings.fma_tflops,
+            gbs / ceilings.copy_gbs,
+            self.rel_err
+        )
+    }
+}

@@ -1,0 +1,62 @@
+//! GPU time of recorded work: warm-up, repetitions, median.
+
+use std::time::{Duration, Instant};
+
+use wgpu_attention::Context;
+
+/// Clocks of a resting card take this long to rise.
+const WARM_UP: Duration = Duration::from_millis(350);
+
+/// Seconds of one repetition of `record`: the median over `repeats` timed ones, after a warm-up that submits until the
+/// clocks have risen (on a CPU, once).
+pub fn median_seconds(ctx: &Context, repeats: usize, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
+    let started = Instant::now();
+    loop {
+        submit(ctx, &mut record);
+        if ctx.capabilities().cpu || started.elapsed() >= WARM_UP {
+            break;
+        }
+    }
+    let mut seconds: Vec<f64> = (0..repeats).map(|_| timed(ctx, &mut record)).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn submit(ctx: &Context, record: &mut impl FnMut(&mut wgpu::CommandEncoder)) {
+    let mut encoder = ctx.device().create_command_encoder(&Default::default());
+    record(&mut encoder);
+    ctx.queue().submit([encoder.finish()]);
+    ctx.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device answers");
+}
+
+/// By GPU timestamps where the device has them, else by the host's clock around submit and wait.
+fn timed(ctx: &Context, record: &mut impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
+    let device = ctx.device();
+    if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS) {
+        let start = Instant::now();
+        submit(ctx, record);
+        return start.elapsed().as_secs_f64();
+    }
+    let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+        label: Some("timestamps"),
+        ty: wgpu::QueryType::Timestamp,
+        count: 2,
+    });
+    let buffer = |usage| {
+        device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false })
+    };
+    let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+    let host = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    encoder.write_timestamp(&queries, 0);
+    record(&mut encoder);
+    encoder.write_timestamp(&queries, 1);
+    encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
+    encoder.copy_buffer_to_buffer(&resolved, 0, &host, 0, 16);
+    ctx.queue().submit([encoder.finish()]);
+    host.map_async(wgpu::MapMode::Read, .., |result| result.expect("the stamps can be read"));
+    device.poll(wgpu::PollType::wait_indefinitely()).expect("the device answers");
+    let view = host.get_mapped_range(..).expect("the stamps are mapped");
+    let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..]);
+    stamps[1].saturating_sub(stamps[0]) as f64 * f64::from(ctx.queue().get_timestamp_period()) * 1e-9
+}

@@ -1,0 +1,85 @@
+// out[i] = sum_j p_ij v_j / sum_j p_ij,  p_ij = exp(x_ij - max_j x_ij),  x_ij = score_mod(scale * <q_i, k_j>)
+//
+// The one tile loop of softmax attention. A workgroup owns BLOCK_Q queries of one head and walks the KV tiles that the
+// visitor names. A thread owns ROWS query rows and, of each, every LANES-th group of four keys and of four output
+// columns; K and V pass through workgroup memory in slices, so the loop needs no more of it for a larger head_dim.
+//
+// provides  main
+// requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
+//           visitor (tile_count tile_at keep), mods (head_scale score_mod mask_mod sink), store_out, store_lse
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let linear = group.y * params.grid_x + group.x;
+    // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
+    if (linear >= params.workgroups) { return; }
+    let at = q_tile_at(linear);
+    let lane = t % LANES;
+    let row0 = t / LANES * ROWS;
+
+    var rows = rows_init();
+    var acc = array<vec4<f32>, ACCS>();
+    stage_init(at, t);
+    let count = tile_count(at);
+    for (var i = 0u; i < count; i++) {
+        let kv = tile_at(at, i);
+        var s = array<vec4<f32>, SCORES>();
+        for (var slice = 0u; slice < QK_SLICES; slice++) {
+            workgroupBarrier();
+            stage_qk(at, kv.start, slice, t);
+            workgroupBarrier();
+            qk(&s, row0, lane, slice);
+        }
+        score_tile(&s, at, kv, row0, lane);
+        let alpha = rows_update(&rows, &s, t);
+        store_p(&s, row0, lane);
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            for (var c = 0u; c < COLS4; c++) { // unroll
+                acc[r * COLS4 + c] *= alpha[r];
+            }
+        }
+        for (var slice = 0u; slice < V_SLICES; slice++) {
+            workgroupBarrier();
+            stage_v(at, kv, slice, t);
+            workgroupBarrier();
+            pv(&acc, row0, lane, slice, !kv.full && has_nonfinite());
+        }
+    }
+
+    let result = rows_finish(rows, at.h, t);
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        let q_idx = at.row + row0 + r;
+        if (q_idx < params.len_q) {
+            for (var c = 0u; c < COLS4; c++) { // unroll
+                store_out(at, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
+            }
+            if (lane == 0u) { store_lse(at, q_idx, result.lse[r]); }
+        }
+    }
+}
+
+// Dot products to scores: scale, the caller's score rule, then NEG_INF wherever a pair may not attend.
+fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32) {
+    let scale = head_scale(at.h);
+    let last_q = params.len_q - 1u;
+    let last_kv = params.len_kv - 1u;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        // Clamped: rows past the end are computed but never stored, and mods may read buffers by index.
+        let q_idx = min(at.row + row0 + r, last_q);
+        for (var c = 0u; c < KEYS4; c++) { // unroll
+            let kv_idx = kv.start + (c * LANES + lane) * 4u;
+            var x = (*s)[r * KEYS4 + c] * scale;
+            for (var j = 0u; j < 4u; j++) { // unroll
+                x[j] = score_mod(x[j], at.b, at.h, q_idx, min(kv_idx + j, last_kv));
+            }
+            if (!kv.full || MASK_MOD) {
+                for (var j = 0u; j < 4u; j++) { // unroll
+                    let visible = kv_idx + j < params.len_kv && keep(at, q_idx, kv_idx + j)
+                        && mask_mod(at.b, at.h, q_idx, min(kv_idx + j, last_kv));
+                    x[j] = select(NEG_INF, x[j], visible);
+                }
+            }
+            (*s)[r * KEYS4 + c] = x;
+        }
+    }
+}

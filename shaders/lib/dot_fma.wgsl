@@ -1,0 +1,66 @@
+// s += q k^T and acc += p v with scalar multiply-adds, register-tiled: every vec4 read from workgroup memory is used
+// for ROWS rows (K, V) or for all of a thread's keys and columns (Q, P).
+//
+// provides  qk pv
+// requires  staging
+
+fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u32) {
+    let q_col = select(0u, slice * SLICE4, Q_RESIDENT);
+    for (var d = 0u; d < SLICE4; d++) {
+        for (var c = 0u; c < KEYS4; c++) { // unroll
+            let first = c * 4u * LANES + lane;
+            let k0 = kv_tile[first * K_STRIDE + d];
+            let k1 = kv_tile[(first + LANES) * K_STRIDE + d];
+            let k2 = kv_tile[(first + 2u * LANES) * K_STRIDE + d];
+            let k3 = kv_tile[(first + 3u * LANES) * K_STRIDE + d];
+            let kx = vec4<f32>(k0.x, k1.x, k2.x, k3.x);
+            let ky = vec4<f32>(k0.y, k1.y, k2.y, k3.y);
+            let kz = vec4<f32>(k0.z, k1.z, k2.z, k3.z);
+            let kw = vec4<f32>(k0.w, k1.w, k2.w, k3.w);
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                let x = q_tile[(row0 + r) * Q_STRIDE + q_col + d];
+                let xy = fma(vec4<f32>(x.y), ky, fma(vec4<f32>(x.x), kx, (*s)[r * KEYS4 + c]));
+                (*s)[r * KEYS4 + c] = fma(vec4<f32>(x.w), kw, fma(vec4<f32>(x.z), kz, xy));
+            }
+        }
+    }
+}
+
+// With `guard`, a weight of 0 contributes nothing whatever the value is.
+fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u32, guard: bool) {
+    if (guard) {
+        pv_guarded(acc, row0, lane, slice);
+        return;
+    }
+    for (var k4 = 0u; k4 < SLICE_V / 4u; k4++) {
+        for (var c = 0u; c < COLS4; c++) { // unroll
+            let first = k4 * 4u * V4 + v_col(c, lane);
+            let v0 = kv_tile[first];
+            let v1 = kv_tile[first + V4];
+            let v2 = kv_tile[first + 2u * V4];
+            let v3 = kv_tile[first + 3u * V4];
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                let p = p_tile[(row0 + r) * P_STRIDE + slice * (SLICE_V / 4u) + k4];
+                let xy = fma(vec4<f32>(p.y), v1, fma(vec4<f32>(p.x), v0, (*acc)[r * COLS4 + c]));
+                (*acc)[r * COLS4 + c] = fma(vec4<f32>(p.w), v3, fma(vec4<f32>(p.z), v2, xy));
+            }
+        }
+    }
+}
+
+// Lanes past the last column repeat it; store_out drops what they make.
+fn v_col(c: u32, lane: u32) -> u32 {
+    return min(c * LANES + lane, V4 - 1u);
+}
+
+fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u32) {
+    for (var key = 0u; key < SLICE_V; key++) {
+        for (var c = 0u; c < COLS4; c++) { // unroll
+            let x = kv_tile[key * V4 + v_col(c, lane)];
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                let p = p_tile[(row0 + r) * P_STRIDE + slice * (SLICE_V / 4u) + key / 4u][key % 4u];
+                if (p != 0.0) { (*acc)[r * COLS4 + c] = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]); }
+            }
+        }
+    }
+}

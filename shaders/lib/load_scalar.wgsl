@@ -1,0 +1,47 @@
+// Storage access one element at a time, through any strides; columns past the end of a row read as 0.
+//
+// provides  q k v out, read_q read_k read_v store_out
+// requires  bindings
+
+@group(0) @binding(1) var<storage, read> q: array<elem>;
+@group(0) @binding(2) var<storage, read> k: array<elem>;
+@group(0) @binding(3) var<storage, read> v: array<elem>;
+@group(0) @binding(4) var<storage, read_write> out: array<elem>;
+
+fn read_q(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    let first = base + row * params.q.row;
+    var x = vec4<f32>();
+    for (var j = 0u; j < 4u; j++) { // unroll
+        let col = col4 * 4u + j;
+        if (col < HEAD_DIM) { x[j] = f32(q[first + col * params.q.col]); }
+    }
+    return x;
+}
+
+fn read_k(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    let first = base + row * params.k.row;
+    var x = vec4<f32>();
+    for (var j = 0u; j < 4u; j++) { // unroll
+        let col = col4 * 4u + j;
+        if (col < HEAD_DIM) { x[j] = f32(k[first + col * params.k.col]); }
+    }
+    return x;
+}
+
+fn read_v(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    let first = base + row * params.v.row;
+    var x = vec4<f32>();
+    for (var j = 0u; j < 4u; j++) { // unroll
+        let col = col4 * 4u + j;
+        if (col < V_DIM) { x[j] = f32(v[first + col * params.v.col]); }
+    }
+    return x;
+}
+
+fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {
+    let first = base(params.out, at.local_b, at.local_h) + row * params.out.row;
+    for (var j = 0u; j < 4u; j++) { // unroll
+        let col = col4 * 4u + j;
+        if (col < V_DIM) { out[first + col * params.out.col] = elem(x[j]); }
+    }
+}

@@ -1,0 +1,17 @@
+// Dense visitor: every KV tile; only the ragged last one is tested, and there only against len_kv.
+//
+// provides  tile_count tile_at keep
+// requires  bindings
+
+fn tile_count(at: QTile) -> u32 {
+    return (params.len_kv + BLOCK_KV - 1u) / BLOCK_KV;
+}
+
+fn tile_at(at: QTile, i: u32) -> KvTile {
+    let start = i * BLOCK_KV;
+    return KvTile(start, start + BLOCK_KV <= params.len_kv);
+}
+
+fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
+    return true;
+}

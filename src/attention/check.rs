@@ -1,0 +1,249 @@
+//! Everything that can be wrong with a description of softmax attention, in one place.
+
+use super::{Attention, Scale};
+use crate::gpu::context::Context;
+use crate::gpu::layout::{DType, Layout};
+use crate::gpu::params::{MAX_PER_HEAD, PerHead};
+use crate::gpu::spec::ScoreMod;
+use crate::gpu::tensor::Input;
+use crate::gpu::tuning::{self, Tile};
+use crate::mask::broadcastable;
+use crate::score::Rule;
+use crate::{Error, Result};
+
+/// Rows and columns of a head, at most.
+const MAX_DIM: usize = 256;
+
+/// Sequence lengths end here, so that positions fit i32 with room for windows on either side.
+const MAX_LEN: usize = 1 << 29;
+
+/// A description found sound.
+pub(super) struct Problem {
+    pub q: Layout,
+    pub k: Layout,
+    pub v: Layout,
+    pub out: Layout,
+    pub lse: Option<Layout>,
+    pub bias: Option<Layout>,
+    pub mask_bits: Option<Layout>,
+    pub sinks: Option<Layout>,
+    pub scale: f32,
+    /// One entry a head where scale or slope is given head by head.
+    pub per_head: Vec<PerHead>,
+    pub scale_per_head: bool,
+    pub softcap: f32,
+    pub scores: Vec<ScoreMod>,
+    pub left: Option<usize>,
+    pub right: Option<usize>,
+    pub tile: Tile,
+}
+
+impl Problem {
+    pub fn heads_per_kv(&self) -> usize {
+        let heads_kv = self.k.shape()[1].max(1);
+        self.q.shape()[1] / heads_kv
+    }
+}
+
+pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
+    let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
+    dtypes(&q, &k, &v, ctx)?;
+    shapes(&q, &k, &v)?;
+    let [batch, heads, len_q, head_dim] = q.shape();
+    let (len_kv, v_dim) = (k.shape()[2], v.shape()[3]);
+    let out = output("out", &a.out, a.default_out()?, "[batch, heads, len_q, v_dim]")?;
+    let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
+    let mut problem = Problem {
+        q,
+        k,
+        v,
+        out,
+        lse: a.lse.then_some(lse),
+        bias: None,
+        mask_bits: a.mask.checked_bits([batch, heads, len_q, len_kv])?.map(|bits| bits.layout),
+        sinks: None,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        per_head: Vec::new(),
+        scale_per_head: false,
+        softcap: 0.0,
+        scores: Vec::new(),
+        left: a.mask.left,
+        right: a.mask.right,
+        tile: tile(a, ctx, head_dim as u32, v_dim as u32)?,
+    };
+    scale(&a.scale, heads, &mut problem)?;
+    for score in &a.scores {
+        score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem)?;
+    }
+    if let Some(sinks) = &a.sinks {
+        problem.sinks = Some(sinks_layout(&sinks.layout, heads)?);
+    }
+    Ok(problem)
+}
+
+fn dtypes(q: &Layout, k: &Layout, v: &Layout, ctx: &Context) -> Result<()> {
+    if q.dtype() == DType::U32 {
+        return Err(Error::DType("q: is u32, but must be f32 or f16".into()));
+    }
+    ctx.require_dtype("q", q.dtype())?;
+    for (name, layout) in [("k", k), ("v", v)] {
+        if layout.dtype() != q.dtype() {
+            return Err(Error::DType(format!(
+                "{name}: is {}, but must be of q's type ({})",
+                layout.dtype(),
+                q.dtype()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn shapes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {
+    let equal = |name: &str, dim: &str, have: usize, other: &str, want: usize| {
+        if have == want {
+            return Ok(());
+        }
+        Err(Error::Shape(format!("{name}: {dim} is {have}, but must be that of {other} ({want})")))
+    };
+    equal("k", "batch", k.shape()[0], "q", q.shape()[0])?;
+    equal("v", "batch", v.shape()[0], "q", q.shape()[0])?;
+    let (heads, heads_kv) = (q.shape()[1], k.shape()[1]);
+    if if heads_kv == 0 { heads != 0 } else { heads % heads_kv != 0 } {
+        return Err(Error::Shape(format!(
+            "k: heads is {heads_kv}, but q heads must be a multiple of it (q heads {heads})"
+        )));
+    }
+    equal("v", "heads", v.shape()[1], "k", heads_kv)?;
+    equal("k", "head_dim", k.shape()[3], "q", q.shape()[3])?;
+    equal("v", "len", v.shape()[2], "k", k.shape()[2])?;
+    for (name, dim, value) in [("q", "head_dim", q.shape()[3]), ("v", "v_dim", v.shape()[3])] {
+        if value == 0 || value > MAX_DIM {
+            return Err(Error::Shape(format!("{name}: {dim} is {value}, but must be 1 to {MAX_DIM}")));
+        }
+    }
+    for (name, len) in [("q", q.shape()[2]), ("k", k.shape()[2])] {
+        if len > MAX_LEN {
+            return Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")));
+        }
+    }
+    Ok(())
+}
+
+/// The layout an output is given, or a contiguous one.
+fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Result<Layout> {
+    let Some(Input { layout, .. }) = given else { return Ok(wanted) };
+    if layout.dtype() != wanted.dtype() {
+        return Err(Error::DType(format!("{name}: is {}, but must be {}", layout.dtype(), wanted.dtype())));
+    }
+    if layout.shape() != wanted.shape() {
+        return Err(Error::Shape(format!(
+            "{name}: shape is {:?}, but must be {rule} ({:?})",
+            layout.shape(),
+            wanted.shape()
+        )));
+    }
+    if !layout.is_injective() {
+        return Err(Error::Layout(format!(
+            "{name}: strides {:?} let elements of shape {:?} overlap, but an output needs each to itself",
+            layout.strides(),
+            layout.shape()
+        )));
+    }
+    Ok(*layout)
+}
+
+fn tile(a: &Attention, ctx: &Context, head_dim: u32, v_dim: u32) -> Result<Tile> {
+    let Some(tile) = a.tile else {
+        return tuning::choose(head_dim, v_dim, a.q.layout.dtype(), ctx.capabilities());
+    };
+    tile.check()?;
+    tuning::check_fits(&tile, head_dim, v_dim, ctx.capabilities())?;
+    Ok(tile)
+}
+
+fn finite(name: &str, value: f32) -> Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{name}: is {value}, but must be finite")))
+}
+
+/// Checks values given head by head.
+fn each_head(name: &str, values: &[f32], heads: usize) -> Result<()> {
+    if values.len() != heads {
+        return Err(Error::Shape(format!(
+            "{name}: has {} values, but must have one a head of q ({heads})",
+            values.len()
+        )));
+    }
+    if heads > MAX_PER_HEAD {
+        return Err(Error::Limit(format!("{name}: has {heads} values, but at most {MAX_PER_HEAD} are allowed")));
+    }
+    values.iter().enumerate().try_for_each(|(h, &value)| finite(&format!("{name} of head {h}"), value))
+}
+
+fn scale(scale: &Scale, heads: usize, problem: &mut Problem) -> Result<()> {
+    match scale {
+        Scale::Default => {}
+        Scale::One(scale) => {
+            finite("scale", *scale)?;
+            problem.scale = *scale;
+        }
+        Scale::PerHead(scales) => {
+            each_head("scale", scales, heads)?;
+            problem.scale_per_head = true;
+            problem.per_head = scales.iter().map(|&scale| PerHead { scale, ..PerHead::default() }).collect();
+        }
+    }
+    Ok(())
+}
+
+fn score_rule(rule: &Rule, shape: [usize; 4], ctx: &Context, problem: &mut Problem) -> Result<()> {
+    let [batch, heads, len_q, len_kv] = shape;
+    let (name, kind) = match rule {
+        Rule::Softcap(_) => ("softcap", ScoreMod::Softcap),
+        Rule::Alibi(_) => ("alibi", ScoreMod::Alibi),
+        Rule::Bias(_) => ("bias", ScoreMod::Bias),
+    };
+    if problem.scores.contains(&kind) {
+        return Err(Error::Value(format!("score: {name} is given twice, but each kind may be given once")));
+    }
+    problem.scores.push(kind);
+    match rule {
+        Rule::Softcap(cap) => {
+            finite("softcap", *cap)?;
+            if *cap <= 0.0 {
+                return Err(Error::Value(format!("softcap: is {cap}, but must be positive")));
+            }
+            problem.softcap = *cap;
+        }
+        Rule::Alibi(slopes) => {
+            each_head("alibi slope", slopes, heads)?;
+            problem.per_head.resize(heads, PerHead::default());
+            problem.per_head.iter_mut().zip(slopes).for_each(|(head, &slope)| head.slope = slope);
+        }
+        Rule::Bias(bias) => {
+            let layout = bias.layout;
+            if layout.dtype() == DType::U32 {
+                return Err(Error::DType("bias: is u32, but must be f32 or f16".into()));
+            }
+            ctx.require_dtype("bias", layout.dtype())?;
+            broadcastable("bias", &layout, [batch, heads, len_q], len_kv, "len_kv")?;
+            problem.bias = Some(layout);
+        }
+    }
+    Ok(())
+}
+
+fn sinks_layout(layout: &Layout, heads: usize) -> Result<Layout> {
+    if layout.dtype() != DType::F32 {
+        return Err(Error::DType(format!("sinks: is {}, but must be f32", layout.dtype())));
+    }
+    if layout.shape() != [1, heads, 1, 1] {
+        return Err(Error::Shape(format!(
+            "sinks: shape is {:?}, but must be [1, heads, 1, 1] of q (heads {heads})",
+            layout.shape()
+        )));
+    }
+    Ok(*layout)
+}

@@ -1,0 +1,286 @@
+//! Softmax attention: the description, and the tensors of one call.
+
+mod check;
+mod lower;
+
+use crate::gpu::context::Context;
+use crate::gpu::layout::{DType, Layout};
+use crate::gpu::plan::{Io, Plan, sealed};
+use crate::gpu::tensor::{Input, Tensor};
+use crate::gpu::tuning::Tile;
+use crate::{Mask, Result, Score};
+
+/// Softmax attention, described: `out = softmax(score(scale * q k^T) + mask) v`.
+///
+/// | tensor | shape | type |
+/// |---|---|---|
+/// | q | `[batch, heads, len_q, head_dim]` | f32 or f16 |
+/// | k | `[batch, heads_kv, len_kv, head_dim]` | that of q |
+/// | v | `[batch, heads_kv, len_kv, v_dim]` | that of q |
+/// | out | `[batch, heads, len_q, v_dim]` | that of q |
+/// | lse | `[batch, heads, len_q, 1]`, natural logarithm | f32 |
+///
+/// `heads` is a multiple of `heads_kv`; query head h reads key head `h / (heads / heads_kv)`. `head_dim` and `v_dim` go
+/// from 1 to 256. Any strides; memory is read four elements at a time where the last is 1 and all else divides by 4.
+/// Sums are kept in f32. A pair that the mask excludes contributes nothing, even where v holds NaN; a row that sees no
+/// key gives 0 and lse -inf. Nothing of size `len_q * len_kv` is ever stored.
+///
+/// A description holds layouts and choices. [`plan`](Attention::plan) checks them and compiles, once a shape;
+/// [`Plan::encode`] records the work into your encoder as often as you like; [`run`](Attention::run) does all of it at
+/// once.
+///
+/// ```no_run
+/// use wgpu_attention::{Attention, AttentionIo, Context, DType, Mask, Score, Tensor};
+///
+/// let ctx = pollster::block_on(Context::request())?;
+/// let q = Tensor::zeros(&ctx, DType::F32, [1, 8, 100, 64])?;
+/// let k = Tensor::zeros(&ctx, DType::F32, [1, 2, 300, 64])?;
+/// let v = Tensor::zeros(&ctx, DType::F32, [1, 2, 300, 64])?;
+///
+/// let out = Attention::new(&q, &k, &v).mask(Mask::causal()).run(&ctx)?;
+/// let host: Vec<f32> = pollster::block_on(out.read(&ctx))?;
+///
+/// let plan = Attention::new(&q, &k, &v).mask(Mask::window(255, 0)).score(Score::softcap(30.0)).lse().plan(&ctx)?;
+/// let lse = Tensor::zeros(&ctx, DType::F32, [1, 8, 100, 1])?;
+/// let mut encoder = ctx.device().create_command_encoder(&Default::default());
+/// plan.encode(&mut encoder, &AttentionIo::new(&q, &k, &v, &out).lse(&lse))?;
+/// ctx.queue().submit([encoder.finish()]);
+/// # Ok::<(), wgpu_attention::Error>(())
+/// ```
+///
+/// Sources: Attention Is All You Need (Vaswani et al. 2017), section 3.2; online softmax and tiling as in
+/// FlashAttention-2 (Dao 2023), section 3.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    q: Input,
+    k: Input,
+    v: Input,
+    out: Option<Input>,
+    lse: bool,
+    lse_out: Option<Input>,
+    scale: Scale,
+    mask: Mask,
+    scores: Vec<Score>,
+    sinks: Option<Input>,
+    tile: Option<Tile>,
+}
+
+#[derive(Debug, Clone)]
+enum Scale {
+    Default,
+    One(f32),
+    PerHead(Vec<f32>),
+}
+
+impl Attention {
+    /// Describes attention over these tensors, or over tensors of these layouts.
+    pub fn new(q: impl Into<Input>, k: impl Into<Input>, v: impl Into<Input>) -> Attention {
+        Attention {
+            q: q.into(),
+            k: k.into(),
+            v: v.into(),
+            out: None,
+            lse: false,
+            lse_out: None,
+            scale: Scale::Default,
+            mask: Mask::all(),
+            scores: Vec::new(),
+            sinks: None,
+            tile: None,
+        }
+    }
+
+    /// What dot products are multiplied by; `1 / sqrt(head_dim)` unless given. May be negative or 0.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.scale = Scale::One(scale);
+        self
+    }
+
+    /// A scale a query head, at most 1024 heads.
+    pub fn scale_per_head(mut self, scales: &[f32]) -> Self {
+        self.scale = Scale::PerHead(scales.to_vec());
+        self
+    }
+
+    /// Which query sees which key; called again, both masks hold.
+    pub fn mask(mut self, mask: Mask) -> Self {
+        self.mask = self.mask & mask;
+        self
+    }
+
+    /// Adds a score rule; rules run in the order they were added, each kind at most once.
+    pub fn score(mut self, score: Score) -> Self {
+        self.scores.push(score);
+        self
+    }
+
+    /// A learned logit a query head that joins each row's softmax without a value: f32 `[1, heads, 1, 1]`. Counted in
+    /// lse; a row that sees no key then gives 0 and the sink itself as lse.
+    ///
+    /// Source: StreamingLLM (Xiao et al. 2023), section 3.2 ("learnable sink"); gpt-oss.
+    pub fn sinks(mut self, sinks: impl Into<Input>) -> Self {
+        self.sinks = Some(sinks.into());
+        self
+    }
+
+    /// Also returns the logarithm of each row's sum of exponentials, which [`Merge`](crate::Merge) needs.
+    pub fn lse(mut self) -> Self {
+        self.lse = true;
+        self
+    }
+
+    /// Where lse lies, instead of a contiguous tensor; implies [`lse`](Attention::lse).
+    pub fn lse_out(mut self, lse: impl Into<Input>) -> Self {
+        self.lse = true;
+        self.lse_out = Some(lse.into());
+        self
+    }
+
+    /// Where the output lies; contiguous unless given. For [`run`](Attention::run), also the tensor it is written to.
+    pub fn out(mut self, out: impl Into<Input>) -> Self {
+        self.out = Some(out.into());
+        self
+    }
+
+    /// Cuts the problem by this tile instead of the library's choice.
+    pub fn tile(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
+        self
+    }
+
+    /// Checks everything and compiles what is not compiled yet.
+    ///
+    /// # Errors
+    /// Every bad input is refused here, in a sentence that names the argument, its value, the rule and the other value;
+    /// see [`Error`](crate::Error) for the kinds.
+    pub fn plan(&self, ctx: &Context) -> Result<Plan> {
+        let problem = check::problem(self, ctx)?;
+        lower::plan(&problem, ctx)
+    }
+
+    /// Plans, runs and submits at once; returns out.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Attention::plan) and [`Plan::encode`]; [`Error::Missing`](crate::Error::Missing) when an
+    /// operand was described by its layout alone.
+    pub fn run(&self, ctx: &Context) -> Result<Tensor> {
+        Ok(self.run_all(ctx)?.0)
+    }
+
+    /// Plans, runs and submits at once; returns out and lse.
+    ///
+    /// # Errors
+    /// Those of [`run`](Attention::run).
+    pub fn run_with_lse(&self, ctx: &Context) -> Result<(Tensor, Tensor)> {
+        let description = self.clone().lse();
+        let (out, lse) = description.run_all(ctx)?;
+        Ok((out, lse.expect("a description with lse gives one")))
+    }
+
+    fn run_all(&self, ctx: &Context) -> Result<(Tensor, Option<Tensor>)> {
+        let plan = self.plan(ctx)?;
+        let out = match &self.out {
+            Some(out) => tensor("out", out)?.clone(),
+            None => Tensor::zeros(ctx, self.q.layout.dtype(), self.default_out()?.shape())?,
+        };
+        let lse = match &self.lse_out {
+            Some(lse) => Some(tensor("lse", lse)?.clone()),
+            None if self.lse => Some(Tensor::zeros(ctx, DType::F32, self.default_lse()?.shape())?),
+            None => None,
+        };
+        let mut io = AttentionIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, &out);
+        io.lse = lse.as_ref();
+        for score in &self.scores {
+            if let crate::score::Rule::Bias(bias) = &score.rule {
+                io.bias = Some(tensor("bias", bias)?);
+            }
+        }
+        if let Some(bits) = self.mask.bits.first() {
+            io.mask_bits = Some(tensor("mask_bits", bits)?);
+        }
+        if let Some(sinks) = &self.sinks {
+            io.sinks = Some(tensor("sinks", sinks)?);
+        }
+        let mut encoder = ctx.device().create_command_encoder(&Default::default());
+        plan.encode(&mut encoder, &io)?;
+        ctx.queue().submit([encoder.finish()]);
+        Ok((out, lse))
+    }
+
+    fn default_out(&self) -> Result<Layout> {
+        let [batch, heads, len_q, _] = self.q.layout.shape();
+        Layout::new(self.q.layout.dtype(), [batch, heads, len_q, self.v.layout.shape()[3]])
+    }
+
+    fn default_lse(&self) -> Result<Layout> {
+        let [batch, heads, len_q, _] = self.q.layout.shape();
+        Layout::new(DType::F32, [batch, heads, len_q, 1])
+    }
+}
+
+fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
+    let missing = || crate::Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
+    input.tensor.as_ref().ok_or_else(missing)
+}
+
+/// The tensors of one call of a planned [`Attention`]: those the description mentioned, no more, no fewer.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionIo<'a> {
+    q: &'a Tensor,
+    k: &'a Tensor,
+    v: &'a Tensor,
+    out: &'a Tensor,
+    lse: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
+    mask_bits: Option<&'a Tensor>,
+    sinks: Option<&'a Tensor>,
+}
+
+impl<'a> AttentionIo<'a> {
+    /// The operands every call has; `out` is written.
+    pub fn new(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor, out: &'a Tensor) -> Self {
+        AttentionIo { q, k, v, out, lse: None, bias: None, mask_bits: None, sinks: None }
+    }
+
+    /// Where lse is written: f32 `[batch, heads, len_q, 1]`.
+    pub fn lse(mut self, lse: &'a Tensor) -> Self {
+        self.lse = Some(lse);
+        self
+    }
+
+    /// The bias of [`Score::bias`].
+    pub fn bias(mut self, bias: &'a Tensor) -> Self {
+        self.bias = Some(bias);
+        self
+    }
+
+    /// The bits of [`Mask::bits`].
+    pub fn mask_bits(mut self, mask_bits: &'a Tensor) -> Self {
+        self.mask_bits = Some(mask_bits);
+        self
+    }
+
+    /// The sinks of [`Attention::sinks`].
+    pub fn sinks(mut self, sinks: &'a Tensor) -> Self {
+        self.sinks = Some(sinks);
+        self
+    }
+}
+
+impl sealed::Sealed for AttentionIo<'_> {
+    fn tensors(&self) -> Vec<(&'static str, &Tensor)> {
+        let all = [
+            ("q", Some(self.q)),
+            ("k", Some(self.k)),
+            ("v", Some(self.v)),
+            ("out", Some(self.out)),
+            ("lse", self.lse),
+            ("bias", self.bias),
+            ("mask_bits", self.mask_bits),
+            ("sinks", self.sinks),
+        ];
+        all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+    }
+}
+
+impl Io for AttentionIo<'_> {}

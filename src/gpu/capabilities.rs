@@ -1,0 +1,125 @@
+//! What a device can do, as data that can be lowered.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// What the kernels need to know about a device.
+///
+/// Read from the device by [`Context`](crate::Context); lowered with [`Context::restricted`](crate::Context::restricted)
+/// to try a poorer device's path on a richer one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// 16-bit floats in shaders and buffers.
+    pub f16: bool,
+    /// The smallest subgroup a shader may meet; `None` without subgroup operations.
+    pub subgroup_min_size: Option<u32>,
+    /// Bytes of workgroup memory a workgroup may use.
+    pub workgroup_memory: u32,
+    /// Threads a workgroup may have.
+    pub workgroup_threads: u32,
+    /// Workgroups a dispatch may have in one dimension.
+    pub workgroups_per_dimension: u32,
+    /// Storage buffers a shader may bind.
+    pub storage_buffers: u32,
+    /// Bytes one storage binding may span.
+    pub binding_bytes: u64,
+    /// Binding offsets are multiples of this many bytes.
+    pub offset_alignment: u32,
+    /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles.
+    pub cpu: bool,
+}
+
+impl Capabilities {
+    /// What the device offers.
+    pub(crate) fn of(device: &wgpu::Device) -> Capabilities {
+        let (features, limits, info) = (device.features(), device.limits(), device.adapter_info());
+        Capabilities {
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup_min_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            workgroup_threads: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            offset_alignment: limits.min_storage_buffer_offset_alignment,
+            cpu: info.device_type == wgpu::DeviceType::Cpu,
+        }
+    }
+
+    /// These capabilities without subgroup operations.
+    pub fn without_subgroups(mut self) -> Self {
+        self.subgroup_min_size = None;
+        self
+    }
+
+    /// These capabilities without 16-bit floats.
+    pub fn without_f16(mut self) -> Self {
+        self.f16 = false;
+        self
+    }
+
+    /// What every WebGPU implementation must offer: 16 KiB of workgroup memory, 256 threads, 8 storage buffers,
+    /// 128 MiB bindings, no subgroups, no f16. Never more than `self` has.
+    pub fn webgpu_defaults(self) -> Self {
+        Capabilities {
+            f16: false,
+            subgroup_min_size: None,
+            workgroup_memory: self.workgroup_memory.min(16384),
+            workgroup_threads: self.workgroup_threads.min(256),
+            storage_buffers: self.storage_buffers.min(8),
+            binding_bytes: self.binding_bytes.min(128 << 20),
+            offset_alignment: self.offset_alignment.max(256),
+            ..self
+        }
+    }
+
+    /// Refuses a wish for more than there is.
+    pub(crate) fn check_lowered_from(&self, have: &Capabilities) -> Result<()> {
+        let number = |what: &str, wanted: u64, have: u64| {
+            if wanted <= have {
+                return Ok(());
+            }
+            Err(Error::Limit(format!(
+                "{what}: is {wanted}, but the device has {have}, and capabilities can only be lowered"
+            )))
+        };
+        if self.f16 && !have.f16 {
+            return Err(Error::Limit(
+                "f16: is true, but the device has none, and capabilities can only be lowered".into(),
+            ));
+        }
+        match (self.subgroup_min_size, have.subgroup_min_size) {
+            (Some(wanted), Some(have)) => number("subgroup_min_size", wanted.into(), have.into())?,
+            (Some(wanted), None) => number("subgroup_min_size", wanted.into(), 0)?,
+            (None, _) => {}
+        }
+        number("workgroup_memory", self.workgroup_memory.into(), have.workgroup_memory.into())?;
+        number("workgroup_threads", self.workgroup_threads.into(), have.workgroup_threads.into())?;
+        number("workgroups_per_dimension", self.workgroups_per_dimension.into(), have.workgroups_per_dimension.into())?;
+        number("storage_buffers", self.storage_buffers.into(), have.storage_buffers.into())?;
+        number("binding_bytes", self.binding_bytes, have.binding_bytes)?;
+        if self.offset_alignment % have.offset_alignment != 0 {
+            return Err(Error::Limit(format!(
+                "offset_alignment: is {}, but must be a multiple of the device's ({})",
+                self.offset_alignment, have.offset_alignment
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subgroups = self.subgroup_min_size.map_or("no subgroups".into(), |n| format!("subgroups of {n} or more"));
+        write!(
+            f,
+            "{}, {subgroups}, {} bytes of workgroup memory, {} threads, {} MiB bindings",
+            if self.f16 { "f16" } else { "no f16" },
+            self.workgroup_memory,
+            self.workgroup_threads,
+            self.binding_bytes >> 20
+        )
+    }
+}

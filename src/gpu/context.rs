@@ -1,0 +1,181 @@
+//! A borrowed device, what it can do, and the pipelines made on it so far.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use super::capabilities::Capabilities;
+use super::layout::DType;
+use super::pipeline::PipelineCache;
+use crate::{Error, Result};
+
+/// Where plans are made: a wgpu device and queue, their capabilities, and a cache of pipelines.
+///
+/// A context never owns the device: [`new`](Context::new) keeps handles to yours, and [`request`](Context::request)
+/// opens one for programs that have none. Cloning is cheap and shares the cache; contexts are `Send + Sync`.
+#[derive(Debug, Clone)]
+pub struct Context {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    capabilities: Arc<Capabilities>,
+    pipelines: Arc<PipelineCache>,
+}
+
+impl Context {
+    /// Opens a device: the adapter that `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` select, else the one
+    /// of highest performance, else a software one. Takes all the features and limits the kernels can use.
+    ///
+    /// ```no_run
+    /// let ctx = pollster::block_on(wgpu_attention::Context::request())?;
+    /// println!("{}", ctx.device().adapter_info().name);
+    /// # Ok::<(), wgpu_attention::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when there is no adapter, or none of the wanted name; [`Error::Device`] when it does not open.
+    pub async fn request() -> Result<Context> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            // The indirect-call check that the default flags turn on halves the largest buffer.
+            flags: wgpu::InstanceFlags::empty().with_env(),
+            ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+        });
+        let adapter = choose_adapter(&instance).await?;
+        let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("wgpu-attention"),
+                required_features: adapter.features() & wanted,
+                required_limits: adapter.limits(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::Device(format!("device: {} did not open ({e})", adapter.get_info().name)))?;
+        Ok(Context::new(&device, &queue))
+    }
+
+    /// Uses your device and queue. What the device was opened with is what the kernels may use: ask for
+    /// `Features::SHADER_F16` and `Features::SUBGROUP`, and for `adapter.limits()`, where the adapter has them.
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Context {
+        Context {
+            capabilities: Arc::new(Capabilities::of(device)),
+            device: device.clone(),
+            queue: queue.clone(),
+            pipelines: Arc::default(),
+        }
+    }
+
+    /// The same device with lower capabilities: the path that a poorer device would take.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when something is raised instead.
+    pub fn restricted(&self, capabilities: Capabilities) -> Result<Context> {
+        capabilities.check_lowered_from(&self.capabilities)?;
+        Ok(Context { capabilities: Arc::new(capabilities), ..self.clone() })
+    }
+
+    /// What plans made here may use.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The device behind the context.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The queue behind the context.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// How many pipelines have been compiled here, clones and restrictions included.
+    pub fn pipelines(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    pub(crate) fn pipeline_cache(&self) -> &PipelineCache {
+        &self.pipelines
+    }
+
+    pub(crate) fn require_dtype(&self, argument: &str, dtype: DType) -> Result<()> {
+        if dtype == DType::F16 && !self.capabilities.f16 {
+            return Err(Error::DType(format!(
+                "{argument}: is f16, but the device has no 16-bit floats (feature SHADER_F16)"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn create_buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let limit = self.device.limits().max_buffer_size;
+        if size > limit {
+            return Err(Error::Limit(format!("{label}: needs {size} bytes, but the device's buffers end at {limit}")));
+        }
+        self.checked(label, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Runs a creation call of the device and turns what it reports into an error instead of wgpu's panic.
+    pub(crate) fn checked<T>(&self, what: &str, create: impl FnOnce() -> T) -> Result<T> {
+        let out_of_memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = create();
+        let errors = [now(validation.pop()), now(internal.pop()), now(out_of_memory.pop())];
+        match errors.into_iter().flatten().next() {
+            None => Ok(made),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Device(format!("{what}: the device is out of memory"))),
+            Some(e) => Err(self.lost_or(Error::Device(format!("{what}: the device refused ({e})")))),
+        }
+    }
+
+    /// The error, or [`Error::Lost`] when it only says in its own words that the device is gone.
+    pub(crate) fn lost_or(&self, error: Error) -> Error {
+        let sentence = error.to_string();
+        if sentence.to_lowercase().contains("lost") { Error::Lost(sentence) } else { error }
+    }
+}
+
+async fn choose_adapter(instance: &wgpu::Instance) -> Result<wgpu::Adapter> {
+    if let Ok(wanted) = std::env::var("WGPU_ADAPTER_NAME") {
+        let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+        let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+        let found = names.iter().position(|name| name.to_lowercase().contains(&wanted.to_lowercase()));
+        return match found {
+            Some(i) => Ok(adapters.into_iter().nth(i).expect("position came from the same list")),
+            None => {
+                Err(Error::Adapter(format!("WGPU_ADAPTER_NAME: is {wanted:?}, but the adapters here are {names:?}")))
+            }
+        };
+    }
+    let power_preference = wgpu::PowerPreference::from_env().unwrap_or(wgpu::PowerPreference::HighPerformance);
+    let mut refusal = String::new();
+    for force_fallback_adapter in [false, true] {
+        let options = wgpu::RequestAdapterOptions { power_preference, force_fallback_adapter, ..Default::default() };
+        match instance.request_adapter(&options).await {
+            Ok(adapter) => return Ok(adapter),
+            Err(e) => refusal = e.to_string(),
+        }
+    }
+    Err(Error::Adapter(format!(
+        "adapter: none found; install a Vulkan driver (Debian: mesa-vulkan-drivers has a software one) ({refusal})"
+    )))
+}
+
+/// The value of a future that native backends complete at once.
+fn now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    match pin!(future).poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,117 @@
+//! Links WGSL by name: a generated prelude plus one provider for each role, concatenated. The order of declarations does
+//! not matter in WGSL, and a missing or doubled name is an error of naga's, reported at the fragment's own line.
+
+use wgpu::naga;
+
+use super::unroll::unroll;
+use crate::{Error, Result};
+
+/// A piece of WGSL and where it comes from.
+pub(crate) struct Source {
+    name: &'static str,
+    text: std::borrow::Cow<'static, str>,
+}
+
+impl Source {
+    /// Text made for one spec.
+    pub(crate) fn generated(name: &'static str, text: String) -> Source {
+        Source { name, text: text.into() }
+    }
+}
+
+macro_rules! fragments {
+    ($($path:literal)*) => {
+        /// Every shipped shader file: path below `shaders/`, text.
+        pub(crate) const FRAGMENTS: &[(&str, &str)] =
+            &[$(($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)))),*];
+    };
+}
+
+fragments! {
+    "attention.wgsl" "combine.wgsl" "softmax.wgsl" "window.wgsl"
+    "lib/bindings.wgsl" "lib/dot_fma.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl" "lib/lse_none.wgsl"
+    "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/reduce_subgroup.wgsl"
+    "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/tile.wgsl" "lib/view.wgsl"
+    "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
+    "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"
+}
+
+/// A shipped file by its path.
+///
+/// # Panics
+/// When there is no such file: our bug, and a test links them all.
+pub(crate) fn fragment(path: &'static str) -> Source {
+    match FRAGMENTS.iter().find(|(name, _)| *name == path) {
+        Some((name, text)) => Source { name, text: (*text).into() },
+        None => panic!("shaders/{path} is not listed in link.rs"),
+    }
+}
+
+/// A module ready for the device.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    pub text: String,
+    pub module: naga::Module,
+}
+
+/// A storage or uniform variable of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binding {
+    pub name: String,
+    pub binding: u32,
+    pub ty: wgpu::BufferBindingType,
+}
+
+/// Concatenates, unrolls and parses. An error names the fragment and its own line.
+pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source]) -> Result<Linked> {
+    let mut text = prelude.to_string();
+    let mut starts = vec![("prelude", 1)];
+    for source in sources {
+        starts.push((source.name, text.lines().count() as u32 + 1));
+        text += &unroll(&source.text, constants);
+    }
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
+        let line = e.location(&text).map_or(1, |at| at.line_number);
+        let (name, start) = starts.iter().rev().find(|(_, start)| *start <= line).unwrap_or(&starts[0]);
+        Error::Shader(format!("{name}:{}: {}", line - start + 1, e.message()))
+    })?;
+    Ok(Linked { text, module })
+}
+
+/// The bindings of group 0, by number.
+pub(crate) fn reflect_bindings(module: &naga::Module) -> Vec<Binding> {
+    let mut bindings: Vec<Binding> = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, variable)| {
+            let ty = match variable.space {
+                naga::AddressSpace::Uniform => wgpu::BufferBindingType::Uniform,
+                naga::AddressSpace::Storage { access } => {
+                    wgpu::BufferBindingType::Storage { read_only: !access.contains(naga::StorageAccess::STORE) }
+                }
+                _ => return None,
+            };
+            let binding = variable.binding.as_ref()?.binding;
+            Some(Binding { name: variable.name.clone()?, binding, ty })
+        })
+        .collect();
+    bindings.sort_by_key(|b| b.binding);
+    bindings
+}
+
+/// Bytes of workgroup memory the module declares. wgpu does not check them against the device.
+#[cfg(test)]
+pub(crate) fn reflect_workgroup_bytes(module: &naga::Module) -> u32 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a validated module has layouts");
+    let workgroup = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    workgroup.map(|(_, v)| layouter[v.ty].size).sum()
+}
+
+/// The fields of a WGSL struct with their byte offsets, and its size, to compare with Rust's.
+#[cfg(test)]
+pub(crate) fn reflect_struct(module: &naga::Module, name: &str) -> Option<(Vec<(String, u32)>, u32)> {
+    let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name))?.1;
+    let naga::TypeInner::Struct { members, span } = &found.inner else { return None };
+    Some((members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset)).collect(), *span))
+}

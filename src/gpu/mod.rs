@@ -1,0 +1,13 @@
+//! From descriptions to dispatches: device, tensors, shaders, plans.
+
+pub(crate) mod capabilities;
+pub(crate) mod context;
+pub(crate) mod layout;
+pub(crate) mod link;
+pub(crate) mod params;
+pub(crate) mod pipeline;
+pub(crate) mod plan;
+pub(crate) mod spec;
+pub(crate) mod tensor;
+pub(crate) mod tuning;
+pub(crate) mod unroll;

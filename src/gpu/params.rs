@@ -1,0 +1,105 @@
+//! The uniforms, as Rust sees them. `tests/shaders.rs` compares every field with what naga reflects.
+
+use bytemuck::{Pod, Zeroable};
+
+/// A tensor as a shader sees it; WGSL `View`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct View {
+    pub batch: u32,
+    pub head: u32,
+    pub row: u32,
+    pub col: u32,
+    pub offset: u32,
+    pub pad: [u32; 3],
+}
+
+/// WGSL `Params` of `attention.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct AttentionParams {
+    pub q: View,
+    pub k: View,
+    pub v: View,
+    pub out: View,
+    pub lse: View,
+    pub bias: View,
+    pub mask_bits: View,
+    pub sinks: View,
+    pub first_batch: u32,
+    pub first_head: u32,
+    pub heads: u32,
+    pub heads_per_kv: u32,
+    pub len_q: u32,
+    pub len_kv: u32,
+    pub q_tiles: u32,
+    pub workgroups: u32,
+    pub grid_x: u32,
+    pub left: i32,
+    pub right: i32,
+    pub scale: f32,
+    pub softcap: f32,
+    pub empty_lse: f32,
+}
+
+/// WGSL `Params` of `combine.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct CombineParams {
+    pub out_parts: View,
+    pub lse_parts: View,
+    pub out: View,
+    pub lse: View,
+    pub mass: View,
+    pub parts: u32,
+    pub batch: u32,
+    pub heads: u32,
+    pub len: u32,
+    pub dim: u32,
+    pub elements: u32,
+    pub grid_x: u32,
+    pub empty_lse: f32,
+}
+
+/// WGSL `PerHead`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct PerHead {
+    pub scale: f32,
+    pub slope: f32,
+    pub pad: [f32; 2],
+}
+
+/// Heads that values given head by head may number: what fits the smallest uniform binding of any device.
+pub(crate) const MAX_PER_HEAD: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::gpu::link::reflect_struct;
+    use crate::gpu::spec::{example_attention_spec, example_combine_spec};
+
+    macro_rules! offsets {
+        ($ty:ty: $($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!($ty, $field) as u32)),*] };
+    }
+
+    #[test]
+    fn rust_and_wgsl_agree_on_every_field() {
+        let attention = example_attention_spec().link().unwrap().module;
+        let fields = offsets!(AttentionParams: q k v out lse bias mask_bits sinks first_batch first_head heads
+            heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse);
+        assert_eq!(reflect_struct(&attention, "Params"), Some((fields, size_of::<AttentionParams>() as u32)));
+        let view: Vec<_> = offsets!(View: batch head row col offset);
+        let (reflected, size) = reflect_struct(&attention, "View").unwrap();
+        assert_eq!((&reflected[..5], size), (&view[..], size_of::<View>() as u32));
+        let (per_head, size) = reflect_struct(&attention, "PerHead").unwrap();
+        assert_eq!((&per_head[..2], size), (&offsets!(PerHead: scale slope)[..], size_of::<PerHead>() as u32));
+
+        let combine = example_combine_spec().link().unwrap().module;
+        let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim elements grid_x
+            empty_lse);
+        assert_eq!(reflect_struct(&combine, "Params"), Some((fields, size_of::<CombineParams>() as u32)));
+    }
+}

@@ -1,0 +1,331 @@
+//! Stages, slots by name, an owned workspace: everything decided, nothing allocated when it runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::layout::Layout;
+use super::params::View;
+use super::pipeline::Kernel;
+use super::spec::Spec;
+use super::tensor::Tensor;
+use crate::{Error, Result};
+
+/// The tensors of one call, by slot name. Implemented by [`AttentionIo`](crate::AttentionIo) and
+/// [`MergeIo`](crate::MergeIo).
+pub trait Io: sealed::Sealed {}
+
+pub(crate) mod sealed {
+    /// What an `Io` is made of.
+    pub trait Sealed {
+        /// Slot name and tensor, each once.
+        fn tensors(&self) -> Vec<(&'static str, &crate::Tensor)>;
+    }
+}
+
+/// A decided computation: made once a shape by `plan`, run as often as wanted with [`encode`](Plan::encode), for any
+/// tensors of the planned layouts. `Send + Sync`; it holds none of your buffers.
+///
+/// Printing it tells what will run, on which tile and grid, and which faster path was not taken and why.
+#[derive(Debug)]
+pub struct Plan {
+    ctx: Context,
+    name: &'static str,
+    slots: Vec<Slot>,
+    stages: Vec<Stage>,
+    workspace_bytes: u64,
+    notes: Vec<String>,
+}
+
+/// A tensor that the caller brings.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub name: &'static str,
+    pub layout: Layout,
+    pub output: bool,
+}
+
+/// One kernel over all its pieces.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub spec: Spec,
+    pub kernel: Arc<Kernel>,
+    pub pieces: Vec<Piece>,
+}
+
+/// One dispatch. Problems larger than the device's bindings take several.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// In the order of the kernel's bindings.
+    pub bindings: Vec<Bound>,
+    pub grid: [u32; 2],
+}
+
+/// What a binding is bound to.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// A window of a caller's tensor: bytes from the planned offset, rounded down to the device's alignment.
+    Slot { slot: usize, start: u64, size: u64 },
+    /// A buffer of the plan's.
+    Owned(wgpu::Buffer),
+}
+
+/// Collects what a plan will own.
+pub(crate) struct PlanBuilder<'a> {
+    ctx: &'a Context,
+    plan: Plan,
+}
+
+impl<'a> PlanBuilder<'a> {
+    pub(crate) fn new(ctx: &'a Context, name: &'static str, slots: Vec<Slot>) -> Self {
+        let plan = Plan { ctx: ctx.clone(), name, slots, stages: Vec::new(), workspace_bytes: 0, notes: Vec::new() };
+        PlanBuilder { ctx, plan }
+    }
+
+    /// A buffer of the plan's own that holds these bytes.
+    pub(crate) fn owned(&mut self, label: &str, usage: wgpu::BufferUsages, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let size = (bytes.len() as u64).next_multiple_of(16).max(16);
+        let buffer = self.ctx.create_buffer(label, size, usage | wgpu::BufferUsages::COPY_DST)?;
+        self.ctx.queue().write_buffer(&buffer, 0, bytes);
+        self.plan.workspace_bytes += size;
+        Ok(buffer)
+    }
+
+    /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned
+    /// buffer for each binding of the module.
+    pub(crate) fn stage<P>(
+        &mut self,
+        spec: Spec,
+        pieces: &[P],
+        mut bind: impl FnMut(&mut Self, &P, &str) -> Result<Bound>,
+        grid: impl Fn(&P) -> [u32; 2],
+    ) -> Result<()> {
+        let kernel = self.ctx.pipeline_cache().kernel(self.ctx, &spec)?;
+        let mut bound = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let names = kernel.bindings.iter().map(|b| b.name.as_str());
+            let bindings = names.map(|name| bind(self, piece, name)).collect::<Result<Vec<_>>>()?;
+            bound.push(Piece { bindings, grid: grid(piece) });
+        }
+        self.plan.stages.push(Stage { spec, kernel, pieces: bound });
+        Ok(())
+    }
+
+    /// The slot of this name.
+    ///
+    /// # Panics
+    /// When a module binds a name that the plan has no slot for: our bug.
+    pub(crate) fn slot(&self, name: &str) -> usize {
+        let found = self.plan.slots.iter().position(|slot| slot.name == name);
+        found.unwrap_or_else(|| panic!("no slot for the binding {name}: a bug in wgpu-attention"))
+    }
+
+    /// A faster path not taken, and why.
+    pub(crate) fn note(&mut self, reason: String) {
+        self.plan.notes.push(reason);
+    }
+
+    pub(crate) fn finish(self) -> Plan {
+        self.plan
+    }
+}
+
+/// The part of a buffer that a binding spans, and the view of the tensor within it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// Bytes from the buffer's start.
+    pub start: u64,
+    pub size: u64,
+    pub view: View,
+}
+
+impl Window {
+    /// The smallest aligned window over a layout, whose view counts `unit` elements as one.
+    pub(crate) fn of(layout: &Layout, unit: usize, alignment: u32) -> Window {
+        let bytes = layout.dtype().size() as u64;
+        let start = layout.offset() as u64 * bytes / u64::from(alignment) * u64::from(alignment);
+        let end = (layout.end() as u64 * bytes).next_multiple_of(4);
+        let (shape, strides) = (layout.shape(), layout.strides());
+        // A stride over one element is never taken; 0 broadcasts it.
+        let stride = |dim: usize| if shape[dim] > 1 { (strides[dim] / unit) as u32 } else { 0 };
+        let view = View {
+            batch: stride(0),
+            head: stride(1),
+            row: stride(2),
+            col: if shape[3] > 1 { strides[3] as u32 } else { 0 },
+            offset: ((layout.offset() as u64 - start / bytes) / unit as u64) as u32,
+            pad: [0; 3],
+        };
+        Window { start, size: end - start.min(end), view }
+    }
+}
+
+/// Workgroups folded into two dimensions.
+pub(crate) fn fold_grid(workgroups: u64, per_dimension: u32) -> Result<[u32; 2]> {
+    let x = workgroups.min(per_dimension.into()).max(1);
+    let y = workgroups.div_ceil(x);
+    if y > per_dimension.into() || workgroups > u32::MAX.into() {
+        return Err(Error::Limit(format!(
+            "grid: needs {workgroups} workgroups, device allows {per_dimension} in each of two dimensions"
+        )));
+    }
+    Ok([x as u32, y as u32])
+}
+
+impl Plan {
+    /// Records the computation into your encoder. Allocates no GPU memory and submits nothing.
+    ///
+    /// # Errors
+    /// Nothing is recorded then. [`Error::Missing`] when a slot of the plan is not given, or one is given that the plan
+    /// does not have; [`Error::Shape`], [`Error::DType`] or [`Error::Layout`] when a tensor is not of the planned
+    /// layout (its offset may differ by multiples of the device's binding alignment); [`Error::Layout`] when an
+    /// output shares its buffer with another tensor.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, io: &impl Io) -> Result<()> {
+        let given = io.tensors();
+        let tensors = self.slots.iter().map(|slot| find(slot, &given)).collect::<Result<Vec<_>>>()?;
+        if let Some((name, _)) = given.iter().find(|(name, _)| self.slots.iter().all(|slot| slot.name != *name)) {
+            return Err(Error::Missing(format!("{name}: is given, but the plan was made without it")));
+        }
+        for (slot, tensor) in self.slots.iter().zip(&tensors) {
+            self.check_layout(slot, tensor.layout())?;
+        }
+        self.check_aliases(&tensors)?;
+        for stage in &self.stages {
+            let groups: Vec<_> = stage.pieces.iter().map(|piece| self.bind_group(stage, piece, &tensors)).collect();
+            let mut pass = encoder
+                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
+            pass.set_pipeline(&stage.kernel.pipeline);
+            for (piece, group) in stage.pieces.iter().zip(&groups) {
+                pass.set_bind_group(0, group, &[]);
+                pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of GPU memory that the plan owns.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.workspace_bytes
+    }
+
+    /// Why each faster path was not taken; empty when all were.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The WGSL of each stage, as it was compiled.
+    pub fn shaders(&self) -> Vec<String> {
+        self.stages.iter().filter_map(|stage| stage.spec.link().ok()).map(|linked| linked.text).collect()
+    }
+
+    /// The kernels that run, in order; empty when there is nothing to compute.
+    pub fn stages(&self) -> Vec<String> {
+        self.stages.iter().map(|stage| stage.spec.to_string()).collect()
+    }
+
+    fn bind_group(&self, stage: &Stage, piece: &Piece, tensors: &[&Tensor]) -> wgpu::BindGroup {
+        let entries: Vec<_> = stage
+            .kernel
+            .bindings
+            .iter()
+            .zip(&piece.bindings)
+            .map(|(binding, bound)| wgpu::BindGroupEntry {
+                binding: binding.binding,
+                resource: match bound {
+                    Bound::Owned(buffer) => buffer.as_entire_binding(),
+                    Bound::Slot { slot, start, size } => {
+                        let planned = self.slots[*slot].layout;
+                        let moved = tensors[*slot].layout().offset() as i64 - planned.offset() as i64;
+                        let offset = *start as i64 + moved * planned.dtype().size() as i64;
+                        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                            buffer: tensors[*slot].buffer(),
+                            offset: offset as u64,
+                            size: std::num::NonZeroU64::new(*size),
+                        })
+                    }
+                },
+            })
+            .collect();
+        self.ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(self.name),
+            layout: &stage.kernel.layout,
+            entries: &entries,
+        })
+    }
+
+    fn check_layout(&self, slot: &Slot, layout: &Layout) -> Result<()> {
+        let (name, planned) = (slot.name, &slot.layout);
+        if layout.dtype() != planned.dtype() {
+            return Err(Error::DType(format!(
+                "{name}: is {}, but the plan was made for {}",
+                layout.dtype(),
+                planned.dtype()
+            )));
+        }
+        if layout.shape() != planned.shape() {
+            return Err(Error::Shape(format!(
+                "{name}: shape is {:?}, but the plan was made for {:?}",
+                layout.shape(),
+                planned.shape()
+            )));
+        }
+        if layout.strides() != planned.strides() {
+            return Err(Error::Layout(format!(
+                "{name}: strides are {:?}, but the plan was made for {:?}",
+                layout.strides(),
+                planned.strides()
+            )));
+        }
+        let step = self.ctx.capabilities().offset_alignment as usize / planned.dtype().size();
+        if layout.offset() % step != planned.offset() % step {
+            return Err(Error::Layout(format!(
+                "{name}: offset is {}, but must differ from the plan's ({}) by a multiple of {step} elements",
+                layout.offset(),
+                planned.offset()
+            )));
+        }
+        Ok(())
+    }
+
+    /// wgpu tracks whole buffers: one that is written may appear once.
+    fn check_aliases(&self, tensors: &[&Tensor]) -> Result<()> {
+        let pairs = self.slots.iter().zip(tensors);
+        for (i, (slot, tensor)) in pairs.clone().enumerate().filter(|(_, (slot, _))| slot.output) {
+            let shared = pairs.clone().enumerate().find(|(j, (_, other))| i != *j && other.buffer() == tensor.buffer());
+            if let Some((_, (other, _))) = shared {
+                return Err(Error::Layout(format!(
+                    "{}: is an output, but shares its buffer with {}; a buffer that is written must be bound once",
+                    slot.name, other.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find<'a>(slot: &Slot, given: &[(&'static str, &'a Tensor)]) -> Result<&'a Tensor> {
+    let found = given.iter().find(|(name, _)| *name == slot.name);
+    let missing = || Error::Missing(format!("{}: the plan needs it, but the call does not give it", slot.name));
+    found.map(|(_, tensor)| *tensor).ok_or_else(missing)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.ctx.device().adapter_info();
+        writeln!(f, "{} on {} ({:?})", self.name, info.name, info.backend)?;
+        if self.stages.is_empty() {
+            writeln!(f, "  nothing to compute: an output has no elements")?;
+        }
+        for (n, stage) in self.stages.iter().enumerate() {
+            let [x, y] = stage.pieces[0].grid;
+            writeln!(f, "  {}. {}", n + 1, stage.spec)?;
+            let pieces = stage.pieces.len();
+            writeln!(f, "     {pieces} dispatch{} of {x} x {y} workgroups", if pieces == 1 { "" } else { "es" })?;
+        }
+        write!(f, "  workspace {} bytes", self.workspace_bytes)?;
+        for note in &self.notes {
+            write!(f, "\n  not faster: {note}")?;
+        }
+        Ok(())
+    }
+}

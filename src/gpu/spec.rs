@@ -1,0 +1,239 @@
+//! What a module is specialised for: the pipeline key. If two callers would pass different floats, it is a uniform
+//! (`params.rs`) instead.
+
+use std::fmt;
+
+use super::layout::DType;
+use super::link::{Linked, Source, fragment, link};
+use super::params::MAX_PER_HEAD;
+use super::tuning::Tile;
+use crate::Result;
+
+/// Which KV tiles a query tile visits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Visitor {
+    Dense,
+    Window,
+}
+
+/// One score rule; they run in the order given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ScoreMod {
+    Softcap,
+    Alibi,
+    Bias,
+}
+
+/// The softmax loop.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AttentionSpec {
+    pub visitor: Visitor,
+    pub dtype: DType,
+    /// Whether storage is read four elements at a time.
+    pub vec4: bool,
+    pub head_dim: u32,
+    pub v_dim: u32,
+    pub tile: Tile,
+    pub subgroups: bool,
+    pub lse: bool,
+    pub mask_bits: bool,
+    pub scale_per_head: bool,
+    pub sinks: bool,
+    pub scores: Vec<ScoreMod>,
+    pub bias_dtype: DType,
+}
+
+/// The merge by log-sum-exp.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CombineSpec {
+    pub parts_dtype: DType,
+    pub out_dtype: DType,
+    pub mass: bool,
+}
+
+/// The key of the pipeline cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Spec {
+    Attention(AttentionSpec),
+    Combine(CombineSpec),
+}
+
+/// Threads of a workgroup in kernels without tiles.
+pub(crate) const FLAT_THREADS: u32 = 64;
+
+impl Spec {
+    /// The linked module.
+    pub(crate) fn link(&self) -> Result<Linked> {
+        match self {
+            Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
+            Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
+        }
+    }
+}
+
+impl AttentionSpec {
+    /// The numbers of the prelude; the unroller knows loop bounds by them.
+    fn constants(&self) -> Vec<(&'static str, u32)> {
+        let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
+        vec![
+            ("HEAD_DIM", self.head_dim),
+            ("V_DIM", self.v_dim),
+            ("BLOCK_Q", tile.block_q),
+            ("BLOCK_KV", tile.block_kv),
+            ("LANES", tile.lanes),
+            ("THREADS", tile.threads),
+            ("SLICE_V", tile.slice_v),
+            ("ROWS", sizes.rows),
+            ("KEYS4", sizes.keys4),
+            ("QK4", sizes.qk4),
+            ("V4", sizes.v4),
+            ("COLS4", sizes.cols4),
+            ("SCORES", sizes.rows * sizes.keys4),
+            ("ACCS", sizes.rows * sizes.cols4),
+            ("QK_SLICES", sizes.qk_slices),
+            ("SLICE4", sizes.slice4),
+            ("V_SLICES", sizes.v_slices),
+            ("Q_STRIDE", sizes.q_stride),
+            ("K_STRIDE", sizes.k_stride),
+            ("P_STRIDE", sizes.p_stride),
+            ("Q_TILE", sizes.q_tile),
+            ("KV_TILE", sizes.kv_tile),
+            ("P_TILE", sizes.p_tile),
+            ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
+            ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
+            ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
+            ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
+        ]
+    }
+
+    fn prelude(&self) -> String {
+        let mut text = String::new();
+        let bias = self.scores.contains(&ScoreMod::Bias);
+        if self.dtype == DType::F16 || (bias && self.bias_dtype == DType::F16) {
+            text += "enable f16;\n";
+        }
+        text += &format!("alias elem = {};\n", self.dtype);
+        if bias {
+            text += &format!("alias bias_elem = {};\n", self.bias_dtype);
+        }
+        for (name, value) in self.constants() {
+            text += &format!("const {name}: u32 = {value}u;\n");
+        }
+        text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+        text += &format!("const MASK_MOD: bool = {};\n", self.mask_bits);
+        text
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        let pick = |yes: bool, a: &'static str, b: &'static str| fragment(if yes { a } else { b });
+        let mut sources = vec![
+            fragment("lib/view.wgsl"),
+            fragment("lib/bindings.wgsl"),
+            pick(self.vec4, "lib/load_vec4.wgsl", "lib/load_scalar.wgsl"),
+            fragment("lib/tile.wgsl"),
+            fragment("lib/dot_fma.wgsl"),
+            pick(self.subgroups, "lib/reduce_subgroup.wgsl", "lib/reduce_workgroup.wgsl"),
+            fragment("lib/rows_softmax.wgsl"),
+            pick(self.lse, "lib/lse_store.wgsl", "lib/lse_none.wgsl"),
+            match self.visitor {
+                Visitor::Dense => fragment("softmax.wgsl"),
+                Visitor::Window => fragment("window.wgsl"),
+            },
+            pick(self.mask_bits, "mods/mask_bits.wgsl", "mods/mask_none.wgsl"),
+            pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
+            pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
+        ];
+        if self.scale_per_head || self.scores.contains(&ScoreMod::Alibi) {
+            sources.push(fragment("mods/per_head.wgsl"));
+        }
+        let mut calls = String::new();
+        for score in &self.scores {
+            let (file, function) = match score {
+                ScoreMod::Softcap => ("mods/softcap.wgsl", "softcap"),
+                ScoreMod::Alibi => ("mods/alibi.wgsl", "alibi"),
+                ScoreMod::Bias => ("mods/bias.wgsl", "add_bias"),
+            };
+            sources.push(fragment(file));
+            calls += &format!("    x = {function}(x, b, h, q_idx, kv_idx);\n");
+        }
+        sources.push(Source::generated(
+            "score_mod",
+            format!(
+                "fn score_mod(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 {{\n    var x = score;\n\
+                 {calls}    return x;\n}}\n"
+            ),
+        ));
+        sources.push(fragment("attention.wgsl"));
+        sources
+    }
+}
+
+impl CombineSpec {
+    fn prelude(&self) -> String {
+        let f16 = self.parts_dtype == DType::F16 || self.out_dtype == DType::F16;
+        format!(
+            "{}alias elem = {};\nalias out_elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n",
+            if f16 { "enable f16;\n" } else { "" },
+            self.parts_dtype,
+            self.out_dtype
+        )
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        let mass = if self.mass { "lib/mass_store.wgsl" } else { "lib/mass_none.wgsl" };
+        vec![fragment("lib/view.wgsl"), fragment(mass), fragment("combine.wgsl")]
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = match self {
+            Spec::Attention(spec) => spec,
+            Spec::Combine(spec) => {
+                return write!(f, "combine, {} parts to {}, {FLAT_THREADS} threads", spec.parts_dtype, spec.out_dtype);
+            }
+        };
+        let visitor = match spec.visitor {
+            Visitor::Dense => "dense",
+            Visitor::Window => "window",
+        };
+        let Tile { block_q, block_kv, lanes, threads, .. } = spec.tile;
+        write!(
+            f,
+            "attention {visitor}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
+             {} loads, rows reduced by {}",
+            spec.dtype,
+            spec.head_dim,
+            spec.v_dim,
+            if spec.vec4 { "vec4" } else { "scalar" },
+            if spec.subgroups { "subgroups" } else { "workgroup memory" }
+        )
+    }
+}
+
+/// A spec that links every optional fragment, for tests of the contract.
+#[cfg(test)]
+pub(crate) fn example_attention_spec() -> Spec {
+    let tile = Tile { block_q: 32, block_kv: 32, lanes: 8, threads: 64, slice_qk: 32, slice_v: 8, q_resident: false };
+    Spec::Attention(AttentionSpec {
+        visitor: Visitor::Window,
+        dtype: DType::F32,
+        vec4: true,
+        head_dim: 64,
+        v_dim: 64,
+        tile,
+        subgroups: false,
+        lse: true,
+        mask_bits: true,
+        scale_per_head: true,
+        sinks: true,
+        scores: vec![ScoreMod::Softcap, ScoreMod::Alibi, ScoreMod::Bias],
+        bias_dtype: DType::F32,
+    })
+}
+
+/// Likewise for the merge.
+#[cfg(test)]
+pub(crate) fn example_combine_spec() -> Spec {
+    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, mass: true })
+}

@@ -1,0 +1,92 @@
+//! Repeats the bodies of marked loops, because WGSL has no unroll hint and drivers do not always unroll by themselves:
+//! an array that stays indexed by a loop counter stays out of registers.
+
+/// Replaces each loop of the form
+///
+/// ```wgsl
+/// for (var i = 0u; i < BOUND; i++) { // unroll
+///     ...
+/// }
+/// ```
+///
+/// by its body, once a turn, each in a block of its own that begins with `let i = 0u;` and so on. BOUND is a literal or
+/// one of `constants`. Other lines pass unchanged, so the text means the same with or without this pass.
+///
+/// # Panics
+/// When a marked loop is malformed or its bound is unknown: shipped shaders only, and a test links them all.
+pub(crate) fn unroll(text: &str, constants: &[(&str, u32)]) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = String::with_capacity(text.len() * 2);
+    unroll_lines(&lines, constants, &mut out);
+    out
+}
+
+fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
+    let mut at = 0;
+    while at < lines.len() {
+        let Some((counter, bound)) = marked_loop(lines[at], constants) else {
+            out.push_str(lines[at]);
+            out.push('\n');
+            at += 1;
+            continue;
+        };
+        let end = at + closing_brace(&lines[at..]);
+        for i in 0..bound {
+            out.push_str(&format!("{{ let {counter} = {i}u;\n"));
+            unroll_lines(&lines[at + 1..end], constants, out);
+            out.push_str("}\n");
+        }
+        at = end + 1;
+    }
+}
+
+fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, u32)> {
+    let header = line.trim().strip_suffix("// unroll")?.trim();
+    let malformed = || -> ! { panic!("not a loop that can be unrolled: {header}") };
+    let Some(rest) = header.strip_prefix("for (var ") else { malformed() };
+    let Some((counter, rest)) = rest.split_once(" = 0u; ") else { malformed() };
+    let bound = rest.strip_prefix(&format!("{counter} < ")).and_then(|r| r.strip_suffix(&format!("; {counter}++) {{")));
+    let Some(bound) = bound else { malformed() };
+    let value = match bound.strip_suffix('u').and_then(|n| n.parse().ok()) {
+        Some(n) => n,
+        None => match constants.iter().find(|(name, _)| *name == bound) {
+            Some(&(_, n)) => n,
+            None => malformed(),
+        },
+    };
+    Some((counter, value))
+}
+
+/// The line on which the brace opened by the first line closes.
+fn closing_brace(lines: &[&str]) -> usize {
+    let mut depth = 0i32;
+    for (n, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        depth += code.matches('{').count() as i32 - code.matches('}').count() as i32;
+        if depth == 0 {
+            return n;
+        }
+    }
+    panic!("a marked loop does not close: {}", lines[0]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unroll;
+
+    #[test]
+    fn nested_loops_repeat_their_bodies() {
+        let text = "a\nfor (var i = 0u; i < N; i++) { // unroll\n  b;\n  for (var j = 0u; j < 2u; j++) { // unroll\n    \
+                    c; // }\n  }\n}\nfor (var k = 0u; k < N; k++) { }\n";
+        let inner = "{ let j = 0u;\n    c; // }\n}\n{ let j = 1u;\n    c; // }\n}\n";
+        let turn = |i| format!("{{ let i = {i}u;\n  b;\n{inner}}}\n");
+        let wanted = format!("a\n{}{}{}for (var k = 0u; k < N; k++) {{ }}\n", turn(0), turn(1), turn(2));
+        assert_eq!(unroll(text, &[("N", 3)]), wanted);
+    }
+
+    #[test]
+    #[should_panic(expected = "not a loop that can be unrolled")]
+    fn an_unknown_bound_is_our_bug() {
+        unroll("for (var i = 0u; i < M; i++) { // unroll\n}\n", &[("N", 3)]);
+    }
+}

@@ -1,0 +1,85 @@
+//! What is true: obvious, unhurried implementations to check kernels against.
+//!
+//! They materialise the whole score matrix, know neither tiles nor online softmax, and run in f64. The same text in f32
+//! is the "plain formula" of the tolerance rule: a kernel may err at most twice as much as it does.
+
+mod merge;
+mod softmax;
+
+pub use merge::merge;
+pub use softmax::{Rules, Sizes, softmax_attention};
+
+use std::ops::{Add, Div, Mul, Sub};
+
+/// The two types the references run in.
+pub trait Real:
+    Copy
+    + 'static
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + sealed::Sealed
+{
+    /// The nearest value.
+    fn of(x: f64) -> Self;
+    /// The value in f64.
+    fn to_f64(self) -> f64;
+    /// e to the power of the value.
+    fn exp(self) -> Self;
+    /// The natural logarithm.
+    fn ln(self) -> Self;
+    /// The hyperbolic tangent.
+    fn tanh(self) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+impl Real for f64 {
+    fn of(x: f64) -> f64 {
+        x
+    }
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+
+    fn exp(self) -> f64 {
+        self.exp()
+    }
+
+    fn ln(self) -> f64 {
+        self.ln()
+    }
+
+    fn tanh(self) -> f64 {
+        self.tanh()
+    }
+}
+
+impl Real for f32 {
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+
+    fn to_f64(self) -> f64 {
+        self.into()
+    }
+
+    fn exp(self) -> f32 {
+        self.exp()
+    }
+
+    fn ln(self) -> f32 {
+        self.ln()
+    }
+
+    fn tanh(self) -> f32 {
+        self.tanh()
+    }
+}

@@ -1,0 +1,77 @@
+//! In-context linear regression by attention heads: the estimators that trained heads turn out to compute.
+//!
+//! A head attends from a query `x_q` to examples `x_l` and reads their labels: `head_h = sum_l softmax_l(omega_h <x_q,
+//! x_l>) y_l`; the prediction is `sum_h mu_h head_h`. The heads themselves are [`Attention`](crate::Attention) with
+//! [`scale_per_head`](crate::Attention::scale_per_head) `omega`, q, k and v shared by all heads (stride 0), and a `v_dim`
+//! of 1. What is left is host arithmetic in f64, here.
+//!
+//! Source: "In-context linear regression with softmax attention" line of work: two heads of opposite sign implement a
+//! debiased gradient step.
+
+/// The output weights that minimise the expected squared error for the temperatures `omega`, with `dim` features,
+/// `examples` examples and label noise of variance `noise_var`:
+/// `mu = (omega omega^T + (1 + noise_var) / examples * exp(dim omega omega^T))^-1 omega`, exp taken by element.
+///
+/// Nearly singular for small omega: solved in f64 by elimination with pivoting. `None` where it is singular.
+pub fn optimal_head_weights(omega: &[f64], dim: usize, examples: usize, noise_var: f64) -> Option<Vec<f64>> {
+    let entry = |a: f64, b: f64| a * b + (1.0 + noise_var) / examples as f64 * (dim as f64 * a * b).exp();
+    let rows = omega.iter().map(|&a| omega.iter().map(|&b| entry(a, b)).chain([a]).collect());
+    solve(rows.collect())
+}
+
+/// One step of gradient descent from 0 on the squared error, of total size `step`, at the query:
+/// `step / L * sum_l y_l <x_l - center, x_q>`; `x` is `[examples, dim]`, `y` `[examples]`.
+///
+/// With `debias` the center is the mean example, which is what two heads of opposite temperature compute to first
+/// order, with `step = sum_h omega_h mu_h`; without, it is 0.
+pub fn gradient_step(x: &[f64], y: &[f64], x_query: &[f64], step: f64, debias: bool) -> f64 {
+    let (dim, examples) = (x_query.len(), y.len());
+    let mean =
+        |d: usize| if debias { (0..examples).map(|l| x[l * dim + d]).sum::<f64>() / examples as f64 } else { 0.0 };
+    let center: Vec<f64> = (0..dim).map(mean).collect();
+    let along = |l: usize| (0..dim).map(|d| (x[l * dim + d] - center[d]) * x_query[d]).sum::<f64>();
+    step / examples as f64 * (0..examples).map(|l| y[l] * along(l)).sum::<f64>()
+}
+
+/// Solves a square system, each row ending in its right-hand side.
+fn solve(mut rows: Vec<Vec<f64>>) -> Option<Vec<f64>> {
+    let n = rows.len();
+    for column in 0..n {
+        let pivot = (column..n).max_by(|&a, &b| rows[a][column].abs().total_cmp(&rows[b][column].abs()))?;
+        rows.swap(column, pivot);
+        if rows[column][column] == 0.0 {
+            return None;
+        }
+        for row in column + 1..n {
+            let factor = rows[row][column] / rows[column][column];
+            for c in column..=n {
+                rows[row][c] -= factor * rows[column][c];
+            }
+        }
+    }
+    let mut solution = vec![0.0; n];
+    for row in (0..n).rev() {
+        let known: f64 = (row + 1..n).map(|c| rows[row][c] * solution[c]).sum();
+        solution[row] = (rows[row][n] - known) / rows[row][row];
+    }
+    Some(solution)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn solves_what_needs_pivoting() {
+        let solution = solve(vec![vec![0.0, 2.0, 4.0], vec![3.0, 1.0, 5.0]]).unwrap();
+        assert!((solution[0] - 1.0).abs() < 1e-12 && (solution[1] - 2.0).abs() < 1e-12);
+        assert_eq!(solve(vec![vec![1.0, 2.0, 3.0], vec![2.0, 4.0, 6.0]]), None);
+    }
+
+    #[test]
+    fn a_constant_label_is_no_gradient_once_debiased() {
+        let x = [1.0, 2.0, 3.0, 5.0];
+        assert_eq!(gradient_step(&x, &[7.0, 7.0], &[1.0, 1.0], 0.5, true), 0.0);
+        assert_eq!(gradient_step(&x, &[1.0, 1.0], &[1.0, 0.0], 1.0, false), 2.0);
+    }
+}
