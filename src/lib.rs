@@ -15,7 +15,7 @@ pub use gpu::context::Context;
 pub use gpu::layout::{DType, Element, Layout};
 pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
-pub use gpu::tuning::Tile;
+pub use gpu::tuning::{Products, Tile};
 pub use mask::{Mask, pack_bits};
 pub use merge::{Merge, MergeIo};
 pub use score::Score;

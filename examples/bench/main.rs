@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::reference::{Rules, Sizes, softmax_attention};
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Plan, Tensor, Tile};
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Plan, Products, Tensor, Tile};
 
 use cases::Case;
 use ceilings::Ceilings;
@@ -34,7 +34,8 @@ struct Args {
     /// Timed repetitions; the median counts.
     #[arg(long, default_value_t = 11)]
     repeats: usize,
-    /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT.
+    /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:BROADCAST
+    /// (0, or the subgroup size to broadcast within).
     #[arg(long, value_delimiter = ',')]
     tile: Vec<String>,
     /// Prints each plan.
@@ -104,10 +105,11 @@ fn run(args: &Args) -> Result<(), String> {
 
 fn parse_tile(text: &str) -> Result<Tile, String> {
     let numbers: Vec<u32> = text.split(':').filter_map(|n| n.parse().ok()).collect();
-    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else {
-        return Err(format!("--tile: {text:?} must be seven numbers joined by colons"));
+    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, broadcast] = numbers[..] else {
+        return Err(format!("--tile: {text:?} must be eight numbers joined by colons"));
     };
-    Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0 })
+    let products = if broadcast == 0 { Products::Staged } else { Products::Broadcast(broadcast) };
+    Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
 }
 
 /// Random operands of a case, on the device and, rounded as there, on the host.
@@ -251,8 +253,11 @@ impl Measured {
 
     fn line(&self, case: &Case, tile: &Option<Tile>, ceilings: &Ceilings) -> String {
         let tile = tile.map_or(String::new(), |t| {
-            let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident } = t;
-            format!("  {block_q}:{block_kv}:{lanes}:{threads}:{slice_qk}:{slice_v}:{}", u32::from(q_resident))
+            let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, products } = t;
+            format!(
+                "  {block_q}:{block_kv}:{lanes}:{threads}:{slice_qk}:{slice_v}:{} {products:?}",
+                u32::from(q_resident)
+            )
         });
         format!(
             "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, error {:.1e}{tile}",

@@ -36,6 +36,8 @@ pub(super) struct Problem {
     pub left: Option<usize>,
     pub right: Option<usize>,
     pub tile: Tile,
+    /// Why a better tile was not taken.
+    pub tile_note: Option<String>,
 }
 
 impl Problem {
@@ -69,8 +71,12 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
         scores: Vec::new(),
         left: a.mask.left,
         right: a.mask.right,
-        tile: tile(a, ctx, head_dim as u32, v_dim as u32)?,
+        tile_note: None,
+        tile: tile(a, ctx)?,
     };
+    if a.tile.is_none() {
+        problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
+    }
     scale(&a.scale, heads, &mut problem)?;
     for score in &a.scores {
         score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem)?;
@@ -152,12 +158,11 @@ fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Resu
     Ok(*layout)
 }
 
-fn tile(a: &Attention, ctx: &Context, head_dim: u32, v_dim: u32) -> Result<Tile> {
-    let Some(tile) = a.tile else {
-        return tuning::choose(head_dim, v_dim, a.q.layout.dtype(), ctx.capabilities());
-    };
+fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
+    let shape = a.tuning_shape();
+    let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
-    tuning::check_fits(&tile, head_dim, v_dim, ctx.capabilities())?;
+    tuning::check_fits(&tile, shape.head_dim, shape.v_dim, ctx.capabilities())?;
     Ok(tile)
 }
 

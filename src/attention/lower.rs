@@ -8,7 +8,6 @@ use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, PlanBuilder, Slot, Window, fold_grid};
 use crate::gpu::spec::{AttentionSpec, Spec, Visitor};
-use crate::gpu::tuning;
 use crate::{Error, Result};
 
 /// Batches and heads of one dispatch.
@@ -115,7 +114,7 @@ fn notes(p: &Problem, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBui
     if let Some(reason) = not_vec4(p) {
         builder.note(format!("scalar loads, because {reason}"));
     }
-    if !spec.subgroups {
+    if !spec.subgroups && p.tile.lanes > 1 {
         builder.note(match ctx.capabilities().subgroup_min_size {
             None => "rows are reduced through workgroup memory, because the device has no subgroups".into(),
             Some(size) => format!(
@@ -124,8 +123,8 @@ fn notes(p: &Problem, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBui
             ),
         });
     }
-    if let Some(reason) = tuning::smaller_tile(&p.tile, spec.head_dim, spec.v_dim, ctx.capabilities()) {
-        builder.note(reason);
+    if let Some(reason) = &p.tile_note {
+        builder.note(reason.clone());
     }
     if p.mask_bits.is_some() {
         builder.note("every tile is visited and tested, because bit masks are not sorted into tiles yet".into());

@@ -7,7 +7,7 @@ use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::plan::{Io, Plan, sealed};
 use crate::gpu::tensor::{Input, Tensor};
-use crate::gpu::tuning::Tile;
+use crate::gpu::tuning::{self, Tile};
 use crate::{Mask, Result, Score};
 
 /// Softmax attention, described: `out = softmax(score(scale * q k^T) + mask) v`.
@@ -210,6 +210,13 @@ impl Attention {
     fn default_out(&self) -> Result<Layout> {
         let [batch, heads, len_q, _] = self.q.layout.shape();
         Layout::new(self.q.layout.dtype(), [batch, heads, len_q, self.v.layout.shape()[3]])
+    }
+
+    fn tuning_shape(&self) -> tuning::Shape {
+        let [batch, heads, len_q, head_dim] = self.q.layout.shape();
+        let [_, _, len_kv, v_dim] = self.v.layout.shape();
+        let pairs = [heads, len_q, len_kv].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
+        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs }
     }
 
     fn default_lse(&self) -> Result<Layout> {

@@ -15,6 +15,8 @@ pub struct Capabilities {
     pub f16: bool,
     /// The smallest subgroup a shader may meet; `None` without subgroup operations.
     pub subgroup_min_size: Option<u32>,
+    /// The largest subgroup a shader may meet; `None` without subgroup operations.
+    pub subgroup_max_size: Option<u32>,
     /// Bytes of workgroup memory a workgroup may use.
     pub workgroup_memory: u32,
     /// Threads a workgroup may have.
@@ -38,6 +40,7 @@ impl Capabilities {
         Capabilities {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroup_min_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
+            subgroup_max_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_max_size),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
@@ -51,6 +54,7 @@ impl Capabilities {
     /// These capabilities without subgroup operations.
     pub fn without_subgroups(mut self) -> Self {
         self.subgroup_min_size = None;
+        self.subgroup_max_size = None;
         self
     }
 
@@ -66,6 +70,7 @@ impl Capabilities {
         Capabilities {
             f16: false,
             subgroup_min_size: None,
+            subgroup_max_size: None,
             workgroup_memory: self.workgroup_memory.min(16384),
             workgroup_threads: self.workgroup_threads.min(256),
             storage_buffers: self.storage_buffers.min(8),

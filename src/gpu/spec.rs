@@ -6,7 +6,7 @@ use std::fmt;
 use super::layout::DType;
 use super::link::{Linked, Source, fragment, link};
 use super::params::MAX_PER_HEAD;
-use super::tuning::Tile;
+use super::tuning::{Products, Tile};
 use crate::Result;
 
 /// Which KV tiles a query tile visits.
@@ -75,6 +75,7 @@ impl AttentionSpec {
     /// The numbers of the prelude; the unroller knows loop bounds by them.
     fn constants(&self) -> Vec<(&'static str, u32)> {
         let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
+        let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
         vec![
             ("HEAD_DIM", self.head_dim),
             ("V_DIM", self.v_dim),
@@ -102,6 +103,10 @@ impl AttentionSpec {
             ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
             ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
             ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
+            ("SUBGROUP", subgroup),
+            ("SUBGROUP4", subgroup / 4),
+            ("KEY_GROUPS", tile.block_kv / subgroup),
+            ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
         ]
     }
@@ -130,9 +135,11 @@ impl AttentionSpec {
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
             pick(self.vec4, "lib/load_vec4.wgsl", "lib/load_scalar.wgsl"),
-            fragment("lib/tile.wgsl"),
-            fragment("lib/dot_fma.wgsl"),
-            pick(self.subgroups, "lib/reduce_subgroup.wgsl", "lib/reduce_workgroup.wgsl"),
+            match (self.tile.lanes, self.subgroups) {
+                (1, _) => fragment("lib/reduce_none.wgsl"),
+                (_, true) => fragment("lib/reduce_subgroup.wgsl"),
+                (_, false) => fragment("lib/reduce_workgroup.wgsl"),
+            },
             fragment("lib/rows_softmax.wgsl"),
             pick(self.lse, "lib/lse_store.wgsl", "lib/lse_none.wgsl"),
             match self.visitor {
@@ -143,6 +150,10 @@ impl AttentionSpec {
             pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
+        match self.tile.products {
+            Products::Staged => sources.extend([fragment("lib/tile.wgsl"), fragment("lib/dot_fma.wgsl")]),
+            Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
+        }
         if self.scale_per_head || self.scores.contains(&ScoreMod::Alibi) {
             sources.push(fragment("mods/per_head.wgsl"));
         }
@@ -206,7 +217,11 @@ impl fmt::Display for Spec {
             spec.head_dim,
             spec.v_dim,
             if spec.vec4 { "vec4" } else { "scalar" },
-            if spec.subgroups { "subgroups" } else { "workgroup memory" }
+            match (spec.tile.lanes, spec.subgroups) {
+                (1, _) => "their own thread",
+                (_, true) => "subgroups",
+                (_, false) => "workgroup memory",
+            }
         )
     }
 }

@@ -1,7 +1,6 @@
 //! Which tile for which problem on which device: a pure table, chosen by measurement.
 
 use super::capabilities::Capabilities;
-use super::layout::DType;
 use crate::{Error, Result};
 
 /// How the softmax loop cuts a problem into workgroups, and a workgroup into threads.
@@ -24,6 +23,18 @@ pub struct Tile {
     pub slice_v: u32,
     /// Whether all of Q stays in workgroup memory, instead of being staged again with each slice of K.
     pub q_resident: bool,
+    /// How operands reach the threads that multiply them.
+    pub products: Products,
+}
+
+/// How operands of the two matrix products reach the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// Staged in workgroup memory (`lib/tile.wgsl`, `lib/dot_fma.wgsl`): right for GPUs.
+    Staged,
+    /// Broadcast within subgroups of exactly this many threads (`lib/dot_broadcast.wgsl`), each thread owning whole
+    /// rows: right for CPUs that run shaders. Needs `lanes` 1 and a `block_kv` that the size divides.
+    Broadcast(u32),
 }
 
 /// The numbers that follow from a tile and the two row lengths; names as in the shaders.
@@ -62,6 +73,10 @@ impl Tile {
             "4 * lanes must divide block_kv"
         } else if !slice_qk.is_multiple_of(4) || !slice_v.is_multiple_of(4) || !block_kv.is_multiple_of(slice_v) {
             "slice_qk and slice_v must be multiples of 4, and slice_v must divide block_kv"
+        } else if let Products::Broadcast(size) = self.products
+            && (lanes != 1 || size % 4 != 0 || block_kv % size != 0 || threads % size != 0)
+        {
+            "broadcast products need lanes 1 and a subgroup that is a multiple of 4 and divides block_kv and threads"
         } else {
             return Ok(());
         };
@@ -70,7 +85,8 @@ impl Tile {
 
     pub(crate) fn sizes(&self, head_dim: u32, v_dim: u32) -> TileSizes {
         let (qk4, v4) = (head_dim.div_ceil(4), v_dim.div_ceil(4));
-        let qk_slices = qk4.div_ceil(self.slice_qk / 4);
+        let staged = self.products == Products::Staged;
+        let qk_slices = if staged { qk4.div_ceil(self.slice_qk / 4) } else { 1 };
         let slice4 = qk4.div_ceil(qk_slices);
         // Odd strides keep neighbouring rows in different banks.
         let q_stride = if self.q_resident { qk_slices * slice4 } else { slice4 } | 1;
@@ -84,35 +100,31 @@ impl Tile {
             cols4: v4.div_ceil(self.lanes),
             qk_slices,
             slice4,
-            v_slices: self.block_kv / self.slice_v,
+            v_slices: if staged { self.block_kv / self.slice_v } else { 1 },
             q_stride,
             k_stride,
             p_stride,
-            q_tile: self.block_q * q_stride,
-            kv_tile: (self.block_kv * k_stride).max(self.slice_v * v4),
+            q_tile: if staged { self.block_q * q_stride } else { 0 },
+            kv_tile: if staged { (self.block_kv * k_stride).max(self.slice_v * v4) } else { 0 },
             p_tile: self.block_q * p_stride,
         }
     }
 
     /// Whether the rows of this tile can be reduced by subgroup shuffles.
     pub(crate) fn uses_subgroups(&self, capabilities: &Capabilities) -> bool {
-        capabilities.subgroup_min_size.is_some_and(|size| self.lanes <= size)
+        self.lanes > 1 && capabilities.subgroup_min_size.is_some_and(|size| self.lanes <= size)
     }
 
     /// Bytes of workgroup memory; `tests/shaders.rs` compares with what naga reflects.
     pub(crate) fn workgroup_bytes(&self, head_dim: u32, v_dim: u32, subgroups: bool) -> u32 {
         let sizes = self.sizes(head_dim, v_dim);
-        let reduction = if subgroups { 0 } else { 4 * self.block_q * (self.lanes + 1) };
-        16 * (sizes.q_tile + sizes.kv_tile + sizes.p_tile) + reduction + 4
-    }
-
-    fn fits(&self, head_dim: u32, v_dim: u32, capabilities: &Capabilities) -> bool {
-        self.threads <= capabilities.workgroup_threads
-            && self.workgroup_bytes(head_dim, v_dim, self.uses_subgroups(capabilities)) <= capabilities.workgroup_memory
+        let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
+        let flag = if self.products == Products::Staged { 4 } else { 0 };
+        16 * (sizes.q_tile + sizes.kv_tile + sizes.p_tile) + reduction + flag
     }
 }
 
-const fn tile(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
+const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
     Tile {
         block_q: blocks[0],
         block_kv: blocks[1],
@@ -121,38 +133,72 @@ const fn tile(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_re
         slice_qk: slices[0],
         slice_v: slices[1],
         q_resident,
+        products: Products::Staged,
     }
 }
 
-/// Tiles for devices with many small registers files and fast workgroup memory, best first.
+const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
+    Tile {
+        block_q,
+        block_kv,
+        lanes: 1,
+        threads: subgroup,
+        slice_qk: 4,
+        slice_v: 4,
+        q_resident: false,
+        products: Products::Broadcast(subgroup),
+    }
+}
+
+/// Tiles for GPUs, best first; the last fits any device that WebGPU allows.
 const GPU: [Tile; 3] = [
-    tile([64, 64], 16, 128, [32, 16], false),
-    tile([64, 64], 16, 256, [32, 16], false),
-    tile([32, 32], 8, 64, [32, 8], false),
+    staged([64, 64], 16, 128, [32, 16], false),
+    staged([64, 64], 16, 256, [32, 16], false),
+    staged([32, 32], 8, 64, [32, 8], false),
 ];
 
-/// Tiles for CPUs that run shaders: barriers and workgroup memory are dear there, registers spill cheaply.
-const CPU: [Tile; 2] = [tile([64, 64], 8, 64, [64, 64], true), tile([32, 32], 8, 64, [32, 8], false)];
+/// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
+/// multiply-adds, whatever memory it is in, so operands are loaded once a subgroup and broadcast.
+const CPU: [Tile; 2] = [broadcast(32, 64, 8), staged([32, 32], 8, 64, [32, 8], false)];
 
-/// The first tile of the table that the device can run, or why the best one cannot run.
-///
-/// `_dtype` and the lengths will matter once matrix units and split-KV join the table.
-pub(crate) fn choose(head_dim: u32, v_dim: u32, _dtype: DType, capabilities: &Capabilities) -> Result<Tile> {
-    let table: &[Tile] = if capabilities.cpu { &CPU } else { &GPU };
-    if let Some(tile) = table.iter().find(|tile| tile.fits(head_dim, v_dim, capabilities)) {
-        return Ok(*tile);
-    }
-    let smallest = table[table.len() - 1];
-    check_fits(&smallest, head_dim, v_dim, capabilities).map(|()| smallest)
+/// Pairs of a problem below which a CPU's compile time outweighs its run time: the broadcast kernels take seconds to
+/// compile there, the staged ones half a second.
+const CPU_SMALL: usize = 1 << 22;
+
+/// What the choice depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub head_dim: u32,
+    pub v_dim: u32,
+    /// Query-key pairs over all batches and heads.
+    pub pairs: usize,
 }
 
-/// Why a tile of the table is not the first of its table, if it is not.
-pub(crate) fn smaller_tile(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &Capabilities) -> Option<String> {
-    let table: &[Tile] = if capabilities.cpu { &CPU } else { &GPU };
-    if *tile == table[0] || !table.contains(tile) {
-        return None;
+/// The tiles to consider, best first.
+fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+    if !capabilities.cpu {
+        return &GPU;
     }
-    check_fits(&table[0], head_dim, v_dim, capabilities).err().map(|e| format!("a smaller tile, because of {e}"))
+    // Wide rows would spill: a thread holds 4 rows of v_dim sums.
+    if shape.pairs < CPU_SMALL || shape.v_dim > 128 { &CPU[1..] } else { &CPU }
+}
+
+/// The first tile of the table that the device can run, or why even the last cannot run.
+pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> {
+    let table = table(shape, capabilities);
+    let fits = |tile: &&Tile| check_fits(tile, shape.head_dim, shape.v_dim, capabilities).is_ok();
+    if let Some(tile) = table.iter().find(fits) {
+        return Ok(*tile);
+    }
+    let last = table[table.len() - 1];
+    check_fits(&last, shape.head_dim, shape.v_dim, capabilities).map(|()| last)
+}
+
+/// Why a better tile than this one was not taken, if there is one.
+pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
+    let best = table(shape, capabilities).first().filter(|best| *best != tile)?;
+    let refusal = check_fits(best, shape.head_dim, shape.v_dim, capabilities).err()?;
+    Some(format!("a smaller tile, because of {refusal}"))
 }
 
 /// Refuses a tile that asks for more than the device has, with both numbers.
@@ -162,6 +208,13 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
             "workgroup: needs {} threads, device allows {}",
             tile.threads, capabilities.workgroup_threads
         )));
+    }
+    if let Products::Broadcast(size) = tile.products
+        && (capabilities.subgroup_min_size, capabilities.subgroup_max_size) != (Some(size), Some(size))
+    {
+        let have = capabilities.subgroup_min_size.zip(capabilities.subgroup_max_size);
+        let have = have.map_or("none".into(), |(min, max)| format!("{min} to {max}"));
+        return Err(Error::Limit(format!("subgroups: broadcast needs exactly {size} threads, device has {have}")));
     }
     let bytes = tile.workgroup_bytes(head_dim, v_dim, tile.uses_subgroups(capabilities));
     if bytes > capabilities.workgroup_memory {
