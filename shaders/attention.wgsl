@@ -72,12 +72,19 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
             for (var j = 0u; j < 4u; j++) { // unroll
                 x[j] = score_mod(x[j], at.b, at.h, q_idx, min(kv_idx + j, last_kv));
             }
-            if (!kv.full || MASK_MOD) {
-                for (var j = 0u; j < 4u; j++) { // unroll
-                    let visible = kv_idx + j < params.len_kv && keep(at, q_idx, kv_idx + j)
-                        && mask_mod(at.b, at.h, q_idx, min(kv_idx + j, last_kv));
-                    x[j] = select(NEG_INF, x[j], visible);
-                }
+            (*s)[r * KEYS4 + c] = x;
+        }
+    }
+    if (kv.full && !MASK_MOD) { return; }
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        let q_idx = min(at.row + row0 + r, last_q);
+        for (var c = 0u; c < KEYS4; c++) { // unroll
+            let kv_idx = kv.start + (c * LANES + lane) * 4u;
+            var x = (*s)[r * KEYS4 + c];
+            for (var j = 0u; j < 4u; j++) { // unroll
+                let visible = kv_idx + j < params.len_kv && keep(at, q_idx, kv_idx + j)
+                    && mask_mod(at.b, at.h, q_idx, min(kv_idx + j, last_kv));
+                x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;
         }

@@ -50,8 +50,8 @@ pub fn measure(ctx: &Context) -> Result<Ceilings, Error> {
     };
     let copy_grid = [copy_groups.min(GRID_X) as u32, copy_groups.div_ceil(GRID_X) as u32];
     let copied = 2.0 * (values * 4) as f64 / run("copy", copy_grid);
-    // 8 vec4 multiply-adds a turn, 512 turns.
-    let flops = (fma_groups * THREADS) as f64 * 512.0 * 8.0 * 4.0 * 2.0;
+    // 32 vec4 multiply-adds a turn, 128 turns.
+    let flops = (fma_groups * THREADS) as f64 * 128.0 * 32.0 * 4.0 * 2.0;
     let fma = flops / run("multiply_add", [fma_groups as u32, 1]);
     Ok(Ceilings { copy_gbs: copied * 1e-9, fma_tflops: fma * 1e-12 })
 }

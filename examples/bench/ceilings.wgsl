@@ -9,7 +9,8 @@ fn copy(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     target_values[i] = source[i];
 }
 
-const TURNS: u32 = 512u;
+// 32 multiply-adds of vec4s a turn, so that the loop itself costs little.
+const TURNS: u32 = 128u;
 
 @compute @workgroup_size(256)
 fn multiply_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -20,6 +21,30 @@ fn multiply_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     var c = x + 2.0;
     var d = x + 3.0;
     for (var n = 0u; n < TURNS; n++) {
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
+        a = fma(a, x, x);
+        b = fma(b, x, x);
+        c = fma(c, x, x);
+        d = fma(d, x, x);
         a = fma(a, x, x);
         b = fma(b, x, x);
         c = fma(c, x, x);

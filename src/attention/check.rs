@@ -52,7 +52,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
     dtypes(&q, &k, &v, ctx)?;
     shapes(&q, &k, &v)?;
     let [batch, heads, len_q, head_dim] = q.shape();
-    let (len_kv, v_dim) = (k.shape()[2], v.shape()[3]);
+    let len_kv = k.shape()[2];
     let out = output("out", &a.out, a.default_out()?, "[batch, heads, len_q, v_dim]")?;
     let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
     let mut problem = Problem {

@@ -84,6 +84,7 @@ impl AttentionSpec {
             ("LANES", tile.lanes),
             ("THREADS", tile.threads),
             ("SLICE_V", tile.slice_v),
+            ("SLICE_V4", tile.slice_v / 4),
             ("ROWS", sizes.rows),
             ("KEYS4", sizes.keys4),
             ("QK4", sizes.qk4),
