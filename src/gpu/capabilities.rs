@@ -105,7 +105,7 @@ impl Capabilities {
         number("workgroups_per_dimension", self.workgroups_per_dimension.into(), have.workgroups_per_dimension.into())?;
         number("storage_buffers", self.storage_buffers.into(), have.storage_buffers.into())?;
         number("binding_bytes", self.binding_bytes, have.binding_bytes)?;
-        if self.offset_alignment % have.offset_alignment != 0 {
+        if !self.offset_alignment.is_multiple_of(have.offset_alignment) {
             return Err(Error::Limit(format!(
                 "offset_alignment: is {}, but must be a multiple of the device's ({})",
                 self.offset_alignment, have.offset_alignment

@@ -94,7 +94,7 @@ impl Context {
 
     /// How many pipelines have been compiled here, clones and restrictions included.
     pub fn pipelines(&self) -> usize {
-        self.pipelines.len()
+        self.pipelines.compiled()
     }
 
     pub(crate) fn pipeline_cache(&self) -> &PipelineCache {

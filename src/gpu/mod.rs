@@ -11,3 +11,6 @@ pub(crate) mod spec;
 pub(crate) mod tensor;
 pub(crate) mod tuning;
 pub(crate) mod unroll;
+
+#[cfg(test)]
+mod shader_tests;

@@ -1,6 +1,7 @@
 //! Pipelines, compiled once a spec.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::context::Context;
@@ -19,20 +20,28 @@ pub(crate) struct Kernel {
 /// Kernels by spec. Threads that ask for the same spec at once compile it once; other specs do not wait.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
-    kernels: Mutex<HashMap<Spec, Arc<OnceLock<Result<Arc<Kernel>>>>>>,
+    kernels: Mutex<HashMap<Spec, Cell>>,
+    compiled: AtomicUsize,
 }
 
+/// A kernel that is being compiled, or was.
+type Cell = Arc<OnceLock<Result<Arc<Kernel>>>>;
+
 impl PipelineCache {
-    /// How many kernels were compiled.
-    pub(crate) fn len(&self) -> usize {
-        self.kernels.lock().unwrap_or_else(|e| e.into_inner()).len()
+    /// How many compilations there were.
+    pub(crate) fn compiled(&self) -> usize {
+        self.compiled.load(Ordering::Relaxed)
     }
 
     /// The kernel of a spec, compiled now if need be. A refusal is not kept: the device may have had a bad moment.
     pub(crate) fn kernel(&self, ctx: &Context, spec: &Spec) -> Result<Arc<Kernel>> {
         let lock = || self.kernels.lock().unwrap_or_else(|e| e.into_inner());
         let cell = lock().entry(spec.clone()).or_default().clone();
-        let made = cell.get_or_init(|| compile(ctx, spec).map(Arc::new)).clone();
+        let made = cell.get_or_init(|| {
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            compile(ctx, spec).map(Arc::new)
+        });
+        let made = made.clone();
         if made.is_err() {
             lock().remove(spec);
         }

@@ -230,7 +230,7 @@ impl fmt::Display for Spec {
 /// A spec that links every optional fragment, for tests of the contract.
 #[cfg(test)]
 pub(crate) fn example_attention_spec() -> Spec {
-    let tile = Tile { block_q: 32, block_kv: 32, lanes: 8, threads: 64, slice_qk: 32, slice_v: 8, q_resident: false };
+    let tile = super::tuning::ALL_TILES[4];
     Spec::Attention(AttentionSpec {
         visitor: Visitor::Window,
         dtype: DType::F32,

@@ -153,12 +153,13 @@ const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
 /// Tiles for GPUs, best first, as measured on an H200 (f32, B 4, N 4096; TFLOP/s): at D 64 the first reaches 25.7, the
 /// second 22.4; at D 128 the second reaches 24.5, the third 23.6, the fourth 20.8, and 128 threads on the second 20.2.
 /// The last fits any device that WebGPU allows.
-const GPU: [Tile; 5] = [
+const GPU: [Tile; 6] = [
     staged([128, 32], 8, 256, [32, 32], false),
     staged([64, 64], 16, 256, [32, 32], false),
     staged([64, 64], 16, 256, [32, 16], false),
     staged([64, 64], 16, 256, [16, 16], false),
     staged([32, 32], 8, 64, [32, 8], false),
+    staged([32, 32], 8, 64, [32, 4], false),
 ];
 
 /// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
@@ -168,6 +169,10 @@ const CPU: [Tile; 2] = [broadcast(32, 64, 8), staged([32, 32], 8, 64, [8, 8], fa
 /// Pairs of a problem below which a CPU's compile time outweighs its run time: the broadcast kernels take seconds to
 /// compile there, the staged ones half a second.
 const CPU_SMALL: usize = 1 << 22;
+
+/// Every tile of the tables, for tests over all of them.
+#[cfg(test)]
+pub(crate) const ALL_TILES: [Tile; 8] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4], GPU[5], CPU[0], CPU[1]];
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]

@@ -5,9 +5,11 @@
 
 mod merge;
 mod softmax;
+mod tolerance;
 
 pub use merge::merge;
-pub use softmax::{Rules, Sizes, softmax_attention};
+pub use softmax::{MaskRule, Rules, ScoreRule, Sizes, softmax_attention};
+pub use tolerance::{check, round_to};
 
 use std::ops::{Add, Div, Mul, Sub};
 

@@ -1,0 +1,150 @@
+//! Checks attention on this machine's GPU against cases made by independent implementations.
+//!
+//!     cargo run --release --example conformance -- [--ops a,b] [--json FILE] PATH...
+//!
+//! A case is a `.safetensors` file: inputs by plain name, outputs as `expected.<name>`, and in its metadata the operator
+//! (`op`), `params` (a JSON object), `rtol`, `atol` and, where an output has one of its own, `atol.<output>`. `operators`
+//! has the table of what is offered; a new operator is one function and one row there.
+
+mod case;
+mod check;
+mod composed;
+mod merge;
+mod operators;
+mod params;
+mod report;
+mod softmax;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use wgpu_attention::Context;
+
+use case::Case;
+use operators::Stop;
+use report::{CaseResult, Report};
+
+#[derive(Parser)]
+#[command(about = "Checks attention on this machine's GPU against cases made by independent implementations.")]
+struct Args {
+    /// Operators to check; the files of all others are left out.
+    #[arg(long, value_delimiter = ',', value_name = "OP")]
+    ops: Vec<String>,
+    /// Writes every result to FILE as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Case files, and folders to search for them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("conformance: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nothing failed.
+fn run(args: &Args) -> Result<bool, String> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        collect(path, &mut files)?;
+    }
+    files.sort();
+    files.dedup();
+    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
+    let info = ctx.device().adapter_info();
+    eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+
+    // Hidden where standard error is not a terminal.
+    let bar = ProgressBar::new(files.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let mut results = Vec::new();
+    for path in &files {
+        bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+        results.extend(check_file(&ctx, path, &args.ops));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    for op in args.ops.iter().filter(|op| results.iter().all(|result| result.op != **op)) {
+        eprintln!("conformance: --ops: no case of {op} was found");
+    }
+    let report = Report::new(&info, results);
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.json()?).map_err(|e| format!("{}: cannot be written ({e})", path.display()))?;
+    }
+    std::io::stdout().write_all(report.text().as_bytes()).map_err(|e| format!("standard output: {e}"))?;
+    Ok(report.failed == 0)
+}
+
+/// The case files at `path`: itself, or all below it. A file that is named outright is taken whatever its extension.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    let unreadable = |e: std::io::Error| format!("{}: cannot be read ({e})", path.display());
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?.path();
+        if entry.is_dir() || entry.extension().is_some_and(|extension| extension == "safetensors") {
+            collect(&entry, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// The result of one file; `None` where it belongs to an operator that was not asked for.
+fn check_file(ctx: &Context, path: &Path, ops: &[String]) -> Option<CaseResult> {
+    // Whose case an unreadable file is cannot be told, so it counts whatever was asked for.
+    let opened = std::fs::read(path).map_err(|e| format!("cannot be read ({e})"));
+    let opened = opened.and_then(|bytes| Ok((case::metadata(&bytes)?, bytes)));
+    let (metadata, bytes) = match opened {
+        Ok(opened) => opened,
+        Err(reason) => return Some(CaseResult::stopped(path, report::UNREADABLE, Stop::Failed(reason))),
+    };
+    let Some(op) = metadata.get("op") else {
+        let reason = "the metadata names no op".to_string();
+        return Some(CaseResult::stopped(path, report::UNREADABLE, Stop::Failed(reason)));
+    };
+    if !ops.is_empty() && !ops.contains(op) {
+        return None;
+    }
+    let compared = operators::find(op).and_then(|operator| {
+        let case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
+        let outputs = operator.run(ctx, &case)?;
+        Ok(check::compare_all(&case, &outputs))
+    });
+    Some(match compared {
+        Ok(comparisons) => CaseResult::compared(path, op, comparisons),
+        Err(stop) => CaseResult::stopped(path, op, stop),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_searched_and_missing_paths_refused() {
+        let root = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        for name in ["a/b/two.safetensors", "one.safetensors", "a/notes.txt"] {
+            std::fs::write(root.join(name), b"").unwrap();
+        }
+        let mut files = Vec::new();
+        collect(&root, &mut files).unwrap();
+        files.sort();
+        assert_eq!(files, [root.join("a/b/two.safetensors"), root.join("one.safetensors")]);
+        assert!(collect(&root.join("absent"), &mut files).unwrap_err().contains("absent: cannot be read"));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,142 @@
+//! What is offered: the table of operators.
+
+use wgpu_attention::{Context, Tensor};
+
+use crate::case::{Array, Case, Data};
+use crate::{composed, merge, softmax};
+
+/// Why a case has no outputs.
+#[derive(Debug)]
+pub enum Stop {
+    /// Its operator, or a parameter of it, is not offered: the case is skipped.
+    NotOffered(String),
+    /// The file is bad, or the library refused.
+    Failed(String),
+}
+
+impl From<wgpu_attention::Error> for Stop {
+    fn from(e: wgpu_attention::Error) -> Stop {
+        Stop::Failed(e.to_string())
+    }
+}
+
+/// Something an operator computed.
+pub struct Output {
+    pub name: &'static str,
+    pub array: Array,
+}
+
+impl Output {
+    pub fn new(name: &'static str, shape: impl AsRef<[usize]>, data: Vec<f32>) -> Output {
+        let shape = shape.as_ref().to_vec();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "bug in the runner: {name} is not of shape {shape:?}");
+        Output { name, array: Array { shape, data: Data::Floats(data) } }
+    }
+
+    /// A tensor of the device, as it is.
+    pub fn read(ctx: &Context, name: &'static str, tensor: &Tensor) -> Result<Output, Stop> {
+        Ok(Output::new(name, tensor.shape(), read(ctx, tensor)?))
+    }
+
+    /// A tensor of the device with a last dimension of 1, which case files leave out.
+    pub fn read_rows(ctx: &Context, name: &'static str, tensor: &Tensor) -> Result<Output, Stop> {
+        Ok(Output::new(name, &tensor.shape()[..3], read(ctx, tensor)?))
+    }
+}
+
+pub fn read(ctx: &Context, tensor: &Tensor) -> Result<Vec<f32>, Stop> {
+    Ok(pollster::block_on(tensor.read(ctx))?)
+}
+
+/// An operator: all it understands, and how it is computed.
+pub struct Operator {
+    name: &'static str,
+    params: &'static [&'static str],
+    inputs: &'static [&'static str],
+    run: fn(&Context, &Case) -> Result<Vec<Output>, Stop>,
+}
+
+/// Every operator that is offered.
+const OPERATORS: &[Operator] = &[
+    Operator {
+        name: "channel_attention",
+        params: &["rule", "scale"],
+        inputs: &["q", "k", "v"],
+        run: composed::channel_attention,
+    },
+    Operator {
+        name: "kernel_regression_heads",
+        params: &["noise_var"],
+        inputs: &["x", "x_query", "y", "omega", "mu"],
+        run: composed::kernel_regression_heads,
+    },
+    Operator { name: "merge_lse", params: &["parts"], inputs: &["part_out", "part_lse"], run: merge::merge_lse },
+    Operator {
+        name: "pair_cross_attention",
+        params: &["scale"],
+        inputs: &["q", "k1", "v1", "k2", "v2"],
+        run: composed::pair_cross_attention,
+    },
+    Operator {
+        name: "partial_merge",
+        params: &["parts", "weighted"],
+        inputs: &["out_parts", "lse_parts", "group_weight"],
+        run: merge::partial_merge,
+    },
+    Operator {
+        name: "positional_attention",
+        params: &["align", "causal", "causal_align", "scale", "window"],
+        inputs: &["q", "k", "v"],
+        run: composed::positional_attention,
+    },
+    Operator {
+        name: "softmax_attention",
+        params: &["alibi", "align", "bias_shape", "causal", "causal_align", "scale", "sinks", "softcap", "window"],
+        inputs: &["q", "k", "v", "alibi_slopes", "bias", "mask_bits", "sinks"],
+        run: softmax::softmax_attention,
+    },
+];
+
+/// The operator of this name.
+pub fn find(name: &str) -> Result<&'static Operator, Stop> {
+    let operator = OPERATORS.iter().find(|operator| operator.name == name);
+    operator.ok_or_else(|| Stop::NotOffered(format!("op: {name} is not offered")))
+}
+
+impl Operator {
+    /// Computes the outputs, unless the case asks for more than is understood.
+    pub fn run(&self, ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
+        self.understands(case)?;
+        (self.run)(ctx, case)
+    }
+
+    /// A parameter or input that is not in the table would change the result: the case is skipped, never half done.
+    fn understands(&self, case: &Case) -> Result<(), Stop> {
+        if let Some((key, value)) = case.params.set().find(|(key, _)| !self.params.contains(key)) {
+            return Err(Stop::NotOffered(format!("parameter {key}: is {value}, but is not offered")));
+        }
+        match case.inputs.keys().find(|name| !self.inputs.contains(&&***name)) {
+            Some(name) => Err(Stop::NotOffered(format!("input {name}: is not offered"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::tests::parse;
+
+    #[test]
+    fn what_is_not_understood_is_skipped() {
+        let case = |params: &str, input: &str| {
+            parse(&[("expected.out", &[1.0]), (input, &[1.0])], &[("params", params), ("rtol", "0"), ("atol", "0")])
+        };
+        let verdict = |params, input| find("softmax_attention")?.understands(&case(params, input).unwrap());
+        assert!(verdict(r#"{"causal": true, "novelty": null, "other": false}"#, "q").is_ok());
+        for (params, input) in [(r#"{"novelty": true}"#, "q"), (r#"{"novelty": 0}"#, "q"), ("{}", "key_padding")] {
+            assert!(matches!(verdict(params, input), Err(Stop::NotOffered(_))), "{params} {input}");
+        }
+        assert!(matches!(find("no_such_operator"), Err(Stop::NotOffered(_))));
+    }
+}

@@ -1,0 +1,84 @@
+//! Sizes: bindings, grids, and lengths of zero.
+
+use wgpu_attention::{Attention, Capabilities, Context, DType, Tensor};
+
+use crate::support::{Case, ctx, download};
+
+fn lowered(change: impl Fn(&mut Capabilities)) -> Context {
+    let mut capabilities = ctx().capabilities().clone();
+    change(&mut capabilities);
+    ctx().restricted(capabilities).unwrap()
+}
+
+#[test]
+fn tensors_larger_than_a_binding_go_in_pieces() {
+    // A head of q takes 10 KiB, a batch 60 KiB.
+    let mut case = Case::new(40, 50).heads(3, 6, 2).causal();
+    case.slopes = Some(vec![0.5, 0.25, 0.125, 0.1, 0.0, 1.0]);
+    case.bias = Some([1, 6, 40]);
+    case.bits = Some([3, 1, 40]);
+    case.sinks = true;
+    for bytes in [128 << 10, 64 << 10, 32 << 10] {
+        let small = lowered(|c| c.binding_bytes = bytes);
+        case.check_on(&format!("{bytes} bytes a binding"), &small);
+        let [q, k, v] = case.upload(&small).unwrap();
+        let plan = case.describe(&small, &q, &k, &v).unwrap().plan(&small).unwrap();
+        let many = !plan.to_string().contains("1 dispatch of");
+        assert_eq!(many, bytes < 128 << 10 || 3 * 6 * 40 * 64 * 4 > bytes, "{plan}");
+    }
+}
+
+#[test]
+fn a_head_larger_than_a_binding_is_refused() {
+    let small = lowered(|c| c.binding_bytes = 8 << 10);
+    let refusal = Case::new(40, 50).run(&small).unwrap_err();
+    assert_eq!(refusal.to_string(), "q: one head spans 10240 bytes, but the device binds at most 8192");
+}
+
+#[test]
+fn grids_are_folded() {
+    for most in [7, 11] {
+        Case::new(200, 60).heads(2, 3, 3).check_on("a folded grid", &lowered(|c| c.workgroups_per_dimension = most));
+    }
+    let refusal = Case::new(200, 60).heads(2, 3, 3).run(&lowered(|c| c.workgroups_per_dimension = 2)).unwrap_err();
+    let sentence = refusal.to_string();
+    assert!(sentence.starts_with("grid: needs ") && sentence.ends_with(" device allows 2 in each of two dimensions"));
+}
+
+#[test]
+fn lengths_of_zero() {
+    let run = |batch, heads, len_q, len_kv| {
+        let q = Tensor::zeros(ctx(), DType::F32, [batch, heads, len_q, 64]).unwrap();
+        let kv = Tensor::zeros(ctx(), DType::F32, [batch, heads, len_kv, 64]).unwrap();
+        let (out, lse) = Attention::new(&q, &kv, &kv).run_with_lse(ctx()).unwrap();
+        (download(ctx(), &out).unwrap(), download(ctx(), &lse).unwrap())
+    };
+    assert_eq!(run(1, 2, 0, 5), (vec![], vec![]));
+    assert_eq!(run(0, 2, 5, 5), (vec![], vec![]));
+    assert_eq!(run(1, 0, 5, 5), (vec![], vec![]));
+    assert_eq!(run(1, 2, 3, 0), (vec![0.0; 2 * 3 * 64], vec![f64::NEG_INFINITY; 6]));
+    let mut case = Case::new(3, 0);
+    case.bias = Some([1, 2, 3]);
+    case.bits = Some([1, 1, 3]);
+    case.sinks = true;
+    case.causal().check_on("no keys, but sinks", ctx());
+}
+
+#[test]
+fn capabilities_are_only_lowered() {
+    let mut more = ctx().capabilities().clone();
+    more.workgroup_memory += 1;
+    let refusal = ctx().restricted(more).unwrap_err().to_string();
+    assert!(refusal.starts_with("workgroup_memory: is ") && refusal.ends_with("capabilities can only be lowered"));
+}
+
+#[test]
+fn too_little_workgroup_memory_is_refused_with_both_numbers() {
+    let refusal = Case::new(40, 50).run(&lowered(|c| c.workgroup_memory = 1024)).unwrap_err().to_string();
+    assert!(
+        refusal.starts_with("workgroup memory: needs ") && refusal.ends_with(" bytes, device allows 1024"),
+        "{refusal}"
+    );
+    let refusal = Case::new(40, 50).run(&lowered(|c| c.workgroup_threads = 16)).unwrap_err().to_string();
+    assert_eq!(refusal, "workgroup: needs 64 threads, device allows 16");
+}

@@ -1,0 +1,97 @@
+//! Plans: made once, used often, by many threads, on many tensors.
+
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Layout, Mask, Plan, Tensor};
+
+use crate::support::{Case, ctx, download};
+
+#[test]
+fn a_plan_outlives_its_tensors_and_serves_others() {
+    let first = Case::new(40, 50);
+    let second = Case { seed: 9, ..first.clone() };
+    let plan = {
+        let [q, k, v] = first.upload(ctx()).unwrap();
+        Attention::new(&q, &k, &v).lse().plan(ctx()).unwrap()
+    };
+    for case in [first, second] {
+        let [q, k, v] = case.upload(ctx()).unwrap();
+        let out = Tensor::zeros(ctx(), DType::F32, [1, 2, 40, 64]).unwrap();
+        let lse = Tensor::zeros(ctx(), DType::F32, [1, 2, 40, 1]).unwrap();
+        let mut encoder = ctx().device().create_command_encoder(&Default::default());
+        plan.encode(&mut encoder, &AttentionIo::new(&q, &k, &v, &out).lse(&lse)).unwrap();
+        ctx().queue().submit([encoder.finish()]);
+        case.compare("a plan used again", &download(ctx(), &out).unwrap(), &download(ctx(), &lse).unwrap());
+    }
+}
+
+#[test]
+fn a_plan_from_layouts_alone() {
+    let layout = |len| Layout::new(DType::F32, [1, 2, len, 64]).unwrap();
+    let description = Attention::new(layout(40), layout(50), layout(50));
+    assert!(description.plan(ctx()).is_ok());
+    let refusal = description.run(ctx()).unwrap_err().to_string();
+    assert_eq!(refusal, "q: was described by its layout, but run needs a tensor");
+}
+
+#[test]
+fn slots_of_one_cache_share_a_plan() {
+    // Two sequences of a key cache, at other offsets than the plan was made for.
+    let case = Case::new(16, 64).heads(1, 2, 2);
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let cache = |x: &Tensor| {
+        let values: Vec<f32> = download(ctx(), x).unwrap().into_iter().map(|x| x as f32).collect();
+        Tensor::from_slice(ctx(), [3, 2, 64, 64], &values.repeat(3)).unwrap()
+    };
+    let (k_cache, v_cache) = (cache(&k), cache(&v));
+    let plan =
+        Attention::new(&q, &k_cache.narrow(0, 0, 1).unwrap(), &v_cache.narrow(0, 0, 1).unwrap()).plan(ctx()).unwrap();
+    for slot in 0..3 {
+        let out = Tensor::zeros(ctx(), DType::F32, [1, 2, 16, 64]).unwrap();
+        let (k, v) = (k_cache.narrow(0, slot, 1).unwrap(), v_cache.narrow(0, slot, 1).unwrap());
+        let mut encoder = ctx().device().create_command_encoder(&Default::default());
+        plan.encode(&mut encoder, &AttentionIo::new(&q, &k, &v, &out)).unwrap();
+        ctx().queue().submit([encoder.finish()]);
+        assert_eq!(download(ctx(), &out).unwrap(), case.run(ctx()).unwrap().0, "slot {slot}");
+    }
+}
+
+#[test]
+fn eight_threads_compile_once() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let fresh = Context::new(ctx().device(), ctx().queue());
+    shared(&fresh);
+    let case = Case::new(40, 50);
+    let [q, k, v] = case.upload(&fresh).unwrap();
+    let plans: Vec<Plan> = std::thread::scope(|scope| {
+        let start = || Attention::new(&q, &k, &v).plan(&fresh).unwrap();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    shared(&plans[0]);
+    assert_eq!(fresh.pipelines(), 1);
+    Attention::new(&q, &k, &v).mask(Mask::causal()).plan(&fresh).unwrap();
+    assert_eq!(fresh.pipelines(), 2);
+}
+
+#[test]
+fn a_plan_says_what_runs_and_why_not_faster() {
+    let case = Case::new(40, 50);
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let plan = Attention::new(&q, &k, &v).plan(ctx()).unwrap();
+    let text = plan.to_string();
+    assert!(text.contains("attention dense, f32, head_dim 64, v_dim 64, tile "), "{text}");
+    assert!(text.contains("workgroups") && text.contains("workspace"), "{text}");
+    assert!(plan.workspace_bytes() > 0);
+    assert!(plan.shaders()[0].contains("fn score_mod"));
+
+    let odd = Case::new(40, 50).dims(63, 64);
+    let [q, k, v] = odd.upload(ctx()).unwrap();
+    let text = Attention::new(&q, &k, &v).plan(ctx()).unwrap().to_string();
+    assert!(
+        text.contains("not faster: scalar loads, because q's rows have 63 elements, not a multiple of 4"),
+        "{text}"
+    );
+
+    let poor = ctx().restricted(ctx().capabilities().clone().without_subgroups()).unwrap();
+    let text = Attention::new(&q, &k, &v).plan(&poor).unwrap().to_string();
+    assert!(text.contains("because the device has no subgroups"), "{text}");
+}
