@@ -1,4 +1,28 @@
-//! placeholder
+//! Attention for every GPU: tiled softmax attention in WGSL, on any [wgpu] device (Vulkan, Metal, DX12), checked against
+//! an f64 oracle.
+//!
+//! ```no_run
+//! use wgpu_attention::{Attention, Context, Mask, Tensor};
+//!
+//! let ctx = pollster::block_on(Context::request())?; // or Context::new(&device, &queue) inside your app
+//! let q = Tensor::from_slice(&ctx, [1, 8, 1024, 64], &vec![0.1f32; 8 * 1024 * 64])?;
+//! let k = Tensor::from_slice(&ctx, [1, 2, 1024, 64], &vec![0.2f32; 2 * 1024 * 64])?;
+//! let v = Tensor::from_slice(&ctx, [1, 2, 1024, 64], &vec![0.3f32; 2 * 1024 * 64])?;
+//!
+//! let out = Attention::new(&q, &k, &v).mask(Mask::causal()).run(&ctx)?;
+//! let host: Vec<f32> = pollster::block_on(out.read(&ctx))?;
+//! # Ok::<(), wgpu_attention::Error>(())
+//! ```
+//!
+//! Data flows one way: a description ([`Attention`], [`Merge`]) is checked and compiled into a [`Plan`], once a shape;
+//! the plan records dispatches into *your* command encoder, as often as you like. All refusal happens when planning, in
+//! sentences ([`Error`]). A plan prints what will run and why not faster.
+//!
+//! Tensors are `[batch, heads, len, dim]` with any strides ([`Layout`]); a [`Mask`] says which query sees which key, a
+//! [`Score`] changes scores before the softmax. [`mod@reference`] holds what is true: obvious f64 implementations, and
+//! the rule by which kernels are judged.
+#![warn(missing_docs)]
+
 mod attention;
 mod error;
 mod gpu;
@@ -19,3 +43,7 @@ pub use gpu::tuning::{Products, Tile};
 pub use mask::{Mask, pack_bits};
 pub use merge::{Merge, MergeIo};
 pub use score::Score;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeDoctests;
