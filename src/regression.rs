@@ -42,11 +42,11 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Option<Vec<f64>> {
         if rows[column][column] == 0.0 {
             return None;
         }
-        for row in column + 1..n {
-            let factor = rows[row][column] / rows[column][column];
-            for c in column..=n {
-                rows[row][c] -= factor * rows[column][c];
-            }
+        let (done, below) = rows.split_at_mut(column + 1);
+        let pivot = &done[column];
+        for row in below {
+            let factor = row[column] / pivot[column];
+            row.iter_mut().zip(pivot).for_each(|(x, p)| *x -= factor * p);
         }
     }
     let mut solution = vec![0.0; n];

@@ -11,7 +11,7 @@ mod picture;
 #[path = "../bench/timing.rs"]
 mod timing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use wgpu_attention::Context;
@@ -26,15 +26,15 @@ const SHOWN: usize = 35;
 /// Heads drawn.
 const HEADS: usize = 3;
 
+/// See the README beside it.
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/minilm-layer3.safetensors");
+
 #[derive(Parser)]
 #[command(about = "Attention over a real model's tensors on your GPU: checked, timed and drawn.")]
 struct Args {
     /// Where the picture of attention maps is written.
     #[arg(long, value_name = "FILE.png", default_value = "attention.png")]
     out: PathBuf,
-    /// A safetensors file with q, k and v, and tokens in its metadata.
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/minilm-layer3.safetensors"))]
-    data: PathBuf,
 }
 
 fn main() {
@@ -46,7 +46,7 @@ fn main() {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let input = input::read(&args.data)?;
+    let input = input::read(Path::new(DATA))?;
     let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
     let info = ctx.device().adapter_info();
     println!("adapter  {} ({:?})", info.name, info.device_type);

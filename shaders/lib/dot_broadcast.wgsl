@@ -2,11 +2,13 @@
 // whole rows, a subgroup's threads each load a different piece of K and V, and every piece is broadcast to all.
 //
 // provides  stage_init stage_qk stage_v has_nonfinite, qk store_p pv (the same names as tile.wgsl with dot_fma.wgsl)
-// requires  bindings, storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads
+// requires  bindings, storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads,
+//           64-bit integers
 //
 // P passes through workgroup memory only to be indexed by a loop counter; each thread reads back what it wrote.
 
-var<workgroup> p_tile: array<f32, P_TILE * 4u>;
+// Two neighbouring keys a word.
+var<workgroup> p_tile: array<u64, P_TILE * 2u>;
 
 // Where this thread and this tile are.
 var<private> member: u32 = 0u;
@@ -77,12 +79,21 @@ fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u
     }
 }
 
+fn pair(a: f32, b: f32) -> u64 {
+    return u64(bitcast<u32>(a)) | (u64(bitcast<u32>(b)) << 32u);
+}
+
+fn unpair(word: u64) -> vec2<f32> {
+    return vec2<f32>(bitcast<f32>(u32(word)), bitcast<f32>(u32(word >> 32u)));
+}
+
 fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
     for (var r = 0u; r < ROWS; r++) { // unroll
         for (var c = 0u; c < KEYS4; c++) { // unroll
-            for (var j = 0u; j < 4u; j++) { // unroll
-                p_tile[(row0 + r) * P_STRIDE * 4u + c * 4u + j] = (*s)[r * KEYS4 + c][j];
-            }
+            let x = (*s)[r * KEYS4 + c];
+            let at = (row0 + r) * P_STRIDE * 2u + c * 2u;
+            p_tile[at] = pair(x.x, x.y);
+            p_tile[at + 1u] = pair(x.z, x.w);
         }
     }
 }
@@ -93,20 +104,22 @@ fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u
         pv_guarded(acc, row0);
         return;
     }
-    for (var key = 0u; key < BLOCK_KV; key++) {
-        let row = clamped(kv_row + key);
-        var p = array<f32, ROWS>();
+    for (var key2 = 0u; key2 < BLOCK_KV / 2u; key2++) {
+        var p = array<vec2<f32>, ROWS>();
         for (var r = 0u; r < ROWS; r++) { // unroll
-            p[r] = p_tile[(row0 + r) * P_STRIDE * 4u + key];
+            p[r] = unpair(p_tile[(row0 + r) * P_STRIDE * 2u + key2]);
         }
-        for (var g = 0u; g < COL_GROUPS; g++) { // unroll
-            let mine = read_v(v_first, row, v_col(g * SUBGROUP + member));
-            for (var i = 0u; i < SUBGROUP; i++) { // unroll
-                if (g * SUBGROUP + i < V4) {
-                    let x = subgroupBroadcast(mine, i);
-                    for (var r = 0u; r < ROWS; r++) { // unroll
-                        let c = r * COLS4 + v_col(g * SUBGROUP + i);
-                        (*acc)[c] = fma(vec4<f32>(p[r]), x, (*acc)[c]);
+        for (var j = 0u; j < 2u; j++) { // unroll
+            let row = clamped(kv_row + key2 * 2u + j);
+            for (var g = 0u; g < COL_GROUPS; g++) { // unroll
+                let mine = read_v(v_first, row, v_col(g * SUBGROUP + member));
+                for (var i = 0u; i < SUBGROUP; i++) { // unroll
+                    if (g * SUBGROUP + i < V4) {
+                        let x = subgroupBroadcast(mine, i);
+                        for (var r = 0u; r < ROWS; r++) { // unroll
+                            let c = r * COLS4 + v_col(g * SUBGROUP + i);
+                            (*acc)[c] = fma(vec4<f32>(p[r][j]), x, (*acc)[c]);
+                        }
                     }
                 }
             }
@@ -124,7 +137,7 @@ fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32) {
         for (var c = 0u; c < COLS4; c++) { // unroll
             let x = read_v(v_first, row, c);
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[(row0 + r) * P_STRIDE * 4u + key];
+                let p = unpair(p_tile[(row0 + r) * P_STRIDE * 2u + key / 2u])[key % 2u];
                 let sum = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]);
                 (*acc)[r * COLS4 + c] = select(sum, (*acc)[r * COLS4 + c], p == 0.0);
             }

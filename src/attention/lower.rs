@@ -7,7 +7,8 @@ use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, PlanBuilder, Slot, Window, fold_grid};
-use crate::gpu::spec::{AttentionSpec, Spec, Visitor};
+use crate::gpu::spec::{AttentionSpec, Spec, Storage, Visitor};
+use crate::gpu::tuning::Products;
 use crate::{Error, Result};
 
 /// Batches and heads of one dispatch.
@@ -25,7 +26,7 @@ pub(super) fn plan(problem: &Problem, ctx: &Context) -> Result<Plan> {
     }
     let spec = spec(problem, ctx);
     notes(problem, &spec, ctx, &mut builder);
-    let unit = if spec.vec4 { 4 } else { 1 };
+    let unit = if spec.storage == Storage::Scalar { 1 } else { 4 };
     let parts = parts(problem, &slots, ctx)?;
     let grids = parts.iter().map(|part| grid(problem, part, ctx)).collect::<Result<Vec<_>>>()?;
     let per_head = per_head_buffer(problem, &mut builder)?;
@@ -75,7 +76,11 @@ fn spec(p: &Problem, ctx: &Context) -> AttentionSpec {
     AttentionSpec {
         visitor: if bounded { Visitor::Window } else { Visitor::Dense },
         dtype: p.q.dtype(),
-        vec4: not_vec4(p).is_none(),
+        storage: match (not_vec4(p), p.tile.products) {
+            (Some(_), _) => Storage::Scalar,
+            (None, Products::Staged) => Storage::Vec4,
+            (None, Products::Broadcast(_)) => Storage::Wide,
+        },
         head_dim: p.q.shape()[3] as u32,
         v_dim: p.v.shape()[3] as u32,
         tile: p.tile,

@@ -215,7 +215,10 @@ impl Attention {
     fn tuning_shape(&self) -> tuning::Shape {
         let [batch, heads, len_q, head_dim] = self.q.layout.shape();
         let [_, _, len_kv, v_dim] = self.v.layout.shape();
-        let pairs = [heads, len_q, len_kv].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
+        // The widest row of the window; open sides reach to the end.
+        let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX);
+        let row = side(self.mask.left).saturating_add(side(self.mask.right)).saturating_add(1).min(len_kv);
+        let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
         tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs }
     }
 

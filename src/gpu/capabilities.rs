@@ -13,6 +13,8 @@ use crate::{Error, Result};
 pub struct Capabilities {
     /// 16-bit floats in shaders and buffers.
     pub f16: bool,
+    /// 64-bit integers in shaders; only CPUs that run shaders profit.
+    pub int64: bool,
     /// The smallest subgroup a shader may meet; `None` without subgroup operations.
     pub subgroup_min_size: Option<u32>,
     /// The largest subgroup a shader may meet; `None` without subgroup operations.
@@ -39,6 +41,7 @@ impl Capabilities {
         let (features, limits, info) = (device.features(), device.limits(), device.adapter_info());
         Capabilities {
             f16: features.contains(wgpu::Features::SHADER_F16),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
             subgroup_min_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
             subgroup_max_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_max_size),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
@@ -69,6 +72,7 @@ impl Capabilities {
     pub fn webgpu_defaults(self) -> Self {
         Capabilities {
             f16: false,
+            int64: false,
             subgroup_min_size: None,
             subgroup_max_size: None,
             workgroup_memory: self.workgroup_memory.min(16384),
@@ -93,6 +97,11 @@ impl Capabilities {
         if self.f16 && !have.f16 {
             return Err(Error::Limit(
                 "f16: is true, but the device has none, and capabilities can only be lowered".into(),
+            ));
+        }
+        if self.int64 && !have.int64 {
+            return Err(Error::Limit(
+                "int64: is true, but the device has none, and capabilities can only be lowered".into(),
             ));
         }
         match (self.subgroup_min_size, have.subgroup_min_size) {

@@ -42,6 +42,7 @@ impl Context {
         });
         let adapter = choose_adapter(&instance).await?;
         let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
@@ -159,17 +160,13 @@ async fn choose_adapter(instance: &wgpu::Instance) -> Result<wgpu::Adapter> {
         };
     }
     let power_preference = wgpu::PowerPreference::from_env().unwrap_or(wgpu::PowerPreference::HighPerformance);
-    let mut refusal = String::new();
-    for force_fallback_adapter in [false, true] {
-        let options = wgpu::RequestAdapterOptions { power_preference, force_fallback_adapter, ..Default::default() };
-        match instance.request_adapter(&options).await {
-            Ok(adapter) => return Ok(adapter),
-            Err(e) => refusal = e.to_string(),
-        }
-    }
-    Err(Error::Adapter(format!(
-        "adapter: none found; install a Vulkan driver (Debian: mesa-vulkan-drivers has a software one) ({refusal})"
-    )))
+    // Software adapters come last in wgpu's own order.
+    let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
+    instance.request_adapter(&options).await.map_err(|e| {
+        Error::Adapter(format!(
+            "adapter: none found; install a Vulkan driver (Debian: mesa-vulkan-drivers has a software one) ({e})"
+        ))
+    })
 }
 
 /// The value of a future that native backends complete at once.

@@ -5,17 +5,17 @@ use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, 
 
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
-use super::spec::{AttentionSpec, CombineSpec, ScoreMod, Spec, Visitor};
+use super::spec::{AttentionSpec, CombineSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
 
 /// Both values of a switch.
 const BOTH: [bool; 2] = [false, true];
 
-fn spec(tile: Tile, dims: [u32; 2], dtype: DType, vec4: bool, subgroups: bool) -> AttentionSpec {
+fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: bool) -> AttentionSpec {
     AttentionSpec {
         visitor: Visitor::Dense,
         dtype,
-        vec4,
+        storage,
         head_dim: dims[0],
         v_dim: dims[1],
         tile,
@@ -37,8 +37,11 @@ fn tiles_and_dims() -> Vec<Spec> {
             // Storage type and reduction are fragments of their own; `options` crosses the rest.
             for (dtype, subgroups) in [(DType::F32, false), (DType::F16, true)] {
                 let subgroups = subgroups && tile.lanes > 1;
-                for vec4 in BOTH.into_iter().filter(|vec4| !vec4 || dims.iter().all(|d| d % 4 == 0)) {
-                    specs.push(Spec::Attention(spec(tile, dims, dtype, vec4, subgroups)));
+                specs.push(Spec::Attention(spec(tile, dims, dtype, Storage::Scalar, subgroups)));
+                if dims.iter().all(|d| d % 4 == 0) {
+                    let wide = tile.products != Products::Staged;
+                    let storage = if wide { Storage::Wide } else { Storage::Vec4 };
+                    specs.push(Spec::Attention(spec(tile, dims, dtype, storage, subgroups)));
                 }
             }
         }
@@ -55,7 +58,7 @@ fn options() -> Vec<Spec> {
     for bits in 0..64u32 {
         let on = |bit: u32| bits >> bit & 1 == 1;
         for scores in scores {
-            let mut spec = spec(tile, [16, 16], if on(0) { DType::F16 } else { DType::F32 }, true, true);
+            let mut spec = spec(tile, [16, 16], if on(0) { DType::F16 } else { DType::F32 }, Storage::Vec4, true);
             spec.visitor = if on(1) { Visitor::Window } else { Visitor::Dense };
             spec.lse = on(2);
             spec.mask_bits = on(3);
@@ -73,7 +76,10 @@ fn options() -> Vec<Spec> {
 }
 
 fn validate(module: &naga::Module) -> Result<ModuleInfo, String> {
-    let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
+    let capabilities = Capabilities::SHADER_FLOAT16
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SUBGROUP
+        | Capabilities::SHADER_INT64;
     Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())

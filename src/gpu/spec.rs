@@ -16,6 +16,17 @@ pub(crate) enum Visitor {
     Window,
 }
 
+/// How q, k, v and out are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Storage {
+    /// One element at a time, through any strides.
+    Scalar,
+    /// Four at a time.
+    Vec4,
+    /// Four at a time, read as 64-bit words: where a load costs by the word, whatever its width.
+    Wide,
+}
+
 /// One score rule; they run in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ScoreMod {
@@ -29,8 +40,7 @@ pub(crate) enum ScoreMod {
 pub(crate) struct AttentionSpec {
     pub visitor: Visitor,
     pub dtype: DType,
-    /// Whether storage is read four elements at a time.
-    pub vec4: bool,
+    pub storage: Storage,
     pub head_dim: u32,
     pub v_dim: u32,
     pub tile: Tile,
@@ -135,7 +145,12 @@ impl AttentionSpec {
         let mut sources = vec![
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
-            pick(self.vec4, "lib/load_vec4.wgsl", "lib/load_scalar.wgsl"),
+            match (self.storage, self.dtype) {
+                (Storage::Scalar, _) => fragment("lib/load_scalar.wgsl"),
+                (Storage::Vec4, _) => fragment("lib/load_vec4.wgsl"),
+                (Storage::Wide, DType::F16) => fragment("lib/load_wide_f16.wgsl"),
+                (Storage::Wide, _) => fragment("lib/load_wide_f32.wgsl"),
+            },
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
                 (_, true) => fragment("lib/reduce_subgroup.wgsl"),
@@ -217,7 +232,11 @@ impl fmt::Display for Spec {
             spec.dtype,
             spec.head_dim,
             spec.v_dim,
-            if spec.vec4 { "vec4" } else { "scalar" },
+            match spec.storage {
+                Storage::Scalar => "scalar",
+                Storage::Vec4 => "vec4",
+                Storage::Wide => "64-bit",
+            },
             match (spec.tile.lanes, spec.subgroups) {
                 (1, _) => "their own thread",
                 (_, true) => "subgroups",
@@ -234,7 +253,7 @@ pub(crate) fn example_attention_spec() -> Spec {
     Spec::Attention(AttentionSpec {
         visitor: Visitor::Window,
         dtype: DType::F32,
-        vec4: true,
+        storage: Storage::Vec4,
         head_dim: 64,
         v_dim: 64,
         tile,

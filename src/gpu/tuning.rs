@@ -168,7 +168,7 @@ const CPU: [Tile; 2] = [broadcast(32, 64, 8), staged([32, 32], 8, 64, [8, 8], fa
 
 /// Pairs of a problem below which a CPU's compile time outweighs its run time: the broadcast kernels take seconds to
 /// compile there, the staged ones half a second.
-const CPU_SMALL: usize = 1 << 22;
+const CPU_SMALL: usize = 1 << 20;
 
 /// Every tile of the tables, for tests over all of them.
 #[cfg(test)]
@@ -179,7 +179,7 @@ pub(crate) const ALL_TILES: [Tile; 8] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4],
 pub(crate) struct Shape {
     pub head_dim: u32,
     pub v_dim: u32,
-    /// Query-key pairs over all batches and heads.
+    /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
 }
 
@@ -225,6 +225,9 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
         let have = capabilities.subgroup_min_size.zip(capabilities.subgroup_max_size);
         let have = have.map_or("none".into(), |(min, max)| format!("{min} to {max}"));
         return Err(Error::Limit(format!("subgroups: broadcast needs exactly {size} threads, device has {have}")));
+    }
+    if matches!(tile.products, Products::Broadcast(_)) && !capabilities.int64 {
+        return Err(Error::Limit("broadcast products: need 64-bit integers, device has none".into()));
     }
     let bytes = tile.workgroup_bytes(head_dim, v_dim, tile.uses_subgroups(capabilities));
     if bytes > capabilities.workgroup_memory {

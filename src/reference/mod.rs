@@ -9,7 +9,7 @@ mod tolerance;
 
 pub use merge::merge;
 pub use softmax::{MaskRule, Rules, ScoreRule, Sizes, softmax_attention};
-pub use tolerance::{check, round_to};
+pub use tolerance::{allowed, check, round_to};
 
 use std::ops::{Add, Div, Mul, Sub};
 

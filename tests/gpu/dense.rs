@@ -80,10 +80,9 @@ fn results_do_not_depend_on_the_tile() {
 #[test]
 fn broadcast_products() {
     let capabilities = ctx().capabilities();
-    let (Some(size), true) =
-        (capabilities.subgroup_min_size, capabilities.subgroup_min_size == capabilities.subgroup_max_size)
-    else {
-        eprintln!("skipped: the device has no subgroups of one size");
+    let one_size = capabilities.subgroup_min_size == capabilities.subgroup_max_size;
+    let (Some(size), true, true) = (capabilities.subgroup_min_size, one_size, capabilities.int64) else {
+        eprintln!("skipped: the device has no subgroups of one size, or no 64-bit integers");
         return;
     };
     let tile = Tile {
@@ -96,7 +95,13 @@ fn broadcast_products() {
         q_resident: false,
         products: Products::Broadcast(size),
     };
-    for case in [Case::new(70, 101), Case::new(70, 90).causal(), Case::new(33, 40).dims(20, 44)] {
+    for case in [
+        Case::new(70, 101),
+        Case::new(70, 90).causal(),
+        Case::new(33, 40).dims(20, 44),
+        Case::new(33, 40).dims(19, 6),
+        Case::new(40, 50).f16(),
+    ] {
         let case = Case { tile: Some(tile), ..case };
         case.check_on("as found", ctx());
     }

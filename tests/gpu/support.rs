@@ -118,7 +118,7 @@ impl Case {
 
     /// Whether a bit of the mask is set; two thirds are, and no bit of every fifth row.
     fn bit(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
-        i % 5 != 4 && (b * 31 + h * 17 + i * 7 + j * 13) % 3 != 0
+        i % 5 != 4 && !(b * 31 + h * 17 + i * 7 + j * 13).is_multiple_of(3)
     }
 
     fn bit_words(&self) -> Vec<u32> {

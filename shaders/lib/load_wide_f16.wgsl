@@ -1,0 +1,32 @@
+// Storage access four elements at a time, read as 64-bit words: where the cost of a load is per word and thread, wider
+// words halve it. Same conditions as load_vec4.wgsl.
+//
+// provides  q k v out, read_q read_k read_v store_out
+// requires  bindings, elem = f16, 64-bit integers
+
+@group(0) @binding(1) var<storage, read> q: array<u64>;
+@group(0) @binding(2) var<storage, read> k: array<u64>;
+@group(0) @binding(3) var<storage, read> v: array<u64>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<elem>>;
+
+fn four(word: u64) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(u32(word)), unpack2x16float(u32(word >> 32u)));
+}
+
+fn read_q(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    return four(q[base + row * params.q.row + col4]);
+}
+
+fn read_k(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    return four(k[base + row * params.k.row + col4]);
+}
+
+fn read_v(base: u32, row: u32, col4: u32) -> vec4<f32> {
+    return four(v[base + row * params.v.row + col4]);
+}
+
+fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {
+    if (col4 < V4) {
+        out[base(params.out, at.local_b, at.local_h) + row * params.out.row + col4] = vec4<elem>(x);
+    }
+}
