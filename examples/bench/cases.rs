@@ -45,10 +45,20 @@ struct Row {
     cpu: bool,
 }
 
-/// Reads the table; an error says which row and why.
-pub fn read(path: &Path) -> Result<Vec<Case>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let table: Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+/// The project's table, compiled in so that the program runs anywhere.
+const TABLE: &str = include_str!("../../benches/cases.toml");
+
+/// Reads a table, the project's own unless a file is given; an error says which row and why.
+pub fn read(file: Option<&Path>) -> Result<Vec<Case>, String> {
+    let (name, text) = match file {
+        None => ("benches/cases.toml".into(), TABLE.into()),
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
+            (name, text)
+        }
+    };
+    let table: Table = toml::from_str(&text).map_err(|e| format!("{name}: {e}"))?;
     table.case.into_iter().map(case).collect()
 }
 

@@ -187,7 +187,7 @@ pub(crate) struct Shape {
 fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
     if !capabilities.cpu {
         // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows.
-        return if shape.v_dim <= 64 { &GPU } else { &GPU[1..] };
+        return if shape.v_dim <= 96 { &GPU } else { &GPU[1..] };
     }
     // Wide rows would spill: a thread holds 4 rows of v_dim sums.
     if shape.pairs < CPU_SMALL || shape.v_dim > 128 { &CPU[1..] } else { &CPU }
