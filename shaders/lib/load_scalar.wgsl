@@ -2,14 +2,15 @@
 //
 // provides  q k v out, read_q read_k read_v store_out
 // requires  bindings
+//
+// `first` is where a row begins.
 
 @group(0) @binding(1) var<storage, read> q: array<elem>;
 @group(0) @binding(2) var<storage, read> k: array<elem>;
 @group(0) @binding(3) var<storage, read> v: array<elem>;
 @group(0) @binding(4) var<storage, read_write> out: array<elem>;
 
-fn read_q(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    let first = base + row * params.q.row;
+fn read_q(first: u32, col4: u32) -> vec4<f32> {
     var x = vec4<f32>();
     for (var j = 0u; j < 4u; j++) { // unroll
         let col = col4 * 4u + j;
@@ -18,8 +19,7 @@ fn read_q(base: u32, row: u32, col4: u32) -> vec4<f32> {
     return x;
 }
 
-fn read_k(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    let first = base + row * params.k.row;
+fn read_k(first: u32, col4: u32) -> vec4<f32> {
     var x = vec4<f32>();
     for (var j = 0u; j < 4u; j++) { // unroll
         let col = col4 * 4u + j;
@@ -28,8 +28,7 @@ fn read_k(base: u32, row: u32, col4: u32) -> vec4<f32> {
     return x;
 }
 
-fn read_v(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    let first = base + row * params.v.row;
+fn read_v(first: u32, col4: u32) -> vec4<f32> {
     var x = vec4<f32>();
     for (var j = 0u; j < 4u; j++) { // unroll
         let col = col4 * 4u + j;

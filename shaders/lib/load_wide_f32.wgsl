@@ -3,6 +3,8 @@
 //
 // provides  q k v out, read_q read_k read_v store_out
 // requires  bindings, elem = f32, 64-bit integers
+//
+// `first` is where a row begins.
 
 @group(0) @binding(1) var<storage, read> q: array<vec2<u64>>;
 @group(0) @binding(2) var<storage, read> k: array<vec2<u64>>;
@@ -17,16 +19,16 @@ fn four(words: vec2<u64>) -> vec4<f32> {
     return vec4<f32>(two(words.x), two(words.y));
 }
 
-fn read_q(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    return four(q[base + row * params.q.row + col4]);
+fn read_q(first: u32, col4: u32) -> vec4<f32> {
+    return four(q[first + col4]);
 }
 
-fn read_k(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    return four(k[base + row * params.k.row + col4]);
+fn read_k(first: u32, col4: u32) -> vec4<f32> {
+    return four(k[first + col4]);
 }
 
-fn read_v(base: u32, row: u32, col4: u32) -> vec4<f32> {
-    return four(v[base + row * params.v.row + col4]);
+fn read_v(first: u32, col4: u32) -> vec4<f32> {
+    return four(v[first + col4]);
 }
 
 fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {

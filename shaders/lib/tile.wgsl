@@ -30,13 +30,13 @@ fn stage_init(at: QTile, t: u32) {
 
 fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
     if (row < params.len_q && col4 < QK4) {
-        return read_q(base(params.q, at.local_b, at.local_h), row, col4);
+        return read_q(base(params.q, at.local_b, at.local_h) + row * params.q.row, col4);
     }
     return vec4<f32>();
 }
 
 fn k_or_zero(first: u32, row: u32, col4: u32) -> vec4<f32> {
-    if (row < params.len_kv && col4 < QK4) { return read_k(first, row, col4); }
+    if (row < params.len_kv && col4 < QK4) { return read_k(first + row * params.k.row, col4); }
     return vec4<f32>();
 }
 
@@ -76,7 +76,7 @@ fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {
         let key = kv.start + slice * SLICE_V + i / V4;
         if (i < SLICE_V * V4) {
             var x = vec4<f32>();
-            if (key < params.len_kv) { x = read_v(first, key, i % V4); }
+            if (key < params.len_kv) { x = read_v(first + key * params.v.row, i % V4); }
             if (!kv.full) {
                 let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
                 if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }
