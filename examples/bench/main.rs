@@ -80,16 +80,6 @@ fn run(args: &Args) -> Result<(), String> {
     for case in &cases {
         bar.set_message(case.name.clone());
         let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
-        if std::env::var("INTERLEAVE").is_ok() {
-            let plans: Vec<_> = tiles.iter().map(|t| Attention::new(&data.q, &data.k, &data.v).tile(t.unwrap()).plan(&ctx).unwrap()).collect();
-            let io = AttentionIo::new(&data.q, &data.k, &data.v, &data.out);
-            let mut times = vec![Vec::new(); plans.len()];
-            for _ in 0..args.repeats { for (p, t) in plans.iter().zip(&mut times) {
-                t.push(timing::median_seconds(&ctx, 1, |e| p.encode(e, &io).unwrap()));
-            } }
-            for (tile, t) in tiles.iter().zip(&mut times) { t.sort_by(f64::total_cmp); eprintln!("min {:.2} q1 {:.2} median {:.2} ms {:?}", t[0]*1e3, t[t.len()/4]*1e3, t[t.len()/2]*1e3, tile); }
-            continue;
-        }
         for tile in &tiles {
             match measure(&ctx, case, &data, *tile, args) {
                 Ok(result) => {

@@ -9,9 +9,9 @@
 // On such devices a load is a loop over the threads of a subgroup, into which the compiler sinks whatever the address is
 // computed from. So addresses are kept ready in variables, and a load adds one number to one of them.
 
-// The weights, two neighbouring keys a word. They pass through workgroup memory only to be indexed by a loop counter;
+// The weights, eight neighbouring keys an element. They pass through workgroup memory only to be indexed by a loop counter;
 // each thread reads back what it wrote.
-var<workgroup> p_tile: array<u64, P_TILE * 2u>;
+var<workgroup> p_tile: array<vec4<u64>, P_TILE>;
 
 var<private> member: u32 = 0u;
 var<private> q_at: array<u32, ROWS> = array<u32, ROWS>();
@@ -92,18 +92,13 @@ fn unpair(word: u64) -> vec2<f32> {
     return vec2<f32>(bitcast<f32>(u32(word)), bitcast<f32>(u32(word >> 32u)));
 }
 
-// Where a row's weights begin, in words.
-fn p_first(row: u32) -> u32 {
-    return row * P_STRIDE * 2u;
-}
-
 fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let first = p_first(row0 + r);
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            let x = (*s)[r * KEYS4 + c];
-            p_tile[first + c * 2u] = pair(x.x, x.y);
-            p_tile[first + c * 2u + 1u] = pair(x.z, x.w);
+        let first = (row0 + r) * P_STRIDE;
+        for (var c = 0u; c < KEYS8; c++) { // unroll
+            let x = (*s)[r * KEYS4 + c * 2u];
+            let y = (*s)[r * KEYS4 + c * 2u + 1u];
+            p_tile[first + c] = vec4<u64>(pair(x.x, x.y), pair(x.z, x.w), pair(y.x, y.y), pair(y.z, y.w));
         }
     }
 }
@@ -116,31 +111,29 @@ fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u
     }
     var p_at = array<u32, ROWS>();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        p_at[r] = p_first(row0 + r);
+        p_at[r] = (row0 + r) * P_STRIDE;
     }
     var row_at = v_at;
-    for (var turn = 0u; turn < BLOCK_KV / SLICE_V; turn++) {
-        for (var n = 0u; n < SLICE_V2; n++) { // unroll
-            var p = array<vec2<f32>, ROWS>();
-            for (var r = 0u; r < ROWS; r++) { // unroll
-                p[r] = unpair(p_tile[p_at[r]]);
-                p_at[r] += 1u;
-            }
-            for (var j = 0u; j < 2u; j++) { // unroll
-                for (var g = 0u; g < COL_GROUPS; g++) { // unroll
-                    let mine = read_v(row_at, v_col(g * SUBGROUP + member));
-                    for (var i = 0u; i < SUBGROUP; i++) { // unroll
-                        if (g * SUBGROUP + i < V4) {
-                            let x = subgroupBroadcast(mine, i);
-                            for (var r = 0u; r < ROWS; r++) { // unroll
-                                let c = r * COLS4 + v_col(g * SUBGROUP + i);
-                                (*acc)[c] = fma(vec4<f32>(p[r][j]), x, (*acc)[c]);
-                            }
+    for (var c8 = 0u; c8 < KEYS8; c8++) {
+        var p = array<vec4<u64>, ROWS>();
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            p[r] = p_tile[p_at[r]];
+            p_at[r] += 1u;
+        }
+        for (var j = 0u; j < 8u; j++) { // unroll
+            for (var g = 0u; g < COL_GROUPS; g++) { // unroll
+                let mine = read_v(row_at, v_col(g * SUBGROUP + member));
+                for (var i = 0u; i < SUBGROUP; i++) { // unroll
+                    if (g * SUBGROUP + i < V4) {
+                        let x = subgroupBroadcast(mine, i);
+                        for (var r = 0u; r < ROWS; r++) { // unroll
+                            let c = r * COLS4 + v_col(g * SUBGROUP + i);
+                            (*acc)[c] = fma(vec4<f32>(unpair(p[r][j / 2u])[j % 2u]), x, (*acc)[c]);
                         }
                     }
                 }
-                row_at = min(row_at + params.v.row, v_last);
             }
+            row_at = min(row_at + params.v.row, v_last);
         }
     }
 }
@@ -154,7 +147,7 @@ fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32) {
         for (var c = 0u; c < COLS4; c++) { // unroll
             let x = read_v(min(v_at + key * params.v.row, v_last), c);
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = unpair(p_tile[p_first(row0 + r) + key / 2u])[key % 2u];
+                let p = unpair(p_tile[(row0 + r) * P_STRIDE + key / 8u][key / 2u % 4u])[key % 2u];
                 let sum = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]);
                 (*acc)[r * COLS4 + c] = select(sum, (*acc)[r * COLS4 + c], p == 0.0);
             }

@@ -114,7 +114,7 @@ impl AttentionSpec {
             ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
             ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
             ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
-            ("SLICE_V2", tile.slice_v / 2),
+            ("KEYS8", sizes.keys4 / 2),
             ("SUBGROUP", subgroup),
             ("SUBGROUP4", subgroup / 4),
             ("KEY_GROUPS", tile.block_kv / subgroup),
