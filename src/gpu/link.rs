@@ -29,9 +29,9 @@ macro_rules! fragments {
 
 fragments! {
     "attention.wgsl" "combine.wgsl" "softmax.wgsl" "window.wgsl"
-    "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl" "lib/load_wide_f16.wgsl" "lib/load_wide_f32.wgsl"
-    "lib/lse_none.wgsl"
-    "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
+    "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl"
+    "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/packed_vec4.wgsl"
+    "lib/packed_words_f16.wgsl" "lib/packed_words_f32.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/tile.wgsl" "lib/view.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
     "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"

@@ -146,12 +146,7 @@ impl AttentionSpec {
         let mut sources = vec![
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
-            match (self.storage, self.dtype) {
-                (Storage::Scalar, _) => fragment("lib/load_scalar.wgsl"),
-                (Storage::Vec4, _) => fragment("lib/load_vec4.wgsl"),
-                (Storage::Wide, DType::F16) => fragment("lib/load_wide_f16.wgsl"),
-                (Storage::Wide, _) => fragment("lib/load_wide_f32.wgsl"),
-            },
+            pick(self.storage == Storage::Scalar, "lib/load_scalar.wgsl", "lib/load_vec4.wgsl"),
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
                 (_, true) => fragment("lib/reduce_subgroup.wgsl"),
@@ -167,6 +162,12 @@ impl AttentionSpec {
             pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
+        match (self.storage, self.dtype) {
+            (Storage::Scalar, _) => {}
+            (Storage::Vec4, _) => sources.push(fragment("lib/packed_vec4.wgsl")),
+            (Storage::Wide, DType::F16) => sources.push(fragment("lib/packed_words_f16.wgsl")),
+            (Storage::Wide, _) => sources.push(fragment("lib/packed_words_f32.wgsl")),
+        }
         match self.tile.products {
             Products::Staged => sources.extend([fragment("lib/tile.wgsl"), fragment("lib/dot_fma.wgsl")]),
             Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),

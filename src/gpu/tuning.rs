@@ -33,7 +33,8 @@ pub enum Products {
     /// Staged in workgroup memory (`lib/tile.wgsl`, `lib/dot_fma.wgsl`): right for GPUs.
     Staged,
     /// Broadcast within subgroups of exactly this many threads (`lib/dot_broadcast.wgsl`), each thread owning whole
-    /// rows: right for CPUs that run shaders. Needs `lanes` 1 and a `block_kv` that the size divides.
+    /// rows: right for CPUs that run shaders. Needs 64-bit integers, `lanes` 1, and a `block_kv` that 8 and the size
+    /// divide; nothing is staged, so the slices do not matter.
     Broadcast(u32),
 }
 
