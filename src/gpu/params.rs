@@ -1,4 +1,4 @@
-//! The uniforms, as Rust sees them. `tests/shaders.rs` compares every field with what naga reflects.
+//! The uniforms, as Rust sees them. A test below compares every field with what naga reflects.
 
 use bytemuck::{Pod, Zeroable};
 

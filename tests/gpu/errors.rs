@@ -237,6 +237,9 @@ fn tiles_that_cannot_run() {
         Tile { slice_v: 12, ..tile },
         "slice_qk and slice_v must be multiples of 4, and slice_v must divide block_kv",
     );
+    let broadcast =
+        "broadcast products need lanes 1 and a subgroup that is a multiple of 4 and divides block_kv and threads";
+    refuse(Tile { lanes: 1, products: Products::Broadcast(0), ..tile }, broadcast);
     let memory = Tile { block_q: 1024, block_kv: 1024, threads: 256, ..tile };
     assert!(matches!(described().tile(memory).plan(ctx()), Err(Error::Limit(_))));
 }
