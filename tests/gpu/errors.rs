@@ -239,7 +239,7 @@ fn tiles_that_cannot_run() {
     );
     let broadcast =
         "broadcast products need lanes 1 and a subgroup that is a multiple of 4 and divides block_kv and threads";
-    refuse(Tile { lanes: 1, products: Products::Broadcast(0), ..tile }, broadcast);
+    refuse(Tile { lanes: 1, threads: 32, products: Products::Broadcast(0), ..tile }, broadcast);
     let memory = Tile { block_q: 1024, block_kv: 1024, threads: 256, ..tile };
     assert!(matches!(described().tile(memory).plan(ctx()), Err(Error::Limit(_))));
 }
