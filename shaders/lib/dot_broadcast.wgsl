@@ -9,7 +9,7 @@
 // On such devices a load is a loop over the threads of a subgroup, into which the compiler sinks whatever the address is
 // computed from. So addresses are kept ready in variables, and a load adds one number to one of them.
 
-// The weights, eight neighbouring keys an element. They pass through workgroup memory only to be indexed by a loop counter;
+// The weights, eight neighbouring keys an element. They pass through workgroup memory only to be indexed by a counter;
 // each thread reads back what it wrote.
 var<workgroup> p_tile: array<vec4<u64>, P_TILE>;
 
