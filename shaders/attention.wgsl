@@ -6,7 +6,8 @@
 //
 // provides  main
 // requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
-//           visitor (tile_count tile_at keep), mods (head_scale score_mod mask_mod sink), store_out, store_lse
+//           place (q_tile_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
+//           mask_mod sink), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -22,7 +23,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     stage_init(at, t);
     let count = tile_count(at);
     for (var i = 0u; i < count; i++) {
-        let kv = tile_at(at, i);
+        let named = tile_at(at, i);
+        // A list's classes know the whole mask; the other visitors know only their own rule.
+        let kv = KvTile(named.start, named.full && !TEST_ALL);
         var s = array<vec4<f32>, SCORES>();
         for (var slice = 0u; slice < QK_SLICES; slice++) {
             workgroupBarrier();
@@ -48,8 +51,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     let result = rows_finish(rows, at.h, t);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let q_idx = at.row + row0 + r;
-        if (q_idx < params.len_q) {
+        let q_idx = q_token(at, at.row + row0 + r);
+        if (q_idx != NO_TOKEN) {
             for (var c = 0u; c < COLS4; c++) { // unroll
                 store_out(at, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
             }
@@ -61,29 +64,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 // Dot products to scores: scale, the caller's score rule, then NEG_INF wherever a pair may not attend.
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32) {
     let scale = head_scale(at.h);
-    let last_q = params.len_q - 1u;
-    let last_kv = params.len_kv - 1u;
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        // Clamped: rows past the end are computed but never stored, and mods may read buffers by index.
-        let q_idx = min(at.row + row0 + r, last_q);
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            let kv_idx = kv.start + (c * LANES + lane) * 4u;
+    let last_q = at.len_q - 1u;
+    let last_kv = at.len_kv - 1u;
+    for (var c = 0u; c < KEYS4; c++) { // unroll
+        let slot = kv.start + (c * LANES + lane) * 4u;
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
+            let q_idx = min(q_token(at, at.row + row0 + r), last_q);
             var x = (*s)[r * KEYS4 + c] * scale;
             for (var j = 0u; j < 4u; j++) { // unroll
-                x[j] = score_mod(x[j], at.b, at.h, q_idx, min(kv_idx + j, last_kv));
+                x[j] = score_mod(x[j], at, q_idx, min(kv_token(at, slot + j), last_kv));
             }
             (*s)[r * KEYS4 + c] = x;
         }
     }
-    if (kv.full && !MASK_MOD) { return; }
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        let q_idx = min(at.row + row0 + r, last_q);
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            let kv_idx = kv.start + (c * LANES + lane) * 4u;
+    if (kv.full) { return; }
+    for (var c = 0u; c < KEYS4; c++) { // unroll
+        let slot = kv.start + (c * LANES + lane) * 4u;
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            let q_idx = min(q_token(at, at.row + row0 + r), last_q);
             var x = (*s)[r * KEYS4 + c];
             for (var j = 0u; j < 4u; j++) { // unroll
-                let visible = kv_idx + j < params.len_kv && keep(at, q_idx, kv_idx + j)
-                    && mask_mod(at.b, at.h, q_idx, min(kv_idx + j, last_kv));
+                let token = kv_token(at, slot + j);
+                let kv_idx = min(token, last_kv);
+                let visible = token != NO_TOKEN && keep(at, q_idx, kv_idx) && mask_mod(at, q_idx, kv_idx);
                 x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;

@@ -4,12 +4,12 @@
 // requires  bindings
 
 fn tile_count(at: QTile) -> u32 {
-    return (params.len_kv + BLOCK_KV - 1u) / BLOCK_KV;
+    return (at.len_kv + BLOCK_KV - 1u) / BLOCK_KV;
 }
 
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = i * BLOCK_KV;
-    return KvTile(start, start + BLOCK_KV <= params.len_kv);
+    return KvTile(start, start + BLOCK_KV <= at.len_kv);
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {

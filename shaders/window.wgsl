@@ -4,20 +4,20 @@
 // provides  tile_count tile_at keep
 // requires  bindings (params.left and params.right, both at most len_q + len_kv, so that nothing here overflows)
 
-fn position(q_idx: u32) -> i32 {
-    return i32(q_idx) + i32(params.len_kv) - i32(params.len_q);
+fn position(at: QTile, q_idx: u32) -> i32 {
+    return i32(q_idx) + i32(at.len_kv) - i32(at.len_q);
 }
 
 fn last_row(at: QTile) -> u32 {
-    return min(at.row + BLOCK_Q, params.len_q) - 1u;
+    return min(at.row + BLOCK_Q, at.len_q) - 1u;
 }
 
 fn first_tile(at: QTile) -> u32 {
-    return u32(max(position(at.row) - params.left, 0)) / BLOCK_KV;
+    return u32(max(position(at, at.row) - params.left, 0)) / BLOCK_KV;
 }
 
 fn tile_count(at: QTile) -> u32 {
-    let end = clamp(position(last_row(at)) + params.right + 1, 0, i32(params.len_kv));
+    let end = clamp(position(at, last_row(at)) + params.right + 1, 0, i32(at.len_kv));
     let tiles = (u32(end) + BLOCK_KV - 1u) / BLOCK_KV;
     return tiles - min(first_tile(at), tiles);
 }
@@ -26,13 +26,13 @@ fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = (first_tile(at) + i) * BLOCK_KV;
     let end = start + BLOCK_KV;
     // Full when the last row's window has begun and the first row's has not ended.
-    let full = i32(start) >= position(last_row(at)) - params.left
-        && i32(end) <= position(at.row) + params.right + 1
-        && end <= params.len_kv;
+    let full = i32(start) >= position(at, last_row(at)) - params.left
+        && i32(end) <= position(at, at.row) + params.right + 1
+        && end <= at.len_kv;
     return KvTile(start, full);
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
-    let d = i32(kv_idx) - position(q_idx);
+    let d = i32(kv_idx) - position(at, q_idx);
     return d >= -params.left && d <= params.right;
 }

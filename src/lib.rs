@@ -26,13 +26,15 @@
 mod attention;
 mod error;
 mod gpu;
+mod head_norm;
 mod mask;
 mod merge;
 pub mod reference;
 pub mod regression;
 mod score;
+mod user_wgsl;
 
-pub use attention::{Attention, AttentionIo};
+pub use attention::{Attention, AttentionIo, Task, Visit, Weights};
 pub use error::{Error, Result};
 pub use gpu::capabilities::Capabilities;
 pub use gpu::context::Context;
@@ -40,9 +42,12 @@ pub use gpu::layout::{DType, Element, Layout};
 pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};
-pub use mask::{Mask, pack_bits};
+pub use head_norm::{HeadNorm, HeadNormIo};
+pub use mask::{
+    BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,
+};
 pub use merge::{Merge, MergeIo};
-pub use score::Score;
+pub use score::{Relative, Score};
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

@@ -226,7 +226,7 @@ impl Merge {
             }
         }
         let batch = all / self.parts;
-        let slot = |name, layout, output| Slot { name, layout, output };
+        let slot = |name: &'static str, layout, output| Slot { name: name.into(), layout, output };
         let mut slots = vec![
             slot("out_parts", out_parts, false),
             slot("lse_parts", lse_parts, false),
@@ -264,7 +264,7 @@ impl<'a> MergeIo<'a> {
 }
 
 impl sealed::Sealed for MergeIo<'_> {
-    fn tensors(&self) -> Vec<(&'static str, &Tensor)> {
+    fn tensors(&self) -> Vec<(&str, &Tensor)> {
         let all = [
             ("out_parts", Some(self.out_parts)),
             ("lse_parts", Some(self.lse_parts)),

@@ -20,10 +20,11 @@ impl Map {
             values[(head * len + i) * dim..][..dim].iter().map(|&x| x.into()).collect()
         };
         let keys: Vec<Vec<f64>> = (0..len).map(|j| row(&input.k, j)).collect();
+        let mask = mask.host([1, 1, len, len]).expect("the demo's masks are known on the host");
         let weights = |i: usize| {
             let (query, lse) = (row(&input.q, i), f64::from(lse[head * len + i]));
             let weight = |key: &[f64]| (scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() - lse).exp();
-            keys.iter().enumerate().map(|(j, key)| mask.in_window(len, len, i, j).then(|| weight(key))).collect()
+            keys.iter().enumerate().map(|(j, key)| mask.allows(0, 0, i, j).then(|| weight(key))).collect()
         };
         Map { head, rows: (0..queries.min(len)).map(weights).collect() }
     }

@@ -1,6 +1,6 @@
-// What the GPU is told, and how a workgroup finds its place.
+// What the GPU is told.
 //
-// provides  Params params QTile KvTile q_tile_at NEG_INF
+// provides  Params params QTile KvTile NEG_INF NO_TOKEN
 // requires  prelude, View
 
 struct Params {
@@ -12,6 +12,7 @@ struct Params {
     bias: View,
     mask_bits: View,
     sinks: View,
+    relative: View,
     // This dispatch covers `heads` heads from `first_head` on, and batches from `first_batch` on.
     first_batch: u32,
     first_head: u32,
@@ -28,12 +29,41 @@ struct Params {
     softcap: f32,
     // Minus infinity, which WGSL cannot spell: the lse of a row that sees no key.
     empty_lse: f32,
+    // Slots of a head's keys: len_kv, or more where the order pads.
+    kv_slots: u32,
+    q_slots: u32,
+    // Where things begin in `tables`.
+    order_q: u32,
+    order_kv: u32,
+    heads_at: u32,
+    places: u32,
+    lists: u32,
+    // Tile lists of a batch: how many instances lie between two batches' lists, 0 where batches share them.
+    list_batch: u32,
+    kv_tiles: u32,
+    instances: u32,
+    // Heads of the whole problem.
+    all_heads: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// One Q tile: the batch and head it belongs to, in the whole problem (b, h) and in this dispatch (local_b, local_h).
-struct QTile { b: u32, h: u32, local_b: u32, local_h: u32, row: u32 }
+// One Q tile: the batch and head it belongs to, in the whole problem (b, h) and in this dispatch (local_b, local_h); its
+// first slot; which tile lists and orders (instance) and which mask (pattern) its head has; and the sequence it belongs
+// to: the rows of q and k where that begins, and its lengths.
+struct QTile {
+    b: u32,
+    h: u32,
+    local_b: u32,
+    local_h: u32,
+    row: u32,
+    instance: u32,
+    pattern: u32,
+    first_q: u32,
+    first_kv: u32,
+    len_q: u32,
+    len_kv: u32,
+}
 
 // One KV tile to visit. `full` promises that every pair of the tile attends, as far as the visitor knows.
 struct KvTile { start: u32, full: bool }
@@ -41,11 +71,5 @@ struct KvTile { start: u32, full: bool }
 // Stands for minus infinity inside the loop: scores at or below it carry no weight.
 const NEG_INF: f32 = -1.0e30;
 
-// Heads vary slowest but for batches, so that workgroups in flight together share keys. The last rows come first:
-// under a causal mask they cost most.
-fn q_tile_at(linear: u32) -> QTile {
-    let tile = params.q_tiles - 1u - linear % params.q_tiles;
-    let h = linear / params.q_tiles % params.heads;
-    let b = linear / params.q_tiles / params.heads;
-    return QTile(params.first_batch + b, params.first_head + h, b, h, tile * BLOCK_Q);
-}
+// What a slot without a token holds.
+const NO_TOKEN: u32 = 0xffffffffu;

@@ -4,7 +4,7 @@
 //
 // provides  stage_init stage_qk stage_v has_nonfinite, qk store_p pv (the same names as tile.wgsl with dot_fma.wgsl)
 // requires  bindings, storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads,
-//           64-bit integers
+//           64-bit integers, tokens in their own order (lib/order_none.wgsl)
 //
 // On such devices a load is a loop over the threads of a subgroup, into which the compiler sinks whatever the address is
 // computed from. So addresses are kept ready in variables, and a load adds one number to one of them.
@@ -29,19 +29,20 @@ fn stage_init(at: QTile, t: u32) {
     member = t % SUBGROUP;
     let first = base(params.q, at.local_b, at.local_h);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        q_at[r] = first + min(at.row + t * ROWS + r, params.len_q - 1u) * params.q.row;
+        q_at[r] = first + (at.first_q + min(at.row + t * ROWS + r, at.len_q - 1u)) * params.q.row;
     }
 }
 
 fn stage_qk(at: QTile, start: u32, slice: u32, t: u32) {
     let kv_head = at.local_h / params.heads_per_kv;
-    let last = params.len_kv - 1u;
-    let first = base(params.k, at.local_b, kv_head);
+    let last = at.len_kv - 1u;
+    let first = base(params.k, at.local_b, kv_head) + at.first_kv * params.k.row;
+    let first_v = base(params.v, at.local_b, kv_head) + at.first_kv * params.v.row;
     for (var g = 0u; g < KEY_GROUPS; g++) { // unroll
         k_at[g] = first + min(start + g * SUBGROUP + member, last) * params.k.row;
     }
-    v_at = base(params.v, at.local_b, kv_head) + start * params.v.row;
-    v_last = base(params.v, at.local_b, kv_head) + last * params.v.row;
+    v_at = first_v + start * params.v.row;
+    v_last = first_v + last * params.v.row;
 }
 
 fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {

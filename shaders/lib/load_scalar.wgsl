@@ -38,7 +38,7 @@ fn read_v(first: u32, col4: u32) -> vec4<f32> {
 }
 
 fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {
-    let first = base(params.out, at.local_b, at.local_h) + row * params.out.row;
+    let first = base(params.out, at.local_b, at.local_h) + (at.first_q + row) * params.out.row;
     for (var j = 0u; j < 4u; j++) { // unroll
         let col = col4 * 4u + j;
         if (col < V_DIM) { out[first + col * params.out.col] = elem(x[j]); }

@@ -24,6 +24,6 @@ fn read_v(first: u32, col4: u32) -> vec4<f32> {
 
 fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {
     if (col4 < V4) {
-        out[base(params.out, at.local_b, at.local_h) + row * params.out.row + col4] = vec4<elem>(x);
+        out[base(params.out, at.local_b, at.local_h) + (at.first_q + row) * params.out.row + col4] = vec4<elem>(x);
     }
 }

@@ -6,5 +6,5 @@
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 fn store_lse(at: QTile, row: u32, x: f32) {
-    lse[base(params.lse, at.local_b, at.local_h) + row * params.lse.row] = x;
+    lse[base(params.lse, at.local_b, at.local_h) + (at.first_q + row) * params.lse.row] = x;
 }

@@ -1,7 +1,7 @@
 // Staging: Q, K and V slices and the probabilities P in workgroup memory, as vec4s along a row.
 //
 // provides  q_tile kv_tile p_tile, stage_init stage_qk stage_v store_p has_nonfinite
-// requires  bindings, storage access (read_q read_k read_v)
+// requires  bindings, order (q_token kv_token), storage access (read_q read_k read_v)
 //
 // Rows are padded to an odd number of vec4s, so that threads that read consecutive rows meet different banks. K and V
 // take turns in kv_tile. With Q_RESIDENT the whole of Q is staged once, else its slice travels with K's.
@@ -28,15 +28,17 @@ fn stage_init(at: QTile, t: u32) {
     }
 }
 
-fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
-    if (row < params.len_q && col4 < QK4) {
-        return read_q(base(params.q, at.local_b, at.local_h) + row * params.q.row, col4);
+fn q_or_zero(at: QTile, slot: u32, col4: u32) -> vec4<f32> {
+    let token = q_token(at, slot);
+    if (token != NO_TOKEN && col4 < QK4) {
+        return read_q(base(params.q, at.local_b, at.local_h) + (at.first_q + token) * params.q.row, col4);
     }
     return vec4<f32>();
 }
 
-fn k_or_zero(first: u32, row: u32, col4: u32) -> vec4<f32> {
-    if (row < params.len_kv && col4 < QK4) { return read_k(first + row * params.k.row, col4); }
+fn k_or_zero(at: QTile, first: u32, slot: u32, col4: u32) -> vec4<f32> {
+    let token = kv_token(at, slot);
+    if (token != NO_TOKEN && col4 < QK4) { return read_k(first + (at.first_kv + token) * params.k.row, col4); }
     return vec4<f32>();
 }
 
@@ -54,7 +56,7 @@ fn stage_qk(at: QTile, start: u32, slice: u32, t: u32) {
         let row = i / SLICE4;
         let col = i % SLICE4;
         if (row < BLOCK_KV) {
-            kv_tile[k_row(row) * K_STRIDE + col] = k_or_zero(first, start + row, slice * SLICE4 + col);
+            kv_tile[k_row(row) * K_STRIDE + col] = k_or_zero(at, first, start + row, slice * SLICE4 + col);
         }
     }
     if (!Q_RESIDENT) {
@@ -73,10 +75,10 @@ fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {
     let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv);
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let i = n * THREADS + t;
-        let key = kv.start + slice * SLICE_V + i / V4;
+        let token = kv_token(at, kv.start + slice * SLICE_V + i / V4);
         if (i < SLICE_V * V4) {
             var x = vec4<f32>();
-            if (key < params.len_kv) { x = read_v(first + key * params.v.row, i % V4); }
+            if (token != NO_TOKEN) { x = read_v(first + (at.first_kv + token) * params.v.row, i % V4); }
             if (!kv.full) {
                 let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
                 if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }

@@ -3,7 +3,7 @@
 // provides  alibi
 // requires  bindings, per_head
 
-fn alibi(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 {
-    let distance = i32(q_idx) + i32(params.len_kv) - i32(params.len_q) - i32(kv_idx);
-    return score - per_head[h].slope * f32(abs(distance));
+fn alibi(score: f32, at: QTile, q_idx: u32, kv_idx: u32) -> f32 {
+    let distance = i32(q_idx) + i32(at.len_kv) - i32(at.len_q) - i32(kv_idx);
+    return score - per_head[at.h].slope * f32(abs(distance));
 }

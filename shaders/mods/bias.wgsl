@@ -5,8 +5,8 @@
 
 @group(0) @binding(6) var<storage, read> bias: array<bias_elem>;
 
-fn add_bias(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 {
-    let first = base(params.bias, b - params.first_batch, h - params.first_head);
+fn add_bias(score: f32, at: QTile, q_idx: u32, kv_idx: u32) -> f32 {
+    let first = base(params.bias, at.local_b, at.local_h);
     let x = f32(bias[first + q_idx * params.bias.row + kv_idx * params.bias.col]);
     return select(score + x, NEG_INF, x <= NEG_INF);
 }

@@ -2,6 +2,6 @@
 //
 // provides  mask_mod
 
-fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {
+fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
     return true;
 }

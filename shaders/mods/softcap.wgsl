@@ -3,6 +3,6 @@
 // provides  softcap
 // requires  bindings
 
-fn softcap(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 {
+fn softcap(score: f32, at: QTile, q_idx: u32, kv_idx: u32) -> f32 {
     return params.softcap * tanh(clamp(score / params.softcap, -10.0, 10.0));
 }

@@ -1,14 +1,18 @@
 //! Everything that can be wrong with a description of softmax attention, in one place.
 
-use super::{Attention, Scale};
+use std::sync::Arc;
+
+use super::scores::score_rule;
+use super::visit::{Visiting, visiting};
+use super::{Attention, Scale, Weights};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{MAX_PER_HEAD, PerHead};
 use crate::gpu::spec::ScoreMod;
 use crate::gpu::tensor::Input;
-use crate::gpu::tuning::{self, Tile};
-use crate::mask::broadcastable;
-use crate::score::Rule;
+use crate::gpu::tuning::{self, Products, Tile};
+use crate::mask::Rule;
+use crate::user_wgsl::Text;
 use crate::{Error, Result};
 
 /// Rows and columns of a head, at most.
@@ -27,14 +31,18 @@ pub(super) struct Problem {
     pub bias: Option<Layout>,
     pub mask_bits: Option<Layout>,
     pub sinks: Option<Layout>,
+    pub relative: Option<Layout>,
+    /// Tensors of the user's WGSL, by name.
+    pub data: Vec<(String, Layout)>,
+    pub score_texts: Vec<Arc<Text>>,
+    pub weights: Weights,
+    pub trusted: bool,
     pub scale: f32,
     /// One entry a head where scale or slope is given head by head.
     pub per_head: Vec<PerHead>,
     pub scale_per_head: bool,
     pub softcap: f32,
     pub scores: Vec<ScoreMod>,
-    pub left: Option<usize>,
-    pub right: Option<usize>,
     pub tile: Tile,
     /// Why a better tile was not taken.
     pub tile_note: Option<String>,
@@ -47,7 +55,7 @@ impl Problem {
     }
 }
 
-pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
+pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting)> {
     let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
     dtypes(&q, &k, &v, ctx)?;
     shapes(&q, &k, &v)?;
@@ -62,15 +70,18 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
         out,
         lse: a.lse.then_some(lse),
         bias: None,
-        mask_bits: a.mask.checked_bits([batch, heads, len_q, len_kv])?.map(|bits| bits.layout),
+        mask_bits: bits(a)?,
         sinks: None,
+        relative: None,
+        data: Vec::new(),
+        score_texts: Vec::new(),
+        weights: a.weights,
+        trusted: a.trusted,
         scale: 1.0 / (head_dim as f32).sqrt(),
         per_head: Vec::new(),
         scale_per_head: false,
         softcap: 0.0,
         scores: Vec::new(),
-        left: a.mask.left,
-        right: a.mask.right,
         tile_note: None,
         tile: tile(a, ctx)?,
     };
@@ -78,13 +89,75 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<Problem> {
         problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
     }
     scale(&a.scale, heads, &mut problem)?;
+    let mut visiting = visiting(a, [batch, heads, len_q, len_kv], &problem.tile, ctx.capabilities())?;
     for score in &a.scores {
-        score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem)?;
+        score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem, &mut visiting.data)?;
     }
     if let Some(sinks) = &a.sinks {
         problem.sinks = Some(sinks_layout(&sinks.layout, heads)?);
     }
-    Ok(problem)
+    contradictions(a, &problem)?;
+    for text in visiting.texts.iter().chain(&problem.score_texts.clone()) {
+        user_data(text, ctx, &mut problem.data)?;
+    }
+    Ok((problem, visiting))
+}
+
+/// The tensor of the bit mask. One tensor may appear several times in a mask.
+fn bits(a: &Attention) -> Result<Option<Layout>> {
+    let mut bits = a.mask.rules().into_iter().filter_map(|rule| if let Rule::Bits(bits) = rule { Some(bits) } else { None });
+    let first = bits.next();
+    if bits.any(|other| Some(other) != first) {
+        return Err(Error::Mask("mask: has several bit masks, but may have 1; combine them on the host".into()));
+    }
+    Ok(first.map(|bits| bits.layout))
+}
+
+/// Options that exclude each other.
+fn contradictions(a: &Attention, problem: &Problem) -> Result<()> {
+    if a.weights == Weights::Relu && (a.lse || a.sinks.is_some()) {
+        let what = if a.lse { "lse" } else { "sinks" };
+        return Err(Error::Value(format!("{what}: is asked for, but weights are Relu, which has no denominator")));
+    }
+    if a.tasks.is_some() {
+        let given = [
+            ("bias", problem.bias.is_some()),
+            ("mask_bits", problem.mask_bits.is_some()),
+            ("relative", problem.relative.is_some()),
+        ];
+        if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(Error::Value(format!(
+                "{name}: has one sequence's length, but packed sequences and tasks have many"
+            )));
+        }
+        if a.order.is_some() {
+            return Err(Error::Value("order: is given, but packed sequences and tasks go in sequence".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Tensors of the user's WGSL: bound whole, from their first element on.
+fn user_data(text: &Text, ctx: &Context, data: &mut Vec<(String, Layout)>) -> Result<()> {
+    for (name, input) in &text.data {
+        let layout = input.layout;
+        ctx.require_dtype(name, layout.dtype())?;
+        let unit = ctx.capabilities().offset_alignment as usize / layout.dtype().size();
+        if layout.offset() % unit != 0 || layout.is_empty() {
+            return Err(Error::Layout(format!(
+                "{name}: has {} elements from offset {} on, but data of WGSL rules must have some, and an offset that is a \
+                 multiple of {unit}",
+                layout.len(),
+                layout.offset()
+            )));
+        }
+        match data.iter().find(|(known, _)| known == name) {
+            None => data.push((name.clone(), layout)),
+            Some((_, known)) if *known == layout => {}
+            Some(_) => return Err(Error::Shader(format!("{name}: names two different tensors of WGSL rules"))),
+        }
+    }
+    Ok(())
 }
 
 fn dtypes(q: &Layout, k: &Layout, v: &Layout, ctx: &Context) -> Result<()> {
@@ -162,11 +235,14 @@ fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
     let shape = a.tuning_shape();
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
+    if shape.ordered && tile.products != Products::Staged {
+        return Err(Error::Limit("tile: broadcast products need tokens in their own order, but another is given".into()));
+    }
     tuning::check_fits(&tile, shape.head_dim, shape.v_dim, ctx.capabilities())?;
     Ok(tile)
 }
 
-fn finite(name: &str, value: f32) -> Result<()> {
+pub(super) fn finite(name: &str, value: f32) -> Result<()> {
     if value.is_finite() {
         return Ok(());
     }
@@ -174,7 +250,7 @@ fn finite(name: &str, value: f32) -> Result<()> {
 }
 
 /// Checks values given head by head.
-fn each_head(name: &str, values: &[f32], heads: usize) -> Result<()> {
+pub(super) fn each_head(name: &str, values: &[f32], heads: usize) -> Result<()> {
     if values.len() != heads {
         return Err(Error::Shape(format!(
             "{name}: has {} values, but must have one a head of q ({heads})",
@@ -198,43 +274,6 @@ fn scale(scale: &Scale, heads: usize, problem: &mut Problem) -> Result<()> {
             each_head("scale", scales, heads)?;
             problem.scale_per_head = true;
             problem.per_head = scales.iter().map(|&scale| PerHead { scale, ..PerHead::default() }).collect();
-        }
-    }
-    Ok(())
-}
-
-fn score_rule(rule: &Rule, shape: [usize; 4], ctx: &Context, problem: &mut Problem) -> Result<()> {
-    let [batch, heads, len_q, len_kv] = shape;
-    let (name, kind) = match rule {
-        Rule::Softcap(_) => ("softcap", ScoreMod::Softcap),
-        Rule::Alibi(_) => ("alibi", ScoreMod::Alibi),
-        Rule::Bias(_) => ("bias", ScoreMod::Bias),
-    };
-    if problem.scores.contains(&kind) {
-        return Err(Error::Value(format!("score: {name} is given twice, but each kind may be given once")));
-    }
-    problem.scores.push(kind);
-    match rule {
-        Rule::Softcap(cap) => {
-            finite("softcap", *cap)?;
-            if *cap <= 0.0 {
-                return Err(Error::Value(format!("softcap: is {cap}, but must be positive")));
-            }
-            problem.softcap = *cap;
-        }
-        Rule::Alibi(slopes) => {
-            each_head("alibi slope", slopes, heads)?;
-            problem.per_head.resize(heads, PerHead::default());
-            problem.per_head.iter_mut().zip(slopes).for_each(|(head, &slope)| head.slope = slope);
-        }
-        Rule::Bias(bias) => {
-            let layout = bias.layout;
-            if layout.dtype() == DType::U32 {
-                return Err(Error::DType("bias: is u32, but must be f32 or f16".into()));
-            }
-            ctx.require_dtype("bias", layout.dtype())?;
-            broadcastable("bias", &layout, [batch, heads, len_q], len_kv, "len_kv")?;
-            problem.bias = Some(layout);
         }
     }
     Ok(())

@@ -3,58 +3,106 @@
 use std::ops::Range;
 
 use super::check::Problem;
+use super::lists;
+use super::visit::Visiting;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, PlanBuilder, Slot, Window, fold_grid};
-use crate::gpu::spec::{AttentionSpec, Spec, Storage, Visitor};
+use crate::gpu::mask_spec::UserSpec;
+use crate::gpu::spec::{AttentionSpec, Spec, Storage, Visitor, user_score};
 use crate::gpu::tuning::Products;
+use crate::mask::{self, MAX_RULES};
+use crate::user_wgsl::Text;
 use crate::{Error, Result};
 
 /// Batches and heads of one dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
-    batches: Range<usize>,
-    heads: Range<usize>,
+pub(super) struct Part {
+    pub batches: Range<usize>,
+    pub heads: Range<usize>,
 }
 
-pub(super) fn plan(problem: &Problem, ctx: &Context) -> Result<Plan> {
+pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Result<Plan> {
     let slots = slots(problem);
     let mut builder = PlanBuilder::new(ctx, "attention", slots.clone());
     if problem.out.is_empty() {
         return Ok(builder.finish());
     }
-    let spec = spec(problem, ctx);
-    notes(problem, &spec, ctx, &mut builder);
+    let spec = spec(problem, visiting, ctx);
+    notes(problem, visiting, &spec, ctx, &mut builder);
     let unit = if spec.storage == Storage::Scalar { 1 } else { 4 };
     let parts = parts(problem, &slots, ctx)?;
-    let grids = parts.iter().map(|part| grid(problem, part, ctx)).collect::<Result<Vec<_>>>()?;
-    let per_head = per_head_buffer(problem, &mut builder)?;
-    // Empty tensors have nothing to bind; no kernel reads past a length of 0.
-    let nothing = builder.owned("empty", wgpu::BufferUsages::STORAGE, &[])?;
+    let grids = parts.iter().map(|part| grid(visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
+    let owned = owned(problem, visiting, &mut builder)?;
+    if visiting.visitor == Visitor::List {
+        lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
+    }
     let pieces: Vec<(Part, [u32; 2])> = parts.into_iter().zip(grids).collect();
     builder.stage(
         Spec::Attention(spec),
         &pieces,
-        |builder, (part, grid), name| match name {
-            "params" => {
-                let params = params(problem, part, *grid, unit, ctx);
-                Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&params))?))
+        |builder, (part, grid), name| {
+            if name == "params" {
+                let params = params(problem, visiting, part, *grid, unit, ctx);
+                return Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&params))?));
             }
-            "per_head" => Ok(Bound::Owned(per_head.clone().expect("linked only when given"))),
-            name => {
-                let slot = builder.slot(name);
-                let layout = part_of(name, &slots[slot].layout, part, problem.heads_per_kv());
-                if layout.is_empty() {
-                    return Ok(Bound::Owned(nothing.clone()));
-                }
-                let window = Window::of(&layout, 1, ctx.capabilities().offset_alignment);
-                Ok(Bound::Slot { slot, start: window.start, size: window.size })
-            }
+            Ok(bind(name, problem, part, &owned, builder))
         },
         |(_, grid)| *grid,
     )?;
     Ok(builder.finish())
+}
+
+/// Buffers of the plan's own that its kernels share.
+pub(super) struct Owned {
+    per_head: Option<wgpu::Buffer>,
+    rule_args: Option<wgpu::Buffer>,
+    tables: Option<wgpu::Buffer>,
+    /// Empty tensors have nothing to bind; no kernel reads past a length of 0.
+    nothing: wgpu::Buffer,
+}
+
+fn owned(p: &Problem, v: &Visiting, builder: &mut PlanBuilder<'_>) -> Result<Owned> {
+    let uniform = wgpu::BufferUsages::UNIFORM;
+    let rule_args = if v.data.args.is_empty() {
+        None
+    } else {
+        let mut args = v.data.args.clone();
+        args.resize(MAX_RULES, [0; 8]);
+        Some(builder.owned("rule_args", uniform, bytemuck::cast_slice(&args))?)
+    };
+    let words = v.data.words.len() as u64 + v.list_words;
+    let tables = if words == 0 {
+        None
+    } else {
+        let bytes = bytemuck::cast_slice(&v.data.words);
+        Some(builder.owned_of_size("tables", wgpu::BufferUsages::STORAGE, bytes, 4 * words)?)
+    };
+    Ok(Owned {
+        per_head: per_head_buffer(p, builder)?,
+        rule_args,
+        tables,
+        nothing: builder.owned("empty", wgpu::BufferUsages::STORAGE, &[])?,
+    })
+}
+
+/// What a binding other than the parameters is bound to, for a part of the problem.
+pub(super) fn bind(name: &str, p: &Problem, part: &Part, owned: &Owned, builder: &PlanBuilder<'_>) -> Bound {
+    let linked = "linked only when there";
+    match name {
+        "per_head" => return Bound::Owned(owned.per_head.clone().expect(linked)),
+        "rule_args" => return Bound::Owned(owned.rule_args.clone().expect(linked)),
+        "tables" => return Bound::Owned(owned.tables.clone().expect(linked)),
+        _ => {}
+    }
+    let slot = builder.slot(name);
+    let layout = part_of(name, builder.layout(slot), part, p.heads_per_kv());
+    if layout.is_empty() {
+        return Bound::Owned(owned.nothing.clone());
+    }
+    let window = Window::of(&layout, 1, builder.offset_alignment());
+    Bound::Slot { slot, start: window.start, size: window.size }
 }
 
 fn slots(p: &Problem) -> Vec<Slot> {
@@ -67,14 +115,16 @@ fn slots(p: &Problem) -> Vec<Slot> {
         ("bias", p.bias, false),
         ("mask_bits", p.mask_bits, false),
         ("sinks", p.sinks, false),
+        ("relative", p.relative, false),
     ];
-    all.into_iter().filter_map(|(name, layout, output)| Some(Slot { name, layout: layout?, output })).collect()
+    let named = all.into_iter().filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output }));
+    let data = p.data.iter().map(|(name, layout)| Slot { name: name.clone().into(), layout: *layout, output: false });
+    named.chain(data).collect()
 }
 
-fn spec(p: &Problem, ctx: &Context) -> AttentionSpec {
-    let bounded = p.left.is_some() || p.right.is_some();
+fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
     AttentionSpec {
-        visitor: if bounded { Visitor::Window } else { Visitor::Dense },
+        visitor: v.visitor,
         dtype: p.q.dtype(),
         storage: match (not_vec4(p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
@@ -86,11 +136,35 @@ fn spec(p: &Problem, ctx: &Context) -> AttentionSpec {
         tile: p.tile,
         subgroups: p.tile.uses_subgroups(ctx.capabilities()),
         lse: p.lse.is_some(),
-        mask_bits: p.mask_bits.is_some(),
+        weights: p.weights,
+        // Lists know the mask, and full tiles are not tested; the text is needed for partial ones all the same.
+        mask: v.mask.clone(),
+        user: user(p, v, true),
+        test_all: v.test_all,
+        tasks: v.tasks,
         scale_per_head: p.scale_per_head,
         sinks: p.sinks.is_some(),
         scores: p.scores.clone(),
         bias_dtype: p.bias.map_or(DType::F32, |bias| bias.dtype()),
+        relative_dtype: p.relative.map_or(DType::F32, |table| table.dtype()),
+    }
+}
+
+/// The user's texts in a module: those of the mask, and of scores where it computes them.
+pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
+    let masks = v.texts.iter().enumerate();
+    let mut linked: Vec<(&Text, &'static str, String)> =
+        masks.map(|(n, text)| (&**text, "mask_mod", mask::user_mask(n))).collect();
+    if scores {
+        let texts = p.score_texts.iter().enumerate();
+        linked.extend(texts.map(|(n, text)| (&**text, "score_mod", user_score(n))));
+    }
+    let reads = |name: &str| linked.iter().any(|(text, ..)| text.data.iter().any(|(data, _)| data == name));
+    UserSpec {
+        data: p.data.iter().filter(|(name, _)| reads(name)).map(|(name, l)| (name.clone(), l.dtype())).collect(),
+        loops: linked.iter().any(|(text, ..)| text.loops()),
+        trusted: p.trusted,
+        texts: linked.iter().map(|(text, rule, name)| (*rule, text.renamed(rule, name))).collect(),
     }
 }
 
@@ -115,7 +189,7 @@ fn not_vec4(p: &Problem) -> Option<String> {
     None
 }
 
-fn notes(p: &Problem, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBuilder<'_>) {
+fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBuilder<'_>) {
     if let Some(reason) = not_vec4(p) {
         builder.note(format!("scalar loads, because {reason}"));
     }
@@ -131,8 +205,12 @@ fn notes(p: &Problem, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBui
     if let Some(reason) = &p.tile_note {
         builder.note(reason.clone());
     }
-    if p.mask_bits.is_some() {
-        builder.note("every tile is visited and tested, because bit masks are not sorted into tiles yet".into());
+    if let Some(reason) = &v.note {
+        builder.note(reason.clone());
+    }
+    if !spec.user.texts.is_empty() && !spec.user.trusted {
+        let loops = if spec.user.loops { " and bounds its loops" } else { "" };
+        builder.note(format!("the kernel checks its indices{loops}, because it contains WGSL of yours; see trust_wgsl"));
     }
 }
 
@@ -154,9 +232,9 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
     let limit = ctx.capabilities().binding_bytes;
     let too_large = |part: &Part| {
         slots.iter().find_map(|slot| {
-            let layout = part_of(slot.name, &slot.layout, part, group);
+            let layout = part_of(&slot.name, &slot.layout, part, group);
             let size = Window::of(&layout, 1, ctx.capabilities().offset_alignment).size;
-            (size > limit).then_some((slot.name, size))
+            (size > limit).then_some((slot.name.clone(), size))
         })
     };
     let cut = |batches: usize, heads_each: usize| -> Vec<Part> {
@@ -185,22 +263,27 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
     }
 }
 
-fn grid(p: &Problem, part: &Part, ctx: &Context) -> Result<[u32; 2]> {
-    let tiles = p.q.shape()[2].div_ceil(p.tile.block_q as usize);
-    let workgroups = tiles as u64 * part.heads.len() as u64 * part.batches.len() as u64;
+fn grid(v: &Visiting, part: &Part, ctx: &Context) -> Result<[u32; 2]> {
+    let workgroups = v.tiles[0] as u64 * part.heads.len() as u64 * part.batches.len() as u64;
     fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)
 }
 
-fn params(p: &Problem, part: &Part, grid: [u32; 2], unit: usize, ctx: &Context) -> AttentionParams {
+pub(super) fn params(
+    p: &Problem,
+    v: &Visiting,
+    part: &Part,
+    grid: [u32; 2],
+    unit: usize,
+    ctx: &Context,
+) -> AttentionParams {
     let view = |name: &str, layout: &Option<Layout>, unit: usize| {
         let window = |layout| {
             Window::of(&part_of(name, layout, part, p.heads_per_kv()), unit, ctx.capabilities().offset_alignment)
         };
         layout.as_ref().map(|layout| window(layout).view).unwrap_or_default()
     };
-    let [_, _, len_q, _] = p.q.shape();
+    let [_, all_heads, len_q, _] = p.q.shape();
     let len_kv = p.k.shape()[2];
-    let q_tiles = len_q.div_ceil(p.tile.block_q as usize);
     // A side without bound reaches past every key.
     let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX).min(len_q + len_kv) as i32;
     AttentionParams {
@@ -212,20 +295,32 @@ fn params(p: &Problem, part: &Part, grid: [u32; 2], unit: usize, ctx: &Context) 
         bias: view("bias", &p.bias, 1),
         mask_bits: view("mask_bits", &p.mask_bits, 1),
         sinks: view("sinks", &p.sinks, 1),
+        relative: view("relative", &p.relative, 1),
         first_batch: part.batches.start as u32,
         first_head: part.heads.start as u32,
         heads: part.heads.len() as u32,
         heads_per_kv: p.heads_per_kv() as u32,
         len_q: len_q as u32,
         len_kv: len_kv as u32,
-        q_tiles: q_tiles as u32,
-        workgroups: (q_tiles * part.heads.len() * part.batches.len()) as u32,
+        q_tiles: v.tiles[0] as u32,
+        workgroups: (v.tiles[0] * part.heads.len() * part.batches.len()) as u32,
         grid_x: grid[0],
-        left: side(p.left),
-        right: side(p.right),
+        left: side(v.window[0]),
+        right: side(v.window[1]),
         scale: p.scale,
         softcap: p.softcap,
         empty_lse: f32::NEG_INFINITY,
+        kv_slots: v.slots[1] as u32,
+        q_slots: v.slots[0] as u32,
+        order_q: v.at.order_q,
+        order_kv: v.at.order_kv,
+        heads_at: v.at.heads,
+        places: v.at.places,
+        lists: v.at.lists,
+        list_batch: if v.batches > 1 { v.instances as u32 } else { 0 },
+        kv_tiles: v.tiles[1] as u32,
+        instances: v.instances as u32,
+        all_heads: all_heads as u32,
     }
 }
 

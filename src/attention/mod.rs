@@ -1,14 +1,22 @@
 //! Softmax attention: the description, and the tensors of one call.
 
 mod check;
+mod lists;
 mod lower;
+mod scores;
+mod visit;
+
+pub use visit::{Task, Visit};
 
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::plan::{Io, Plan, sealed};
 use crate::gpu::tensor::{Input, Tensor};
-use crate::gpu::tuning::{self, Tile};
-use crate::{Mask, Result, Score};
+use crate::gpu::tuning::Tile;
+use crate::mask;
+use crate::score::Rule;
+use crate::user_wgsl::Text;
+use crate::{Mask, Order, Result, Score};
 
 /// Softmax attention, described: `out = softmax(score(scale * q k^T) + mask) v`.
 ///
@@ -63,6 +71,22 @@ pub struct Attention {
     scores: Vec<Score>,
     sinks: Option<Input>,
     tile: Option<Tile>,
+    order: Option<Order>,
+    visit: Visit,
+    tasks: Option<Result<Vec<Task>>>,
+    weights: Weights,
+    trusted: bool,
+}
+
+/// What a score becomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// `exp(x)` over the row's sum: softmax.
+    #[default]
+    Softmax,
+    /// `max(x, 0)`, without a denominator; there is no lse and no sink. Normalise after, with
+    /// [`HeadNorm`](crate::HeadNorm). Source: TransNormer (Qin et al. 2022), section 4.2.
+    Relu,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +111,11 @@ impl Attention {
             scores: Vec::new(),
             sinks: None,
             tile: None,
+            order: None,
+            visit: Visit::Auto,
+            tasks: None,
+            weights: Weights::Softmax,
+            trusted: false,
         }
     }
 
@@ -108,7 +137,7 @@ impl Attention {
         self
     }
 
-    /// Adds a score rule; rules run in the order they were added, each kind at most once.
+    /// Adds a score rule; rules run in the order they were added, each kind at most once but for WGSL.
     pub fn score(mut self, score: Score) -> Self {
         self.scores.push(score);
         self
@@ -148,14 +177,62 @@ impl Attention {
         self
     }
 
+    /// Visits tokens in this order, instead of the one that suits the mask.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = Some(order);
+        self
+    }
+
+    /// How tiles are visited, to compare and to measure; [`Visit::Auto`] unless given.
+    pub fn visit(mut self, visit: Visit) -> Self {
+        self.visit = visit;
+        self
+    }
+
+    /// Several sequences in one row, end to end, without padding: sequence s holds the queries
+    /// `cu_seqlens_q[s]..cu_seqlens_q[s + 1]` and the keys `cu_seqlens_kv[s]..cu_seqlens_kv[s + 1]`. One dispatch for
+    /// all; masks and score rules see indices within a sequence, and causal is aligned at the bottom right of each.
+    ///
+    /// Source: FlashAttention-2 (Dao 2023), variable lengths.
+    pub fn packed(self, cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Self {
+        let lens = [self.q.layout.shape()[2], self.k.layout.shape()[2]];
+        Attention { tasks: Some(visit::packed(lens, cu_seqlens_q, cu_seqlens_kv)), ..self }
+    }
+
+    /// Several pieces of work in one dispatch: the queries of each task see the keys of it, as if both were a problem of
+    /// their own. Tasks may share keys, but not queries; rows of out that no task has are left as they are.
+    ///
+    /// Source: core attention disaggregation (DistCA 2025), section 4.
+    pub fn tasks(mut self, tasks: &[Task]) -> Self {
+        self.tasks = Some(Ok(tasks.to_vec()));
+        self
+    }
+
+    /// What scores become; softmax unless given.
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Compiles WGSL of yours ([`Mask::wgsl`], [`Score::wgsl`]) without bounds checks and without bounding its loops, as
+    /// the library's own is. What the checks cost is in the README.
+    ///
+    /// # Safety
+    /// Your text must not index outside of its data, and each of its loops must end: else the GPU may read and write
+    /// memory that is not the plan's.
+    pub unsafe fn trust_wgsl(mut self) -> Self {
+        self.trusted = true;
+        self
+    }
+
     /// Checks everything and compiles what is not compiled yet.
     ///
     /// # Errors
     /// Every bad input is refused here, in a sentence that names the argument, its value, the rule and the other value;
     /// see [`Error`](crate::Error) for the kinds.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
-        let problem = check::problem(self, ctx)?;
-        lower::plan(&problem, ctx)
+        let (problem, visiting) = check::problem(self, ctx)?;
+        lower::plan(&problem, &visiting, ctx)
     }
 
     /// Plans, runs and submits at once; returns out.
@@ -191,12 +268,19 @@ impl Attention {
         let mut io = AttentionIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, &out);
         io.lse = lse.as_ref();
         for score in &self.scores {
-            if let crate::score::Rule::Bias(bias) = &score.rule {
-                io.bias = Some(tensor("bias", bias)?);
+            match &score.rule {
+                Rule::Bias(bias) => io.bias = Some(tensor("bias", bias)?),
+                Rule::Relative { table, .. } => io.relative = Some(tensor("relative", table)?),
+                Rule::Wgsl(text) => io.add_data(text)?,
+                Rule::Softcap(_) | Rule::Alibi(_) => {}
             }
         }
-        if let Some(bits) = self.mask.bits.first() {
-            io.mask_bits = Some(tensor("mask_bits", bits)?);
+        for rule in self.mask.rules() {
+            match rule {
+                mask::Rule::Bits(bits) => io.mask_bits = Some(tensor("mask_bits", bits)?),
+                mask::Rule::Wgsl(text) => io.add_data(text)?,
+                _ => {}
+            }
         }
         if let Some(sinks) = &self.sinks {
             io.sinks = Some(tensor("sinks", sinks)?);
@@ -212,16 +296,6 @@ impl Attention {
         Layout::new(self.q.layout.dtype(), [batch, heads, len_q, self.v.layout.shape()[3]])
     }
 
-    fn tuning_shape(&self) -> tuning::Shape {
-        let [batch, heads, len_q, head_dim] = self.q.layout.shape();
-        let [_, _, len_kv, v_dim] = self.v.layout.shape();
-        // The widest row of the window; open sides reach to the end.
-        let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX);
-        let row = side(self.mask.left).saturating_add(side(self.mask.right)).saturating_add(1).min(len_kv);
-        let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
-        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs }
-    }
-
     fn default_lse(&self) -> Result<Layout> {
         let [batch, heads, len_q, _] = self.q.layout.shape();
         Layout::new(DType::F32, [batch, heads, len_q, 1])
@@ -234,7 +308,7 @@ fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
 }
 
 /// The tensors of one call of a planned [`Attention`]: those the description mentioned, no more, no fewer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AttentionIo<'a> {
     q: &'a Tensor,
     k: &'a Tensor,
@@ -244,12 +318,15 @@ pub struct AttentionIo<'a> {
     bias: Option<&'a Tensor>,
     mask_bits: Option<&'a Tensor>,
     sinks: Option<&'a Tensor>,
+    relative: Option<&'a Tensor>,
+    data: Vec<(&'a str, &'a Tensor)>,
 }
 
 impl<'a> AttentionIo<'a> {
     /// The operands every call has; `out` is written.
     pub fn new(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor, out: &'a Tensor) -> Self {
-        AttentionIo { q, k, v, out, lse: None, bias: None, mask_bits: None, sinks: None }
+        let (lse, bias, mask_bits, sinks, relative) = (None, None, None, None, None);
+        AttentionIo { q, k, v, out, lse, bias, mask_bits, sinks, relative, data: Vec::new() }
     }
 
     /// Where lse is written: f32 `[batch, heads, len_q, 1]`.
@@ -275,10 +352,32 @@ impl<'a> AttentionIo<'a> {
         self.sinks = Some(sinks);
         self
     }
+
+    /// The table of [`Score::relative`].
+    pub fn relative(mut self, relative: &'a Tensor) -> Self {
+        self.relative = Some(relative);
+        self
+    }
+
+    /// A tensor that your WGSL reads under this name ([`Mask::wgsl_with`], [`Score::wgsl_with`]).
+    pub fn data(mut self, name: &'a str, data: &'a Tensor) -> Self {
+        self.data.push((name, data));
+        self
+    }
+
+    fn add_data(&mut self, text: &'a Text) -> Result<()> {
+        for (name, input) in &text.data {
+            // A text that several heads share is one.
+            if self.data.iter().all(|(known, _)| known != name) {
+                self.data.push((name, tensor(name, input)?));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl sealed::Sealed for AttentionIo<'_> {
-    fn tensors(&self) -> Vec<(&'static str, &Tensor)> {
+    fn tensors(&self) -> Vec<(&str, &Tensor)> {
         let all = [
             ("q", Some(self.q)),
             ("k", Some(self.k)),
@@ -288,8 +387,10 @@ impl sealed::Sealed for AttentionIo<'_> {
             ("bias", self.bias),
             ("mask_bits", self.mask_bits),
             ("sinks", self.sinks),
+            ("relative", self.relative),
         ];
-        all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+        let named = all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?)));
+        named.chain(self.data.iter().copied()).collect()
     }
 }
 

@@ -218,6 +218,17 @@ impl Layout {
         Layout::strided(self.dtype, shape, strides, self.offset)
     }
 
+    /// Whether elements follow one another in index order.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        let mut next = 1;
+        self.is_empty()
+            || self.shape.iter().zip(self.strides).rev().all(|(&n, stride)| {
+                let follows = n == 1 || stride == next;
+                next *= n;
+                follows
+            })
+    }
+
     /// Whether no two indices share an element, as an output needs. Looks at strides from the smallest up: each must
     /// step over all that the smaller ones reach.
     pub(crate) fn is_injective(&self) -> bool {

@@ -28,7 +28,12 @@ macro_rules! fragments {
 }
 
 fragments! {
-    "attention.wgsl" "combine.wgsl" "softmax.wgsl" "window.wgsl"
+    "attention.wgsl" "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "softmax.wgsl" "sparse.wgsl"
+    "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"
+    "lib/order_table.wgsl" "lib/place_grid.wgsl" "lib/place_tasks.wgsl" "lib/rows_relu.wgsl" "lib/rule_args.wgsl"
+    "lib/tables_read.wgsl" "lib/tables_write.wgsl" "mods/mask_blocks.wgsl" "mods/mask_distance.wgsl"
+    "mods/mask_groups.wgsl" "mods/mask_ranges.wgsl" "mods/mask_tiles.wgsl" "mods/mask_tokens.wgsl"
+    "mods/mask_window.wgsl" "mods/relative.wgsl"
     "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl"
     "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/packed_vec4.wgsl"
     "lib/packed_words_f16.wgsl" "lib/packed_words_f32.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"

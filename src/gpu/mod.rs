@@ -7,6 +7,7 @@ pub(crate) mod link;
 pub(crate) mod params;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
+pub(crate) mod mask_spec;
 pub(crate) mod spec;
 pub(crate) mod tensor;
 pub(crate) mod tuning;

@@ -26,6 +26,7 @@ pub(crate) struct AttentionParams {
     pub bias: View,
     pub mask_bits: View,
     pub sinks: View,
+    pub relative: View,
     pub first_batch: u32,
     pub first_head: u32,
     pub heads: u32,
@@ -40,6 +41,17 @@ pub(crate) struct AttentionParams {
     pub scale: f32,
     pub softcap: f32,
     pub empty_lse: f32,
+    pub kv_slots: u32,
+    pub q_slots: u32,
+    pub order_q: u32,
+    pub order_kv: u32,
+    pub heads_at: u32,
+    pub places: u32,
+    pub lists: u32,
+    pub list_batch: u32,
+    pub kv_tiles: u32,
+    pub instances: u32,
+    pub all_heads: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.
@@ -61,6 +73,20 @@ pub(crate) struct CombineParams {
     pub empty_lse: f32,
 }
 
+/// WGSL `Params` of `head_norm.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct HeadNormParams {
+    pub x: View,
+    pub out: View,
+    pub heads: u32,
+    pub len: u32,
+    pub dim: u32,
+    pub tokens: u32,
+    pub grid_x: u32,
+    pub eps: f32,
+}
+
 /// WGSL `PerHead`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -79,7 +105,8 @@ mod tests {
 
     use super::*;
     use crate::gpu::link::reflect_struct;
-    use crate::gpu::spec::{example_attention_spec, example_combine_spec};
+    use crate::gpu::layout::DType;
+    use crate::gpu::spec::{HeadNormSpec, Spec, example_attention_spec, example_combine_spec};
 
     macro_rules! offsets {
         ($ty:ty: $($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!($ty, $field) as u32)),*] };
@@ -88,8 +115,9 @@ mod tests {
     #[test]
     fn rust_and_wgsl_agree_on_every_field() {
         let attention = example_attention_spec().link().unwrap().module;
-        let fields = offsets!(AttentionParams: q k v out lse bias mask_bits sinks first_batch first_head heads
-            heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse);
+        let fields = offsets!(AttentionParams: q k v out lse bias mask_bits sinks relative first_batch first_head heads
+            heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse kv_slots q_slots order_q order_kv heads_at places lists list_batch kv_tiles
+            instances all_heads);
         assert_eq!(reflect_struct(&attention, "Params"), Some((fields, size_of::<AttentionParams>() as u32)));
         let view: Vec<_> = offsets!(View: batch head row col offset);
         let (reflected, size) = reflect_struct(&attention, "View").unwrap();
@@ -101,5 +129,9 @@ mod tests {
         let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim elements grid_x
             empty_lse);
         assert_eq!(reflect_struct(&combine, "Params"), Some((fields, size_of::<CombineParams>() as u32)));
+
+        let norm = Spec::HeadNorm(HeadNormSpec { dtype: DType::F32 }).link().unwrap().module;
+        let fields = offsets!(HeadNormParams: x out heads len dim tokens grid_x eps);
+        assert_eq!(reflect_struct(&norm, "Params"), Some((fields, size_of::<HeadNormParams>() as u32)));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::context::Context;
 use super::link::{Binding, reflect_bindings};
 use super::spec::Spec;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A compiled kernel and what it binds.
 #[derive(Debug)]
@@ -49,18 +49,43 @@ impl PipelineCache {
     }
 }
 
+/// Checks are a property of the whole module: one with a user's text keeps them, and bounds loops where that text loops.
+fn checks(spec: &Spec) -> wgpu::ShaderRuntimeChecks {
+    let mut checks = wgpu::ShaderRuntimeChecks::unchecked();
+    if let Some(user) = spec.user().filter(|user| !user.trusted) {
+        checks.bounds_checks = true;
+        checks.int_div_checks = true;
+        checks.force_loop_bounding = user.loops;
+    }
+    checks
+}
+
+/// Refuses a kernel that binds more storage buffers than the device allows a stage.
+fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
+    let storage = bindings.iter().filter(|b| b.ty != wgpu::BufferBindingType::Uniform);
+    let names: Vec<&str> = storage.map(|b| b.name.as_str()).collect();
+    let allowed = ctx.capabilities().storage_buffers;
+    if names.len() > allowed as usize {
+        let (count, names) = (names.len(), names.join(", "));
+        return Err(Error::Limit(format!("storage buffers: needs {count} ({names}), device allows {allowed}")));
+    }
+    Ok(())
+}
+
 fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
     let linked = spec.link()?;
     let bindings = reflect_bindings(&linked.module);
+    check_storage_buffers(ctx, &bindings)?;
     let label = spec.to_string();
     let device = ctx.device();
     ctx.checked(&label, || {
         let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(linked.module));
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
-        // SAFETY: the text is the library's own. Every index is bounded by lengths that `plan` has checked against the
-        // bound ranges, every loop ends, and nothing of a user's is linked in; with the checks a staged matmul ran 2.4
-        // to 4.3 times slower on an H100.
-        let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let checks = checks(spec);
+        // SAFETY: without a user's text, all of it is the library's own: every index is bounded by lengths that `plan` has
+        // checked against the bound ranges, and every loop ends. A module with a user's text keeps the checks that the text
+        // could need, unless the user vouched for it by an unsafe call.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let entries: Vec<_> = bindings
             .iter()
             .map(|b| wgpu::BindGroupLayoutEntry {

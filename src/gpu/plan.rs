@@ -1,5 +1,6 @@
 //! Stages, slots by name, an owned workspace: everything decided, nothing allocated when it runs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(crate) mod sealed {
     /// What an `Io` is made of.
     pub trait Sealed {
         /// Slot name and tensor, each once.
-        fn tensors(&self) -> Vec<(&'static str, &crate::Tensor)>;
+        fn tensors(&self) -> Vec<(&str, &crate::Tensor)>;
     }
 }
 
@@ -33,6 +34,8 @@ pub struct Plan {
     name: &'static str,
     slots: Vec<Slot>,
     stages: Vec<Stage>,
+    /// What ran once, when planning.
+    prepared: Vec<String>,
     workspace_bytes: u64,
     notes: Vec<String>,
 }
@@ -40,7 +43,7 @@ pub struct Plan {
 /// A tensor that the caller brings.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub layout: Layout,
     pub output: bool,
 }
@@ -78,17 +81,38 @@ pub(crate) struct PlanBuilder<'a> {
 
 impl<'a> PlanBuilder<'a> {
     pub(crate) fn new(ctx: &'a Context, name: &'static str, slots: Vec<Slot>) -> Self {
-        let plan = Plan { ctx: ctx.clone(), name, slots, stages: Vec::new(), workspace_bytes: 0, notes: Vec::new() };
+        let plan = Plan { ctx: ctx.clone(), name, slots, stages: Vec::new(), prepared: Vec::new(), workspace_bytes: 0, notes: Vec::new() };
         PlanBuilder { ctx, plan }
     }
 
     /// A buffer of the plan's own that holds these bytes.
     pub(crate) fn owned(&mut self, label: &str, usage: wgpu::BufferUsages, bytes: &[u8]) -> Result<wgpu::Buffer> {
-        let size = (bytes.len() as u64).next_multiple_of(16).max(16);
+        self.owned_of_size(label, usage, bytes, bytes.len() as u64)
+    }
+
+    /// A buffer of the plan's own that begins with these bytes, which are a multiple of 4.
+    pub(crate) fn owned_of_size(
+        &mut self,
+        label: &str,
+        usage: wgpu::BufferUsages,
+        bytes: &[u8],
+        size: u64,
+    ) -> Result<wgpu::Buffer> {
+        let size = size.next_multiple_of(16).max(16);
         let buffer = self.ctx.create_buffer(label, size, usage | wgpu::BufferUsages::COPY_DST)?;
         self.ctx.queue().write_buffer(&buffer, 0, bytes);
         self.plan.workspace_bytes += size;
         Ok(buffer)
+    }
+
+    /// Runs the stages there are so far, now and once: they read and write nothing but what the plan owns.
+    pub(crate) fn run_stages_now(&mut self) {
+        let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
+        for stage in std::mem::take(&mut self.plan.stages) {
+            self.plan.encode_stage(&mut encoder, &stage, &[]);
+            self.plan.prepared.push(stage.to_string());
+        }
+        self.ctx.queue().submit([encoder.finish()]);
     }
 
     /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned
@@ -118,6 +142,19 @@ impl<'a> PlanBuilder<'a> {
     pub(crate) fn slot(&self, name: &str) -> usize {
         let found = self.plan.slots.iter().position(|slot| slot.name == name);
         found.unwrap_or_else(|| panic!("no slot for the binding {name}: a bug in wgpu-attention"))
+    }
+
+    /// The layout of a slot.
+    pub(crate) fn layout(&self, slot: usize) -> &Layout {
+        &self.plan.slots[slot].layout
+    }
+
+    pub(crate) fn ctx(&self) -> &'a Context {
+        self.ctx
+    }
+
+    pub(crate) fn offset_alignment(&self) -> u32 {
+        self.ctx.capabilities().offset_alignment
     }
 
     /// A faster path not taken, and why.
@@ -183,7 +220,7 @@ impl Plan {
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, io: &impl Io) -> Result<()> {
         let given = io.tensors();
         let tensors = self.slots.iter().map(|slot| find(slot, &given)).collect::<Result<Vec<_>>>()?;
-        if let Some((name, _)) = given.iter().find(|(name, _)| self.slots.iter().all(|slot| slot.name != *name)) {
+        if let Some((name, _)) = given.iter().find(|(name, _)| self.slots.iter().all(|slot| slot.name != **name)) {
             return Err(Error::Missing(format!("{name}: is given, but the plan was made without it")));
         }
         for (slot, tensor) in self.slots.iter().zip(&tensors) {
@@ -191,16 +228,20 @@ impl Plan {
         }
         self.check_aliases(&tensors)?;
         for stage in &self.stages {
-            let groups: Vec<_> = stage.pieces.iter().map(|piece| self.bind_group(stage, piece, &tensors)).collect();
-            let mut pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
-            pass.set_pipeline(&stage.kernel.pipeline);
-            for (piece, group) in stage.pieces.iter().zip(&groups) {
-                pass.set_bind_group(0, group, &[]);
-                pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
-            }
+            self.encode_stage(encoder, stage, &tensors);
         }
         Ok(())
+    }
+
+    fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, stage: &Stage, tensors: &[&Tensor]) {
+        let groups: Vec<_> = stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect();
+        let mut pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
+        pass.set_pipeline(&stage.kernel.pipeline);
+        for (piece, group) in stage.pieces.iter().zip(&groups) {
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
+        }
     }
 
     /// Bytes of GPU memory that the plan owns.
@@ -254,7 +295,7 @@ impl Plan {
     }
 
     fn check_layout(&self, slot: &Slot, layout: &Layout) -> Result<()> {
-        let (name, planned) = (slot.name, &slot.layout);
+        let (name, planned) = (&slot.name, &slot.layout);
         if layout.dtype() != planned.dtype() {
             return Err(Error::DType(format!(
                 "{name}: is {}, but the plan was made for {}",
@@ -303,24 +344,33 @@ impl Plan {
     }
 }
 
-fn find<'a>(slot: &Slot, given: &[(&'static str, &'a Tensor)]) -> Result<&'a Tensor> {
-    let found = given.iter().find(|(name, _)| *name == slot.name);
+fn find<'a>(slot: &Slot, given: &[(&str, &'a Tensor)]) -> Result<&'a Tensor> {
+    let found = given.iter().find(|(name, _)| **name == *slot.name);
     let missing = || Error::Missing(format!("{}: the plan needs it, but the call does not give it", slot.name));
     found.map(|(_, tensor)| *tensor).ok_or_else(missing)
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y] = self.pieces[0].grid;
+        let pieces = self.pieces.len();
+        let dispatches = if pieces == 1 { "dispatch" } else { "dispatches" };
+        write!(f, "{}\n     {pieces} {dispatches} of {x} x {y} workgroups", self.spec)
+    }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.ctx.device().adapter_info();
         writeln!(f, "{} on {} ({:?})", self.name, info.name, info.backend)?;
+        for prepared in &self.prepared {
+            writeln!(f, "  once, when planned: {prepared}")?;
+        }
         if self.stages.is_empty() {
             writeln!(f, "  nothing to compute: an output has no elements")?;
         }
         for (n, stage) in self.stages.iter().enumerate() {
-            let [x, y] = stage.pieces[0].grid;
-            writeln!(f, "  {}. {}", n + 1, stage.spec)?;
-            let pieces = stage.pieces.len();
-            writeln!(f, "     {pieces} dispatch{} of {x} x {y} workgroups", if pieces == 1 { "" } else { "es" })?;
+            writeln!(f, "  {}. {stage}", n + 1)?;
         }
         write!(f, "  workspace {} bytes", self.workspace_bytes)?;
         for note in &self.notes {

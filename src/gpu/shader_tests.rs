@@ -5,8 +5,10 @@ use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, 
 
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
-use super::spec::{AttentionSpec, CombineSpec, ScoreMod, Spec, Storage, Visitor};
+use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
+use super::spec::{AttentionSpec, CombineSpec, HeadNormSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
+use crate::attention::Weights;
 
 /// Both values of a switch.
 const BOTH: [bool; 2] = [false, true];
@@ -21,12 +23,73 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         tile,
         subgroups,
         lse: true,
-        mask_bits: false,
+        weights: Weights::Softmax,
+        mask: MaskSpec::default(),
+        user: UserSpec::default(),
+        test_all: false,
+        tasks: false,
         scale_per_head: false,
         sinks: false,
         scores: Vec::new(),
         bias_dtype: DType::F32,
+        relative_dtype: DType::F32,
     }
+}
+
+/// A mask of these rules, all of which must hold.
+fn mask(rules: &[&'static str]) -> MaskSpec {
+    const FILES: [(&str, &str); 8] = [
+        ("bits", "mods/mask_bits.wgsl"),
+        ("blocks", "mods/mask_blocks.wgsl"),
+        ("distance", "mods/mask_distance.wgsl"),
+        ("groups", "mods/mask_groups.wgsl"),
+        ("ranges", "mods/mask_ranges.wgsl"),
+        ("tiles", "mods/mask_tiles.wgsl"),
+        ("tokens", "mods/mask_tokens.wgsl"),
+        ("window", "mods/mask_window.wgsl"),
+    ];
+    let call = |(n, rule): (usize, &&str)| format!("mask_by_{rule}({n}u, at, q_idx, kv_idx)");
+    let calls: Vec<String> = rules.iter().enumerate().map(call).collect();
+    let text = calls.join(" && ");
+    let file = |rule: &&str| FILES.iter().find(|(name, _)| name == rule).expect("a rule").1;
+    MaskSpec {
+        text: format!("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {{ return {text}; }}\n"),
+        files: rules.iter().map(file).collect(),
+        ..MaskSpec::default()
+    }
+}
+
+/// Every mask rule in every way of visiting, orders, heads that differ, packed sequences, and the lists they need.
+fn masks() -> Vec<Spec> {
+    let all = ["bits", "blocks", "distance", "groups", "ranges", "tiles", "tokens", "window"];
+    let mut specs = Vec::new();
+    for tile in [ALL_TILES[1], ALL_TILES[ALL_TILES.len() - 1]] {
+        for bits in 0..8u32 {
+            let on = |bit: u32| bits >> bit & 1 == 1;
+            for rules in all.map(|rule| vec![rule]).into_iter().chain([all.to_vec()]) {
+                let mut spec = spec(tile, [32, 32], DType::F32, Storage::Vec4, false);
+                spec.mask = MaskSpec { order: on(0), heads_differ: on(1), ..mask(&rules) };
+                spec.visitor = if on(0) || on(2) { Visitor::List } else { Visitor::Window };
+                spec.tasks = !on(0) && !on(2);
+                spec.test_all = spec.tasks;
+                spec.weights = if on(1) && on(2) { Weights::Relu } else { Weights::Softmax };
+                spec.scores = if on(2) { vec![ScoreMod::Relative(3), ScoreMod::Softcap] } else { vec![] };
+                spec.relative_dtype = if on(1) { DType::F16 } else { DType::F32 };
+                for step in [ListsStep::Classify, ListsStep::Compact] {
+                    specs.push(Spec::Lists(ListsSpec {
+                        step,
+                        block_q: tile.block_q,
+                        block_kv: tile.block_kv,
+                        mask: spec.mask.clone(),
+                        user: UserSpec::default(),
+                    }));
+                }
+                specs.push(Spec::Attention(spec));
+            }
+        }
+    }
+    specs.extend([DType::F32, DType::F16].map(|dtype| Spec::HeadNorm(HeadNormSpec { dtype })));
+    specs
 }
 
 /// Every tile of the tables at dims on purpose, in every storage and reduction.
@@ -61,7 +124,8 @@ fn options() -> Vec<Spec> {
             let mut spec = spec(tile, [16, 16], if on(0) { DType::F16 } else { DType::F32 }, Storage::Vec4, true);
             spec.visitor = if on(1) { Visitor::Window } else { Visitor::Dense };
             spec.lse = on(2);
-            spec.mask_bits = on(3);
+            spec.mask = if on(3) { mask(&["bits"]) } else { MaskSpec::default() };
+            spec.test_all = on(3);
             spec.scale_per_head = on(4);
             spec.sinks = on(5);
             spec.bias_dtype = if bits % 3 == 0 { DType::F16 } else { DType::F32 };
@@ -143,6 +207,11 @@ fn failures(specs: &[Spec]) -> Vec<String> {
 #[test]
 fn every_tile_and_dim_translates() {
     assert_eq!(failures(&tiles_and_dims()), Vec::<String>::new());
+}
+
+#[test]
+fn every_mask_translates() {
+    assert_eq!(failures(&masks()), Vec::<String>::new());
 }
 
 #[test]

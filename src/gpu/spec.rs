@@ -5,15 +5,19 @@ use std::fmt;
 
 use super::layout::DType;
 use super::link::{Linked, Source, fragment, link};
+use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
 use super::params::MAX_PER_HEAD;
 use super::tuning::{Products, Tile};
 use crate::Result;
+use crate::attention::Weights;
+use crate::mask::MAX_RULES;
 
 /// Which KV tiles a query tile visits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Visitor {
     Dense,
     Window,
+    List,
 }
 
 /// How q, k, v and out are read and written.
@@ -33,6 +37,10 @@ pub(crate) enum ScoreMod {
     Softcap,
     Alibi,
     Bias,
+    /// By the number of its rule.
+    Relative(usize),
+    /// By the number of the user's text.
+    Wgsl(usize),
 }
 
 /// The softmax loop.
@@ -46,11 +54,18 @@ pub(crate) struct AttentionSpec {
     pub tile: Tile,
     pub subgroups: bool,
     pub lse: bool,
-    pub mask_bits: bool,
+    pub weights: Weights,
+    pub mask: MaskSpec,
+    pub user: UserSpec,
+    /// Whether the visitor's full tiles are tested all the same.
+    pub test_all: bool,
+    /// Whether rows hold several sequences.
+    pub tasks: bool,
     pub scale_per_head: bool,
     pub sinks: bool,
     pub scores: Vec<ScoreMod>,
     pub bias_dtype: DType,
+    pub relative_dtype: DType,
 }
 
 /// The merge by log-sum-exp.
@@ -61,11 +76,19 @@ pub(crate) struct CombineSpec {
     pub mass: bool,
 }
 
+/// The norm over heads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct HeadNormSpec {
+    pub dtype: DType,
+}
+
 /// The key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Spec {
     Attention(AttentionSpec),
     Combine(CombineSpec),
+    Lists(ListsSpec),
+    HeadNorm(HeadNormSpec),
 }
 
 /// Threads of a workgroup in kernels without tiles.
@@ -77,7 +100,19 @@ impl Spec {
         match self {
             Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
             Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
+            Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
+            Spec::HeadNorm(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("head_norm.wgsl")]),
         }
+    }
+
+    /// The user's texts within, if there are any.
+    pub(crate) fn user(&self) -> Option<&UserSpec> {
+        let user = match self {
+            Spec::Attention(spec) => &spec.user,
+            Spec::Lists(spec) => &spec.user,
+            Spec::Combine(_) | Spec::HeadNorm(_) => return None,
+        };
+        (!user.texts.is_empty()).then_some(user)
     }
 }
 
@@ -120,24 +155,30 @@ impl AttentionSpec {
             ("KEY_GROUPS", tile.block_kv / subgroup),
             ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
+            ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ]
     }
 
     fn prelude(&self) -> String {
         let mut text = String::new();
         let bias = self.scores.contains(&ScoreMod::Bias);
-        if self.dtype == DType::F16 || (bias && self.bias_dtype == DType::F16) {
+        let relative = self.has_relative();
+        let f16 = [(true, self.dtype), (bias, self.bias_dtype), (relative, self.relative_dtype)];
+        if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
             text += "enable f16;\n";
         }
         text += &format!("alias elem = {};\n", self.dtype);
         if bias {
             text += &format!("alias bias_elem = {};\n", self.bias_dtype);
         }
+        if relative {
+            text += &format!("alias relative_elem = {};\n", self.relative_dtype);
+        }
         for (name, value) in self.constants() {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
         text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
-        text += &format!("const MASK_MOD: bool = {};\n", self.mask_bits);
+        text += &format!("const TEST_ALL: bool = {};\n", self.test_all);
         text
     }
 
@@ -152,13 +193,17 @@ impl AttentionSpec {
                 (_, true) => fragment("lib/reduce_subgroup.wgsl"),
                 (_, false) => fragment("lib/reduce_workgroup.wgsl"),
             },
-            fragment("lib/rows_softmax.wgsl"),
+            match self.weights {
+                Weights::Softmax => fragment("lib/rows_softmax.wgsl"),
+                Weights::Relu => fragment("lib/rows_relu.wgsl"),
+            },
             pick(self.lse, "lib/lse_store.wgsl", "lib/lse_none.wgsl"),
             match self.visitor {
                 Visitor::Dense => fragment("softmax.wgsl"),
                 Visitor::Window => fragment("window.wgsl"),
+                Visitor::List => fragment("sparse.wgsl"),
             },
-            pick(self.mask_bits, "mods/mask_bits.wgsl", "mods/mask_none.wgsl"),
+            pick(self.tasks, "lib/place_tasks.wgsl", "lib/place_grid.wgsl"),
             pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
@@ -172,28 +217,71 @@ impl AttentionSpec {
             Products::Staged => sources.extend([fragment("lib/tile.wgsl"), fragment("lib/dot_fma.wgsl")]),
             Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
         }
+        sources.extend(self.mask.sources());
+        if self.visitor == Visitor::List {
+            sources.push(fragment("lib/lists.wgsl"));
+        }
+        if self.reads_tables() {
+            sources.push(fragment("lib/tables_read.wgsl"));
+        }
+        if self.mask.reads_args() || self.has_relative() {
+            sources.push(fragment("lib/rule_args.wgsl"));
+        }
         if self.scale_per_head || self.scores.contains(&ScoreMod::Alibi) {
             sources.push(fragment("mods/per_head.wgsl"));
         }
         let mut calls = String::new();
         for score in &self.scores {
-            let (file, function) = match score {
-                ScoreMod::Softcap => ("mods/softcap.wgsl", "softcap"),
-                ScoreMod::Alibi => ("mods/alibi.wgsl", "alibi"),
-                ScoreMod::Bias => ("mods/bias.wgsl", "add_bias"),
+            let (file, call) = match score {
+                ScoreMod::Softcap => (Some("mods/softcap.wgsl"), "softcap(x, at, q_idx, kv_idx)".into()),
+                ScoreMod::Alibi => (Some("mods/alibi.wgsl"), "alibi(x, at, q_idx, kv_idx)".into()),
+                ScoreMod::Bias => (Some("mods/bias.wgsl"), "add_bias(x, at, q_idx, kv_idx)".into()),
+                ScoreMod::Relative(rule) => {
+                    (Some("mods/relative.wgsl"), format!("add_relative({rule}u, x, at, q_idx, kv_idx)"))
+                }
+                ScoreMod::Wgsl(text) => (None, format!("{}(x, at.b, at.h, q_idx, kv_idx)", user_score(*text))),
             };
-            sources.push(fragment(file));
-            calls += &format!("    x = {function}(x, b, h, q_idx, kv_idx);\n");
+            sources.extend(file.map(fragment));
+            calls += &format!("    x = {call};\n");
         }
         sources.push(Source::generated(
             "score_mod",
             format!(
-                "fn score_mod(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 {{\n    var x = score;\n\
+                "fn score_mod(score: f32, at: QTile, q_idx: u32, kv_idx: u32) -> f32 {{\n    var x = score;\n\
                  {calls}    return x;\n}}\n"
             ),
         ));
         sources.push(fragment("attention.wgsl"));
+        // Last, so that a name that clashes is told at the user's line.
+        sources.extend(self.user.sources());
         sources
+    }
+
+    fn has_relative(&self) -> bool {
+        self.scores.iter().any(|score| matches!(score, ScoreMod::Relative(_)))
+    }
+
+    /// Whether the plan's tables are bound.
+    fn reads_tables(&self) -> bool {
+        let tables = ["ranges", "groups", "distance", "tiles"].map(|rule| format!("mods/mask_{rule}.wgsl"));
+        self.visitor == Visitor::List
+            || self.tasks
+            || self.has_relative()
+            || self.mask.order
+            || self.mask.heads_differ
+            || self.mask.files.iter().any(|file| tables.iter().any(|table| table == file))
+    }
+}
+
+/// What the n-th of the user's score rules is called once linked.
+pub(crate) fn user_score(number: usize) -> String {
+    format!("user_score_{number}")
+}
+
+impl HeadNormSpec {
+    fn prelude(&self) -> String {
+        let f16 = if self.dtype == DType::F16 { "enable f16;\n" } else { "" };
+        format!("{f16}alias elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n", self.dtype)
     }
 }
 
@@ -218,6 +306,8 @@ impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spec = match self {
             Spec::Attention(spec) => spec,
+            Spec::Lists(spec) => return spec.fmt(f),
+            Spec::HeadNorm(spec) => return write!(f, "norm over heads, {}, {FLAT_THREADS} threads", spec.dtype),
             Spec::Combine(spec) => {
                 return write!(f, "combine, {} parts to {}, {FLAT_THREADS} threads", spec.parts_dtype, spec.out_dtype);
             }
@@ -225,6 +315,7 @@ impl fmt::Display for Spec {
         let visitor = match spec.visitor {
             Visitor::Dense => "dense",
             Visitor::Window => "window",
+            Visitor::List => "tile list",
         };
         let Tile { block_q, block_kv, lanes, threads, .. } = spec.tile;
         write!(
@@ -261,11 +352,21 @@ pub(crate) fn example_attention_spec() -> Spec {
         tile,
         subgroups: false,
         lse: true,
-        mask_bits: true,
+        weights: Weights::Softmax,
+        mask: MaskSpec {
+            text: "fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool { return mask_by_bits(0u, at, q_idx, kv_idx); }\n"
+                .into(),
+            files: vec!["mods/mask_bits.wgsl"],
+            ..MaskSpec::default()
+        },
+        user: UserSpec::default(),
+        test_all: true,
+        tasks: false,
         scale_per_head: true,
         sinks: true,
         scores: vec![ScoreMod::Softcap, ScoreMod::Alibi, ScoreMod::Bias],
         bias_dtype: DType::F32,
+        relative_dtype: DType::F32,
     })
 }
 

@@ -189,7 +189,7 @@ fn gather<T: Copy>(elements: &[T], layout: &Layout, first: usize) -> Vec<T> {
 }
 
 /// What a description is given for an operand: a tensor, or only the layout of tensors to come.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Input {
     pub(crate) layout: Layout,
     pub(crate) tensor: Option<Tensor>,

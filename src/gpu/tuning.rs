@@ -174,6 +174,9 @@ const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 
 /// Pairs of a problem from which each of the first two is worth its compile time.
 const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
 
+/// Tiles of a problem from which a list of them pays: making one takes two dispatches.
+pub(crate) const LISTED_TILES: usize = 16;
+
 /// Every tile of the tables, for tests over all of them.
 #[cfg(test)]
 pub(crate) const ALL_TILES: [Tile; 9] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4], GPU[5], CPU[0], CPU[1], CPU[2]];
@@ -185,6 +188,8 @@ pub(crate) struct Shape {
     pub v_dim: u32,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
+    /// Whether tokens are visited in another order, which broadcast products cannot.
+    pub ordered: bool,
 }
 
 /// The tiles to consider, best first.
@@ -194,7 +199,7 @@ fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
         return if shape.v_dim <= 96 { &GPU } else { &GPU[1..] };
     }
     // Wide rows would spill: a thread holds 4 rows of v_dim sums.
-    let first = if shape.v_dim > 128 {
+    let first = if shape.v_dim > 128 || shape.ordered {
         CPU.len() - 1
     } else {
         CPU_PAIRS.iter().position(|&pairs| shape.pairs >= pairs).unwrap_or(CPU.len() - 1)

@@ -1,27 +1,86 @@
-//! Which query sees which key.
+//! Which query sees which key: a value, combined with `&`, `|` and `!`.
 
-use std::ops::BitAnd;
+mod blocks;
+mod compile;
+mod expr;
+mod host;
+#[path = "/tmp/stubs/neighborhood.rs"]
+mod neighborhood;
+mod order;
+#[path = "/tmp/stubs/radial.rs"]
+mod radial;
+mod rule;
 
-use crate::gpu::layout::{DType, Layout};
+pub use blocks::{BlockMask, TileClass};
+pub use host::{HostMask, pack_bits};
+pub use neighborhood::{Neighborhood, Simulation, simulate};
+pub use order::Order;
+pub use radial::RadialModel;
+
+pub(crate) use compile::{Compiled, MAX_RULES, RuleData, compile, user_mask};
+pub(crate) use order::Slots;
+pub(crate) use radial::{code_blocks, widths};
+pub(crate) use rule::{Rule, broadcastable};
+
+use std::ops::{BitAnd, BitOr, Not, Range};
+use std::sync::Arc;
+
 use crate::gpu::tensor::Input;
-use crate::{Error, Result, Tensor};
+use crate::user_wgsl::Text;
+use crate::{Error, Result};
 
-/// A rule over (batch, head, q_idx, kv_idx); masks are combined with `&`.
+/// A rule over (batch, head, q_idx, kv_idx), combined with `&`, `|` and `!`.
+///
+/// A mask is a value: it compiles to WGSL, runs on the host ([`Mask::host`]), draws itself ([`Mask::tiles`]), and knows
+/// which tiles of a problem are empty, partial or full. Planning picks the way to visit keys from what the mask *is*:
+/// nothing at all: every tile; a band: the tiles that touch it; anything else: a list of the tiles that matter, made on
+/// the GPU once a plan (or once a call, where the mask reads tensors). Full tiles are not tested, empty ones cost nothing.
 ///
 /// Query i of `len_q` stands at key position `i + len_kv - len_q`: the last query sees the last key, whatever the
 /// lengths ("bottom-right alignment"). See [`Mask::causal`] for the picture.
-#[derive(Debug, Clone, Default)]
+///
+/// ```
+/// use wgpu_attention::{Mask, Neighborhood};
+///
+/// let last_256_and_sinks = Mask::causal() & (Mask::window(255, 0) | Mask::keys(0..4));
+/// let image = Mask::neighborhood(&[16, 16], Neighborhood::new([5, 5]));
+/// println!("{}", image.tiles([256, 256], [16, 16])?);
+/// # let _ = last_256_and_sinks;
+/// # Ok::<(), wgpu_attention::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mask {
-    /// Keys visible before the query's own position, and after; `None` without bound.
-    pub(crate) left: Option<usize>,
-    pub(crate) right: Option<usize>,
-    pub(crate) bits: Vec<Input>,
+    pub(crate) node: Arc<Node>,
+    /// The order of tokens that suits the mask, if it has one.
+    pub(crate) order: Option<Order>,
+}
+
+/// What a mask is made of.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Node {
+    Constant(bool),
+    Rule(Rule),
+    And(Mask, Mask),
+    Or(Mask, Mask),
+    Not(Mask),
+    PerHead(Vec<Mask>),
+}
+
+impl Default for Mask {
+    fn default() -> Mask {
+        Mask::all()
+    }
 }
 
 impl Mask {
     /// Every query sees every key. The default.
     pub fn all() -> Mask {
-        Mask::default()
+        Mask::of(Node::Constant(true))
+    }
+
+    /// No query sees any key: out is 0 and lse -inf. For heads that are skipped, in [`Mask::per_head`].
+    pub fn none() -> Mask {
+        Mask::of(Node::Constant(false))
     }
 
     /// A query sees its own position and what lies before. Aligned at the bottom right:
@@ -40,8 +99,9 @@ impl Mask {
         Mask::window(None, 0)
     }
 
-    /// A diagonal band: query at position p sees keys `p - left ..= p + right`; `None` leaves a side open. Only the
-    /// tiles that touch the band are visited, so time and traffic grow with its width, not with `len_kv`.
+    /// A diagonal band: query at position p sees keys `p - left ..= p + right`; `None` leaves a side open. A side longer
+    /// than the sequence is an open one. Only the tiles that touch the band are visited, so time and traffic grow with
+    /// its width, not with `len_kv`.
     ///
     /// ```
     /// use wgpu_attention::Mask;
@@ -52,57 +112,185 @@ impl Mask {
     ///
     /// Source: Longformer (Beltagy, Peters and Cohan 2020), section 3.1; Mistral 7B, section 2.
     pub fn window(left: impl Into<Option<usize>>, right: impl Into<Option<usize>>) -> Mask {
-        Mask { left: left.into(), right: right.into(), bits: Vec::new() }
+        let (left, right) = (left.into(), right.into());
+        if left.is_none() && right.is_none() { Mask::all() } else { Mask::rule(Rule::Window { left, right }) }
+    }
+
+    /// Every query sees these keys: the prefix of a prefix language model is `Mask::keys(0..n) | Mask::causal()`.
+    pub fn keys(range: Range<usize>) -> Mask {
+        Mask::rule(Rule::Tokens { keys: range, queries: 0..0 })
+    }
+
+    /// These queries see every key.
+    pub fn queries(range: Range<usize>) -> Mask {
+        Mask::rule(Rule::Tokens { keys: 0..0, queries: range })
+    }
+
+    /// Blocks of `size` along the diagonal: query at position p sees the keys j with `p / size == j / size`.
+    pub fn block_diagonal(size: usize) -> Mask {
+        Mask::rule(Rule::BlockDiagonal(size))
+    }
+
+    /// A query sees the keys of its own segment: documents packed into one row, windows, groups. One id a token, below
+    /// 2^31: either `len` ids for all batches, or `batch * len`, batch after batch.
+    pub fn segments(q: &[u32], kv: &[u32]) -> Mask {
+        Mask::rule(Rule::Segments { q: q.into(), kv: kv.into() })
+    }
+
+    /// Causal by position instead of place in the row: query i sees the keys j with `kv[j] <= q[i]`. Positions below
+    /// 2^31, `len` of them or `batch * len`.
+    pub fn positions(q: &[u32], kv: &[u32]) -> Mask {
+        Mask::rule(Rule::Ranges { key: kv.into(), from: Arc::new([]), last: q.into() })
+    }
+
+    /// Query i sees the keys j with `from[i] <= key[j] <= last[i]`: each key has a coordinate, each query an interval
+    /// (an empty one where `from > last`). Values below 2^31, `len` of them or `batch * len`.
+    pub fn ranges(key: &[u32], from: &[u32], last: &[u32]) -> Mask {
+        let longer = from.len().max(last.len());
+        if from.len() != last.len() {
+            let sentence = format!("from: has {} values, but must have as many as last ({longer})", from.len());
+            return Mask::invalid(Error::Mask(sentence));
+        }
+        Mask::rule(Rule::Ranges { key: key.into(), from: from.into(), last: last.into() })
+    }
+
+    /// Query i sees the keys j with `q[i] & kv[j] != 0`: a set of up to 32 groups a token, as bits; `len` of them or
+    /// `batch * len`.
+    pub fn groups(q: &[u32], kv: &[u32]) -> Mask {
+        Mask::rule(Rule::Groups { q: q.into(), kv: kv.into() })
+    }
+
+    /// The window around each token of a 1-, 2- or 3-dimensional grid, row-major over the sequence; at the borders it is
+    /// shifted inward, so that all queries see as many keys. A key after the grid's last token is seen by everyone.
+    /// Planning visits the grid box by box ([`Order::grid`]).
+    ///
+    /// Sources: Neighborhood Attention (Hassani et al. 2023); Generalized Neighborhood Attention (Hassani et al. 2025).
+    pub fn neighborhood(grid: &[usize], neighborhood: Neighborhood) -> Mask {
+        let order = Order::grid(grid, &neighborhood);
+        Mask::rule(Rule::Neighborhood { grid: grid.into(), neighborhood }).ordered(order)
+    }
+
+    /// How far a token sees within another frame depends on how far away the frame is: `|spot_i - spot_j| <
+    /// widths[|frame_i - frame_j|]`, tokens numbered frame by frame, `spots` to a frame. Tokens before `first` and after
+    /// the last frame attend to nothing by this rule.
+    pub fn frame_distance(first: usize, spots: usize, widths: &[u32]) -> Mask {
+        Mask::rule(Rule::Distance { first, spots, widths: widths.into() })
+    }
+
+    /// A list of blocks that attend, made elsewhere: for `Mask::blocks(list) & inner`, or by itself where each listed
+    /// block attends as a whole.
+    pub fn blocks(list: &BlockMask) -> Mask {
+        Mask::rule(Rule::Blocks { list: Arc::new(list.clone()), full_only: false })
     }
 
     /// A bit a pair: `bits` is a u32 tensor `[batch or 1, heads or 1, len_q or 1, ceil(len_kv / 32)]`; bit `j % 32` of
     /// word `j / 32` is 1 where key j is seen. Bits past `len_kv` do not matter. The tensor is given again at
     /// [`encode`](crate::Plan::encode), as [`AttentionIo::mask_bits`](crate::AttentionIo::mask_bits).
     pub fn bits(bits: impl Into<Input>) -> Mask {
-        Mask { bits: vec![bits.into()], ..Mask::default() }
+        Mask::rule(Rule::Bits(bits.into()))
     }
 
-    /// Whether query `q_idx` may attend to key `kv_idx`, as far as positions decide; bit masks live on the device.
-    pub fn in_window(&self, len_q: usize, len_kv: usize, q_idx: usize, kv_idx: usize) -> bool {
-        // Both sides moved by len_q, so that nothing is negative.
-        let (position, key) = (q_idx + len_kv, kv_idx + len_q);
-        self.left.is_none_or(|left| key.saturating_add(left) >= position)
-            && self.right.is_none_or(|right| key <= position.saturating_add(right))
+    /// Your own rule: WGSL that defines `fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool`, and whatever it
+    /// calls. A module with your text keeps its bounds checks, and bounds its loops where the text loops; see
+    /// [`Attention::trust_wgsl`](crate::Attention::trust_wgsl). An error is reported at your own line.
+    ///
+    /// ```
+    /// use wgpu_attention::Mask;
+    /// let even = Mask::wgsl("fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx % 2u == 0u; }");
+    /// # let _ = even;
+    /// ```
+    ///
+    /// Source: FlexAttention (Dong et al. 2024), section 3.
+    pub fn wgsl(text: &str) -> Mask {
+        Mask::wgsl_with(text, [])
     }
 
-    /// The bit mask, checked against the problem.
-    pub(crate) fn checked_bits(&self, shape: [usize; 4]) -> Result<Option<&Input>> {
-        let [batch, heads, len_q, len_kv] = shape;
-        let input = match &self.bits[..] {
-            [] => return Ok(None),
-            [input] => input,
-            more => {
-                return Err(Error::Mask(format!(
-                    "mask: has {} bit masks, but may have 1; combine them on the host",
-                    more.len()
-                )));
-            }
+    /// [`Mask::wgsl`] with tensors: each name becomes `var<storage, read> name: array<T>`, T the tensor's type. They are
+    /// contiguous, and given again at [`encode`](crate::Plan::encode) as [`AttentionIo::data`](crate::AttentionIo::data).
+    pub fn wgsl_with<'a>(text: &str, data: impl IntoIterator<Item = (&'a str, Input)>) -> Mask {
+        Mask::rule(Rule::Wgsl(Arc::new(Text::new(text, data))))
+    }
+
+    /// Another mask for each head; one mask for all is cheaper. Heads of equal masks share tile lists.
+    pub fn per_head(masks: impl IntoIterator<Item = Mask>) -> Mask {
+        Mask::of(Node::PerHead(masks.into_iter().collect()))
+    }
+
+    /// The same mask, visited in this order of tokens where [`Attention::order`](crate::Attention::order) gives none.
+    pub fn ordered(mut self, order: Order) -> Mask {
+        self.order = Some(order);
+        self
+    }
+
+    /// A mask that planning refuses with this error.
+    pub(crate) fn invalid(error: Error) -> Mask {
+        Mask::rule(Rule::Invalid(error))
+    }
+
+    /// The blocks of a list, as a whole where they are full, else as far as `inner` says.
+    pub(crate) fn full_blocks(list: &BlockMask) -> Mask {
+        Mask::rule(Rule::Blocks { list: Arc::new(list.clone()), full_only: true })
+    }
+
+    pub(crate) fn rule(rule: Rule) -> Mask {
+        Mask::of(Node::Rule(rule))
+    }
+
+    fn of(node: Node) -> Mask {
+        Mask { node: Arc::new(node), order: None }
+    }
+
+    /// The mask of one head: no [`Node::PerHead`] is left, constants are folded, windows joined.
+    pub(crate) fn of_head(&self, h: usize) -> Mask {
+        let order = self.order.clone();
+        let mut mask = match &*self.node {
+            Node::Constant(_) | Node::Rule(_) => return self.clone(),
+            Node::And(a, b) => a.of_head(h) & b.of_head(h),
+            Node::Or(a, b) => a.of_head(h) | b.of_head(h),
+            Node::Not(a) => !a.of_head(h),
+            Node::PerHead(masks) => masks[h].of_head(h),
         };
-        if input.layout.dtype() != DType::U32 {
-            return Err(Error::DType(format!("mask_bits: is {}, but must be u32", input.layout.dtype())));
-        }
-        broadcastable("mask_bits", &input.layout, [batch, heads, len_q], len_kv.div_ceil(32), "ceil(len_kv / 32)")?;
-        Ok(Some(input))
+        mask.order = order.or(mask.order);
+        mask
     }
-}
 
-/// Refuses a tensor that is not `[batch | 1, heads | 1, len_q | 1, cols]`.
-pub(crate) fn broadcastable(name: &str, layout: &Layout, dims: [usize; 3], cols: usize, cols_rule: &str) -> Result<()> {
-    let shape = layout.shape();
-    for ((have, want), dim) in shape.iter().zip(dims).zip(["batch", "heads", "len_q"]) {
-        if *have != want && *have != 1 {
-            return Err(Error::Shape(format!("{name}: {dim} is {have}, but must be 1 or {dim} of q ({want})")));
+    /// Refuses a list of masks that is not one a head.
+    pub(crate) fn check_heads(&self, heads: usize) -> Result<()> {
+        match &*self.node {
+            Node::Constant(_) | Node::Rule(_) => Ok(()),
+            Node::And(a, b) | Node::Or(a, b) => a.check_heads(heads).and(b.check_heads(heads)),
+            Node::Not(a) => a.check_heads(heads),
+            Node::PerHead(masks) if masks.len() != heads => Err(Error::Mask(format!(
+                "per_head: has {} masks, but must have one a head of q ({heads})",
+                masks.len()
+            ))),
+            Node::PerHead(masks) => masks.iter().try_for_each(|mask| mask.check_heads(heads)),
         }
     }
-    if shape[3] != cols {
-        return Err(Error::Shape(format!("{name}: last dimension is {}, but must be {cols_rule} ({cols})", shape[3])));
+
+    /// Every rule within.
+    pub(crate) fn rules(&self) -> Vec<&Rule> {
+        match &*self.node {
+            Node::Constant(_) => Vec::new(),
+            Node::Rule(rule) => vec![rule],
+            Node::And(a, b) | Node::Or(a, b) => [a.rules(), b.rules()].concat(),
+            Node::Not(a) => a.rules(),
+            Node::PerHead(masks) => masks.iter().flat_map(Mask::rules).collect(),
+        }
     }
-    Ok(())
+
+    fn constant(&self) -> Option<bool> {
+        if let Node::Constant(value) = *self.node { Some(value) } else { None }
+    }
+
+    /// The band, where the mask is one or none at all.
+    pub(crate) fn as_window(&self) -> Option<[Option<usize>; 2]> {
+        match &*self.node {
+            Node::Constant(true) => Some([None, None]),
+            Node::Rule(Rule::Window { left, right }) => Some([*left, *right]),
+            _ => None,
+        }
+    }
 }
 
 impl BitAnd for Mask {
@@ -110,36 +298,49 @@ impl BitAnd for Mask {
 
     /// Both rules hold.
     fn bitand(self, other: Mask) -> Mask {
-        let closer = |a: Option<usize>, b: Option<usize>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let order = self.order.clone().or(other.order.clone());
+        let closer = |a: Option<usize>, b: Option<usize>| a.into_iter().chain(b).min();
+        let mut mask = match (self.constant(), other.constant(), self.as_window(), other.as_window()) {
+            (Some(true), ..) | (_, Some(false), ..) => other,
+            (Some(false), ..) | (_, Some(true), ..) => self,
+            (_, _, Some(a), Some(b)) => Mask::window(closer(a[0], b[0]), closer(a[1], b[1])),
+            _ => Mask::of(Node::And(self, other)),
         };
-        Mask {
-            left: closer(self.left, other.left),
-            right: closer(self.right, other.right),
-            bits: self.bits.into_iter().chain(other.bits).collect(),
-        }
+        mask.order = order;
+        mask
     }
 }
 
-/// Packs a visibility rule into a tensor for [`Mask::bits`], shared by all batches and heads.
-///
-/// # Errors
-/// Those of [`Tensor::from_slice`].
-pub fn pack_bits(
-    ctx: &crate::Context,
-    len_q: usize,
-    len_kv: usize,
-    visible: impl Fn(usize, usize) -> bool,
-) -> Result<Tensor> {
-    let words = len_kv.div_ceil(32);
-    let mut bits = vec![0u32; len_q * words];
-    for q_idx in 0..len_q {
-        for kv_idx in (0..len_kv).filter(|&kv_idx| visible(q_idx, kv_idx)) {
-            bits[q_idx * words + kv_idx / 32] |= 1 << (kv_idx % 32);
-        }
+impl BitOr for Mask {
+    type Output = Mask;
+
+    /// Either rule holds.
+    fn bitor(self, other: Mask) -> Mask {
+        let order = self.order.clone().or(other.order.clone());
+        let mut mask = match (self.constant(), other.constant()) {
+            (Some(false), _) | (_, Some(true)) => other,
+            (Some(true), _) | (_, Some(false)) => self,
+            _ => Mask::of(Node::Or(self, other)),
+        };
+        mask.order = order;
+        mask
     }
-    Tensor::from_slice(ctx, [1, 1, len_q, words], &bits)
+}
+
+impl Not for Mask {
+    type Output = Mask;
+
+    /// The rule does not hold.
+    fn not(self) -> Mask {
+        let order = self.order.clone();
+        let mut mask = match &*self.node {
+            Node::Constant(value) => Mask::of(Node::Constant(!value)),
+            Node::Not(inner) => inner.clone(),
+            _ => Mask::of(Node::Not(self)),
+        };
+        mask.order = order;
+        mask
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +348,8 @@ mod tests {
     use super::*;
 
     fn rows(mask: &Mask, len_q: usize, len_kv: usize) -> Vec<String> {
-        let mark = |i, j| if mask.in_window(len_q, len_kv, i, j) { '1' } else { '0' };
+        let host = mask.host([1, 1, len_q, len_kv]).unwrap();
+        let mark = |i, j| if host.allows(0, 0, i, j) { '1' } else { '0' };
         (0..len_q).map(|i| (0..len_kv).map(|j| mark(i, j)).collect()).collect()
     }
 
@@ -158,5 +360,30 @@ mod tests {
         assert_eq!(rows(&Mask::window(1, 1), 3, 4), ["1110", "0111", "0011"]);
         assert_eq!(rows(&(Mask::causal() & Mask::window(1, 5)), 3, 3), ["100", "110", "011"]);
         assert_eq!(rows(&Mask::window(usize::MAX, usize::MAX), 2, 2), ["11", "11"]);
+        assert_eq!(rows(&Mask::block_diagonal(2), 3, 4), ["1100", "0011", "0011"]);
+        assert_eq!(rows(&Mask::block_diagonal(2), 4, 3), ["000", "110", "110", "001"]);
+    }
+
+    #[test]
+    fn masks_combine() {
+        assert_eq!(rows(&(Mask::causal() | Mask::keys(0..2)), 3, 3), ["110", "110", "111"]);
+        assert_eq!(rows(&!Mask::causal(), 3, 3), ["011", "001", "000"]);
+        assert_eq!(rows(&(Mask::queries(1..2) | Mask::keys(2..9)), 3, 3), ["001", "111", "001"]);
+        assert_eq!(rows(&(Mask::segments(&[4, 4, 7], &[7, 4, 4]) & Mask::causal()), 3, 3), ["000", "010", "100"]);
+        assert_eq!(rows(&Mask::positions(&[0, 1, 1], &[1, 0, 2]), 3, 3), ["010", "110", "110"]);
+        assert_eq!(rows(&Mask::ranges(&[5, 6, 7], &[6, 9, 5], &[7, 5, 5]), 3, 3), ["011", "000", "100"]);
+        assert_eq!(rows(&Mask::groups(&[1, 6, 0], &[3, 4, 8]), 3, 3), ["100", "110", "000"]);
+        assert_eq!(rows(&Mask::frame_distance(1, 2, &[2, 1]), 5, 5), ["00000", "01110", "01101", "01011", "00111"]);
+    }
+
+    #[test]
+    fn constants_fold_and_windows_join() {
+        assert_eq!(Mask::all() & Mask::causal(), Mask::causal());
+        assert_eq!(Mask::none() | Mask::causal(), Mask::causal());
+        assert_eq!(Mask::causal() & Mask::none(), Mask::none());
+        assert_eq!(!!Mask::causal(), Mask::causal());
+        assert_eq!(Mask::window(5, None) & Mask::window(None, 3), Mask::window(5, 3));
+        let each = Mask::causal() & Mask::per_head([Mask::all(), Mask::none()]);
+        assert_eq!((each.of_head(0), each.of_head(1)), (Mask::causal(), Mask::none()));
     }
 }

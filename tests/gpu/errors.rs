@@ -170,7 +170,7 @@ fn biases_masks_and_sinks_that_do_not_fit() {
     );
     refused(
         described().mask(Mask::bits(&bits([1, 1, 10, 1])) & Mask::bits(&bits([1, 1, 1, 1]))).plan(ctx()),
-        "mask: has 2 bit masks, but may have 1; combine them on the host",
+        "mask: has several bit masks, but may have 1; combine them on the host",
     );
     refused(
         described().sinks(&zeros([6, 1, 1, 1])).plan(ctx()),

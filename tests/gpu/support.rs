@@ -193,9 +193,9 @@ impl Case {
     /// out and lse by the reference.
     pub fn oracle<T: Real>(&self) -> (Vec<f64>, Vec<f64>) {
         let [q, k, v] = self.operands().map(|x| x.into_iter().map(|x| T::of(x.into())).collect::<Vec<T>>());
-        let Sizes { len_q, len_kv, head_dim, .. } = self.sizes;
+        let Sizes { len_kv, head_dim, len_q, .. } = self.sizes;
         let (bias, sinks) = (self.bias_values(), self.sink_values());
-        let window = Mask::window(self.left, self.right);
+        let window = Mask::window(self.left, self.right).host([1, 1, self.sizes.len_q, len_kv]).unwrap();
         let default_scale = 1.0 / (head_dim as f32).sqrt();
         let scale = |h: usize| {
             let each = self.scale_per_head.as_ref().map(|scales| scales[h]);
@@ -221,7 +221,7 @@ impl Case {
                 let (b, h, i) = within(dims, b, h, i);
                 self.bit(b, h, i, j)
             });
-            bit && window.in_window(len_q, len_kv, i, j)
+            bit && window.allows(0, 0, i, j)
         };
         let sink = |h: usize| self.sinks.then(|| T::of(sinks[h].into()));
         let rules = Rules { scale: &scale, score: &score, mask: &mask, sink: &sink };

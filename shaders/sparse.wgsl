@@ -1,0 +1,19 @@
+// Tile-list visitor: the KV tiles that the list of this query tile names, in ascending order. A row of `tables` holds a
+// count, then for each tile its number with FULL_BIT set where every pair attends; `classify.wgsl` and `compact.wgsl`
+// write it. Tiles that are not named cost nothing.
+//
+// provides  tile_count tile_at keep
+// requires  bindings, tables, list_row FULL_BIT
+
+fn tile_count(at: QTile) -> u32 {
+    return tables[list_row(at)];
+}
+
+fn tile_at(at: QTile, i: u32) -> KvTile {
+    let entry = tables[list_row(at) + 1u + i];
+    return KvTile((entry & ~FULL_BIT) * BLOCK_KV, (entry & FULL_BIT) != 0u);
+}
+
+fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
+    return true;
+}

@@ -1,0 +1,55 @@
+//! The dispatches that make tile lists: classes of all tiles, then a list a row.
+
+use super::check::Problem;
+use super::lower::{Owned, Part, bind, params, user};
+use super::visit::Visiting;
+use crate::Result;
+use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
+use crate::gpu::plan::{Bound, PlanBuilder, fold_grid};
+use crate::gpu::spec::{AttentionSpec, Spec};
+
+/// Adds both stages: run now where the mask never changes, else at each call.
+pub(super) fn stages(
+    p: &Problem,
+    v: &Visiting,
+    spec: &AttentionSpec,
+    owned: &Owned,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<()> {
+    let [batch, heads, ..] = p.q.shape();
+    let whole = Part { batches: 0..batch, heads: 0..heads };
+    let rows = (v.batches * v.instances * v.tiles[0]) as u64;
+    for (step, workgroups) in [(ListsStep::Classify, rows * v.tiles[1] as u64), (ListsStep::Compact, rows)] {
+        // Without keys there is nothing to classify, and counts are 0.
+        if workgroups == 0 {
+            continue;
+        }
+        let classifies = step == ListsStep::Classify;
+        let lists = ListsSpec {
+            step,
+            block_q: spec.tile.block_q,
+            block_kv: spec.tile.block_kv,
+            mask: if classifies { v.mask.clone() } else { MaskSpec::default() },
+            user: if classifies { user(p, v, false) } else { UserSpec::default() },
+        };
+        let grid = fold_grid(workgroups, builder.ctx().capabilities().workgroups_per_dimension)?;
+        builder.stage(
+            Spec::Lists(lists),
+            &[()],
+            |builder, (), name| {
+                if name != "params" {
+                    return Ok(bind(name, p, &whole, owned, builder));
+                }
+                let mut params = params(p, v, &whole, grid, 1, builder.ctx());
+                params.workgroups = workgroups as u32;
+                let bytes = bytemuck::bytes_of(&params);
+                Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytes)?))
+            },
+            |()| grid,
+        )?;
+    }
+    if !v.dynamic {
+        builder.run_stages_now();
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! How a problem's tiles are visited: what the mask is decides, together with the order of tokens and packed sequences.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Attention;
+use crate::gpu::capabilities::Capabilities;
+use crate::gpu::mask_spec::MaskSpec;
+use crate::gpu::spec::Visitor;
+use crate::gpu::tuning::{self, Tile};
+use crate::mask::{self, Compiled, Node, Order, RuleData, Slots};
+use crate::user_wgsl::Text;
+use crate::{Error, Mask, Result};
+
+/// How tiles are visited. Results do not depend on it, up to rounding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Visit {
+    /// What the mask is decides: none, every tile; a band, the tiles it touches; else the tiles of a list.
+    #[default]
+    Auto,
+    /// Every tile that a band leaves, each pair tested: no list is made.
+    Every,
+    /// The tiles of a list, whatever the mask is.
+    Listed,
+    /// The tiles of a list, full ones tested like partial ones: what the shortcut is worth.
+    ListedPartial,
+}
+
+/// Queries that see keys, by their rows in q and in k and v.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Rows of q, and of out.
+    pub q: Range<usize>,
+    /// Rows of k and v.
+    pub kv: Range<usize>,
+}
+
+/// The decision, and the tables it needs.
+#[derive(Debug)]
+pub(super) struct Visiting {
+    pub visitor: Visitor,
+    /// The band of [`Visitor::Window`].
+    pub window: [Option<usize>; 2],
+    pub mask: MaskSpec,
+    pub texts: Vec<Arc<Text>>,
+    pub test_all: bool,
+    /// Whether lists are made anew at each call, because the mask reads tensors.
+    pub dynamic: bool,
+    pub tasks: bool,
+    /// Tiles of queries and keys.
+    pub tiles: [usize; 2],
+    /// Slots of queries and keys.
+    pub slots: [usize; 2],
+    /// Batches whose lists differ, and lists of each.
+    pub batches: usize,
+    pub instances: usize,
+    pub data: RuleData,
+    pub at: Offsets,
+    /// Words of tile lists, after the tables.
+    pub list_words: u64,
+    pub note: Option<String>,
+}
+
+/// Where things begin in the tables.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    pub heads: u32,
+    pub order_q: u32,
+    pub order_kv: u32,
+    pub places: u32,
+    pub lists: u32,
+}
+
+/// Sequences end to end, as tasks.
+pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Result<Vec<Task>> {
+    let both = [("cu_seqlens_q", cu_seqlens_q, lens[0]), ("cu_seqlens_kv", cu_seqlens_kv, lens[1])];
+    for (name, cu_seqlens, len) in both {
+        if cu_seqlens.first() != Some(&0) {
+            return Err(Error::Value(format!("{name}: begins with {:?}, but must begin with 0", cu_seqlens.first())));
+        }
+        if let Some(n) = cu_seqlens.windows(2).position(|pair| pair[0] > pair[1]) {
+            let (a, b) = (cu_seqlens[n], cu_seqlens[n + 1]);
+            return Err(Error::Value(format!("{name}: {a} is followed by {b}, but must not decrease")));
+        }
+        if let Some(&last) = cu_seqlens.last().filter(|&&last| last != len) {
+            return Err(Error::Value(format!("{name}: ends with {last}, but there are {len} rows")));
+        }
+    }
+    if cu_seqlens_q.len() != cu_seqlens_kv.len() {
+        return Err(Error::Value(format!(
+            "cu_seqlens_kv: has {} values, but must have as many as cu_seqlens_q ({})",
+            cu_seqlens_kv.len(),
+            cu_seqlens_q.len()
+        )));
+    }
+    let ranges = |cu_seqlens: &[usize]| cu_seqlens.windows(2).map(|pair| pair[0]..pair[1]).collect::<Vec<_>>();
+    Ok(ranges(cu_seqlens_q).into_iter().zip(ranges(cu_seqlens_kv)).map(|(q, kv)| Task { q, kv }).collect())
+}
+
+impl Attention {
+    /// Whether tokens are visited in another order than their own.
+    pub(super) fn is_ordered(&self) -> bool {
+        let listed = matches!(self.visit, Visit::Auto | Visit::Listed | Visit::ListedPartial) && self.tasks.is_none();
+        listed && self.order.as_ref().map_or(self.mask.is_ordered(), |order| !order.is_sequence())
+    }
+
+    pub(super) fn tuning_shape(&self) -> tuning::Shape {
+        let [batch, heads, len_q, head_dim] = self.q.layout.shape();
+        let [_, _, len_kv, v_dim] = self.v.layout.shape();
+        // The widest row of the window; open sides reach to the end.
+        let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX);
+        let [left, right] = split(&self.mask).0;
+        let row = side(left).saturating_add(side(right)).saturating_add(1).min(len_kv);
+        let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
+        let ordered = self.is_ordered();
+        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered }
+    }
+}
+
+/// The band that a mask lies within, and what remains to be tested.
+fn split(mask: &Mask) -> ([Option<usize>; 2], Mask) {
+    if let Some(window) = mask.as_window() {
+        return (window, Mask::all());
+    }
+    match &*mask.node {
+        Node::And(a, b) => {
+            let ([l1, r1], a) = split(a);
+            let ([l2, r2], b) = split(b);
+            let closer = |a: Option<usize>, b: Option<usize>| a.into_iter().chain(b).min();
+            ([closer(l1, l2), closer(r1, r2)], a & b)
+        }
+        _ => ([None, None], mask.clone()),
+    }
+}
+
+/// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile.
+pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabilities: &Capabilities) -> Result<Visiting> {
+    if let Some(tasks) = &a.tasks {
+        let tasks = tasks.clone()?;
+        check_tasks(&tasks, shape)?;
+        return every(a, shape, tile, Some(&tasks));
+    }
+    let tiles = [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
+    let plain = a.mask.as_window().is_some() && !a.is_ordered();
+    let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !a.is_ordered();
+    match a.visit {
+        Visit::Every => every(a, shape, tile, None),
+        Visit::Auto if plain => every(a, shape, tile, None),
+        Visit::Auto if few => {
+            let mut visiting = every(a, shape, tile, None)?;
+            visiting.note = Some(format!(
+                "every tile is visited and tested, because a list does not pay below {} tiles",
+                tuning::LISTED_TILES
+            ));
+            Ok(visiting)
+        }
+        _ => {
+            let listed = listed(a, shape, tile)?;
+            let bytes = 4 * (listed.data.words.len() as u64 + listed.list_words);
+            if bytes <= capabilities.binding_bytes.min(1 << 33) {
+                return Ok(listed);
+            }
+            let limit = capabilities.binding_bytes;
+            let reason = format!("tile lists need {bytes} bytes and the device binds {limit}");
+            if a.visit != Visit::Auto {
+                return Err(Error::Limit(format!("visit: {reason}")));
+            }
+            let mut visiting = every(a, shape, tile, None)?;
+            visiting.note = Some(format!("every tile is visited and tested, because {reason}"));
+            Ok(visiting)
+        }
+    }
+}
+
+/// Dense or band, with what remains of the mask tested on every pair.
+fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) -> Result<Visiting> {
+    let (window, rest) = split(&a.mask);
+    if let (Some(_), Some(rule)) = (tasks, rest.rules().iter().find(|rule| !rule.is_positional())) {
+        return Err(Error::Mask(format!(
+            "mask: {} has tables or tensors of one sequence's length, but packed sequences and tasks have many; use windows, \
+             keys, queries, block_diagonal or wgsl",
+            rule.name()
+        )));
+    }
+    let mut data = RuleData::default();
+    let tested = rest != Mask::all();
+    let compiled = tested.then(|| mask::compile(&rest, shape, &mut data)).transpose()?;
+    let bounded = window.iter().any(Option::is_some);
+    let mut visiting = Visiting {
+        visitor: if bounded { Visitor::Window } else { Visitor::Dense },
+        window,
+        mask: MaskSpec::default(),
+        texts: Vec::new(),
+        test_all: tested,
+        dynamic: false,
+        tasks: tasks.is_some(),
+        tiles: [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
+        slots: [shape[2], shape[3]],
+        batches: 1,
+        instances: 1,
+        data,
+        at: Offsets::default(),
+        list_words: 0,
+        note: None,
+    };
+    if let Some(compiled) = compiled {
+        visiting.add_mask(compiled);
+    }
+    if let Some(tasks) = tasks {
+        let places = places(tasks, tile.block_q as usize);
+        visiting.tiles[0] = places.len();
+        visiting.at.places = visiting.data.append(places.as_flattened());
+    }
+    Ok(visiting)
+}
+
+/// The tiles of a list.
+fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
+    let mut data = RuleData::default();
+    let compiled = mask::compile(&a.mask, shape, &mut data)?;
+    let lens = [shape[2], shape[3]];
+    let blocks = [tile.block_q as usize, tile.block_kv as usize];
+    let slots = compiled.instances.iter().map(|(_, order)| match a.order.as_ref().or(order.as_ref()) {
+        Some(order) => order.slots(lens, blocks),
+        None => Ok(Slots { q: None, kv: None }),
+    });
+    let slots: Vec<Slots> = slots.collect::<Result<_>>()?;
+    let ordered = slots.iter().any(|slots| slots.q.is_some() || slots.kv.is_some());
+    let mut visiting = Visiting {
+        visitor: Visitor::List,
+        window: [None, None],
+        mask: MaskSpec { order: ordered, ..MaskSpec::default() },
+        texts: Vec::new(),
+        test_all: a.visit == Visit::ListedPartial,
+        dynamic: compiled.dynamic,
+        tasks: false,
+        tiles: [0, 0],
+        slots: lens,
+        batches: if compiled.batched { shape[0] } else { 1 },
+        instances: compiled.instances.len(),
+        data,
+        at: Offsets::default(),
+        list_words: 0,
+        note: None,
+    };
+    if ordered {
+        visiting.add_orders(&slots, lens);
+    }
+    visiting.tiles = [visiting.slots[0].div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
+    visiting.add_mask(compiled);
+    let rows = visiting.batches * visiting.instances * visiting.tiles[0];
+    visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64;
+    visiting.at.lists = visiting.data.words.len() as u32;
+    Ok(visiting)
+}
+
+impl Visiting {
+    fn add_mask(&mut self, compiled: Compiled) {
+        self.mask.heads_differ = !compiled.one_head();
+        // Two words a head, then the head that stands for each instance.
+        self.at.heads = self.data.append(compiled.heads.as_flattened());
+        self.data.append(&compiled.instances.iter().map(|(h, _)| *h as u32).collect::<Vec<_>>());
+        self.mask.text = compiled.text;
+        self.mask.files = compiled.files.into_iter().collect();
+        self.texts = compiled.texts;
+    }
+
+    /// One row of slots an instance, all as long as the longest.
+    fn add_orders(&mut self, slots: &[Slots], lens: [usize; 2]) {
+        let mut rows = |tokens: &dyn Fn(&Slots) -> Vec<u32>| {
+            let each: Vec<Vec<u32>> = slots.iter().map(tokens).collect();
+            let longest = each.iter().map(Vec::len).max().unwrap_or(0);
+            let mut words = Vec::with_capacity(longest * each.len());
+            for mut row in each {
+                row.resize(longest, u32::MAX);
+                words.extend(row);
+            }
+            (longest, self.data.append(&words))
+        };
+        let (q_slots, order_q) = rows(&|slots| slots.q_tokens(lens[0]));
+        let (kv_slots, order_kv) = rows(&|slots| slots.kv_tokens(lens[1]));
+        self.slots = [q_slots, kv_slots];
+        (self.at.order_q, self.at.order_kv) = (order_q, order_kv);
+    }
+}
+
+/// First row within the task, the task's first rows in q and in k, its lengths (`lib/place_tasks.wgsl`): one place a tile,
+/// those with the most keys first.
+fn places(tasks: &[Task], block_q: usize) -> Vec<[u32; 5]> {
+    let mut places = Vec::new();
+    for Task { q, kv } in tasks {
+        for row in (0..q.len()).step_by(block_q) {
+            places.push([row, q.start, kv.start, q.len(), kv.len()].map(|n| n as u32));
+        }
+    }
+    // Under a causal mask the last rows of a task cost most.
+    places.sort_by_key(|&[row, _, _, _, len_kv]| std::cmp::Reverse((len_kv, row)));
+    places
+}
+
+fn check_tasks(tasks: &[Task], shape: [usize; 4]) -> Result<()> {
+    let [_, _, len_q, len_kv] = shape;
+    for (n, task) in tasks.iter().enumerate() {
+        for (name, range, len) in [("q", &task.q, len_q), ("kv", &task.kv, len_kv)] {
+            if range.start > range.end || range.end > len {
+                return Err(Error::Value(format!("task {n}: {name} is rows {range:?}, but {name} has {len} rows")));
+            }
+        }
+    }
+    let mut rows: Vec<&Range<usize>> = tasks.iter().map(|task| &task.q).filter(|q| !q.is_empty()).collect();
+    rows.sort_by_key(|q| q.start);
+    match rows.windows(2).find(|pair| pair[0].end > pair[1].start) {
+        Some(pair) => Err(Error::Value(format!(
+            "tasks: queries {:?} and {:?} overlap, but a row of out is written once; merge shards of keys with Merge",
+            pair[0], pair[1]
+        ))),
+        None => Ok(()),
+    }
+}
+
+impl Mask {
+    /// Whether an order of tokens comes with it, for any head.
+    fn is_ordered(&self) -> bool {
+        let own = self.order.as_ref().is_some_and(|order: &Order| !order.is_sequence());
+        let heads = match &*self.node {
+            Node::PerHead(masks) => masks.iter().any(Mask::is_ordered),
+            Node::And(a, b) | Node::Or(a, b) => a.is_ordered() || b.is_ordered(),
+            Node::Not(a) => a.is_ordered(),
+            Node::Constant(_) | Node::Rule(_) => false,
+        };
+        own || heads
+    }
+}

@@ -1,0 +1,278 @@
+//! A mask to what the shaders need: the text of `mask_mod`, numbers and tables of its rules, and which heads share.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::expr::{Expr, Leaf, Table};
+use super::{Mask, Node, Order};
+use crate::user_wgsl::Text;
+use crate::{Error, Result};
+
+/// Rules of all masks and scores of a description, at most: what a uniform of 8 KiB holds.
+pub(crate) const MAX_RULES: usize = 256;
+
+/// Numbers and tables of mask and score rules, as they are laid out for the GPU.
+#[derive(Debug, Default)]
+pub(crate) struct RuleData {
+    /// Eight numbers a rule.
+    pub args: Vec<[u32; 8]>,
+    /// All tables, one after the other.
+    pub words: Vec<u32>,
+    /// Tables already there, by identity.
+    known: Vec<(Arc<[u32]>, u32)>,
+}
+
+impl RuleData {
+    /// Adds a rule; returns its number.
+    pub(crate) fn rule(&mut self, args: &[u32]) -> Result<usize> {
+        if self.args.len() == MAX_RULES {
+            return Err(Error::Limit(format!("mask: has more than {MAX_RULES} rules, which is all that is allowed")));
+        }
+        let mut padded = [0; 8];
+        padded[..args.len()].copy_from_slice(args);
+        self.args.push(padded);
+        Ok(self.args.len() - 1)
+    }
+
+    /// Adds words; returns where they begin.
+    pub(crate) fn append(&mut self, words: &[u32]) -> u32 {
+        let at = self.words.len() as u32;
+        self.words.extend_from_slice(words);
+        at
+    }
+
+    /// Adds a table that several rules may share.
+    pub(crate) fn table(&mut self, data: &Arc<[u32]>) -> u32 {
+        if let Some((_, at)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, data)) {
+            return *at;
+        }
+        let at = self.append(data);
+        self.known.push((data.clone(), at));
+        at
+    }
+}
+
+/// A mask ready for the GPU.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// WGSL that defines `mask_mod`; it depends on what the mask is made of, not on its numbers.
+    pub text: String,
+    /// Shader files that the text calls.
+    pub files: BTreeSet<&'static str>,
+    /// The user's texts that it calls, in the order of their numbers.
+    pub texts: Vec<Arc<Text>>,
+    /// Tile lists of a batch: the head that stands for each, and the order of its tokens.
+    pub instances: Vec<(usize, Option<Order>)>,
+    /// Instance and pattern of every head.
+    pub heads: Vec<[u32; 2]>,
+    /// Whether tile lists differ from batch to batch.
+    pub batched: bool,
+    /// Whether it reads tensors, whose contents may change from call to call.
+    pub dynamic: bool,
+}
+
+impl Compiled {
+    /// Whether all heads share everything.
+    pub(crate) fn one_head(&self) -> bool {
+        self.instances.len() == 1
+    }
+}
+
+/// Compiles a mask for a problem `[batch, heads, len_q, len_kv]`.
+pub(crate) fn compile(mask: &Mask, shape: [usize; 4], data: &mut RuleData) -> Result<Compiled> {
+    mask.check_heads(shape[1])?;
+    let mut patterns: Vec<(Mask, Expr)> = Vec::new();
+    let mut compiled = Compiled {
+        text: String::new(),
+        files: BTreeSet::new(),
+        texts: Vec::new(),
+        instances: Vec::new(),
+        heads: Vec::new(),
+        batched: false,
+        dynamic: false,
+    };
+    // Which pattern and instance a head has; heads whose mask reads the head itself are instances of their own.
+    let differs = mask.differs_by_head();
+    for h in 0..shape[1] {
+        let pattern = if h > 0 && !differs {
+            0
+        } else {
+            let of_head = mask.of_head(h);
+            match patterns.iter().position(|(known, _)| *known == of_head) {
+                Some(pattern) => pattern,
+                None => {
+                    let expr = Expr::of(&of_head, shape)?;
+                    patterns.push((of_head, expr));
+                    patterns.len() - 1
+                }
+            }
+        };
+        let (of_head, expr) = &patterns[pattern];
+        let alone = expr.leaves().iter().any(|leaf| leaf.is_headed());
+        let shared = compiled.heads.iter().find(|head: &&[u32; 2]| head[1] as usize == pattern && !alone);
+        let instance = match shared {
+            Some(head) => head[0],
+            None => {
+                compiled.instances.push((h, of_head.order.clone().filter(|order| !order.is_sequence())));
+                compiled.instances.len() as u32 - 1
+            }
+        };
+        compiled.heads.push([instance, pattern as u32]);
+    }
+    let mut cases = Vec::new();
+    for (_, expr) in &patterns {
+        cases.push(compiled.expression(expr, data)?);
+        for leaf in expr.leaves() {
+            compiled.batched |= shape[0] > 1 && leaf.is_batched();
+            compiled.dynamic |= leaf.reads_tensors();
+        }
+    }
+    compiled.text = function(&cases);
+    Ok(compiled)
+}
+
+fn function(cases: &[String]) -> String {
+    let mut text = String::from("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {\n");
+    if let [one] = cases {
+        text += &format!("    return {one};\n}}\n");
+        return text;
+    }
+    text += "    switch at.pattern {\n";
+    for (pattern, case) in cases.iter().enumerate() {
+        text += &format!("        case {pattern}u: {{ return {case}; }}\n");
+    }
+    text + "        default: { return false; }\n    }\n}\n"
+}
+
+impl Compiled {
+    fn expression(&mut self, expr: &Expr, data: &mut RuleData) -> Result<String> {
+        Ok(match expr {
+            Expr::Constant(value) => value.to_string(),
+            Expr::Leaf(leaf) => self.leaf(leaf, data)?,
+            Expr::And(a, b) => format!("({} && {})", self.expression(a, data)?, self.expression(b, data)?),
+            Expr::Or(a, b) => format!("({} || {})", self.expression(a, data)?, self.expression(b, data)?),
+            Expr::Not(a) => format!("!{}", self.expression(a, data)?),
+        })
+    }
+
+    fn leaf(&mut self, leaf: &Leaf, data: &mut RuleData) -> Result<String> {
+        let mut table = |table: &Table| [data.table(&table.data), table.per_batch];
+        let (file, name, args) = match leaf {
+            Leaf::Window { left, right } => {
+                ("mods/mask_window.wgsl", "window", vec![left.cast_unsigned(), right.cast_unsigned()])
+            }
+            Leaf::Tokens { keys, queries } => ("mods/mask_tokens.wgsl", "tokens", [*keys, *queries].concat()),
+            Leaf::BlockDiagonal(size) => ("mods/mask_blocks.wgsl", "blocks", vec![*size]),
+            Leaf::Ranges { key, from, last, guard } => {
+                let ([key, keys], [from, queries], [last, _]) = (table(key), table(from), table(last));
+                ("mods/mask_ranges.wgsl", "ranges", vec![key, keys, from, last, queries, *guard])
+            }
+            Leaf::Groups { q, kv } => ("mods/mask_groups.wgsl", "groups", [table(q), table(kv)].concat()),
+            Leaf::Distance { q, kv, widths } => {
+                let args = vec![table(q)[0], table(kv)[0], data.table(widths)];
+                ("mods/mask_distance.wgsl", "distance", args)
+            }
+            Leaf::Blocks { list, full_only } => {
+                let (words, bits) = list.bits(*full_only);
+                let a_head = if list.heads() == 1 { 0 } else { list.blocks()[0] * words };
+                let tile = list.tile().map(|n| n as u32);
+                let args = vec![data.append(&bits), tile[0], tile[1], words as u32, a_head as u32];
+                ("mods/mask_tiles.wgsl", "tiles", args)
+            }
+            Leaf::Bits { .. } => ("mods/mask_bits.wgsl", "bits", vec![]),
+            Leaf::Wgsl { text, .. } => {
+                let known = self.texts.iter().position(|known| known == text);
+                let number = known.unwrap_or_else(|| {
+                    self.texts.push(text.clone());
+                    self.texts.len() - 1
+                });
+                return Ok(format!("{}(at.b, at.h, q_idx, kv_idx)", user_mask(number)));
+            }
+        };
+        self.files.insert(file);
+        Ok(format!("mask_by_{name}({}u, at, q_idx, kv_idx)", data.rule(&args)?))
+    }
+}
+
+/// What the n-th of the user's mask rules is called once linked.
+pub(crate) fn user_mask(number: usize) -> String {
+    format!("user_mask_{number}")
+}
+
+impl Leaf {
+    /// Whether the rule reads the head.
+    fn is_headed(&self) -> bool {
+        match self {
+            Leaf::Bits { headed, .. } => *headed,
+            Leaf::Blocks { list, .. } => list.heads() > 1,
+            Leaf::Wgsl { usage, .. } => usage.h,
+            _ => false,
+        }
+    }
+
+    /// Whether it differs from batch to batch.
+    fn is_batched(&self) -> bool {
+        match self {
+            Leaf::Bits { batched, .. } => *batched,
+            Leaf::Wgsl { usage, .. } => usage.b,
+            Leaf::Ranges { key, from, last, .. } => [key, from, last].iter().any(|table| table.per_batch > 0),
+            Leaf::Groups { q, kv } => q.per_batch > 0 || kv.per_batch > 0,
+            _ => false,
+        }
+    }
+
+    fn reads_tensors(&self) -> bool {
+        match self {
+            Leaf::Bits { .. } => true,
+            Leaf::Wgsl { text, .. } => !text.data.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+impl Mask {
+    /// Whether a list of masks, one a head, is within.
+    fn differs_by_head(&self) -> bool {
+        match &*self.node {
+            Node::Constant(_) | Node::Rule(_) => false,
+            Node::And(a, b) | Node::Or(a, b) => a.differs_by_head() || b.differs_by_head(),
+            Node::Not(a) => a.differs_by_head(),
+            Node::PerHead(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(mask: &Mask, heads: usize) -> Compiled {
+        compile(mask, [1, heads, 8, 8], &mut RuleData::default()).unwrap()
+    }
+
+    #[test]
+    fn text_depends_on_structure_alone() {
+        let text = |left, size| compiled(&(Mask::window(left, 0) & !Mask::block_diagonal(size)), 1).text;
+        assert_eq!(text(3, 2), text(5, 4));
+        assert!(text(3, 2).contains("(mask_by_window(0u, at, q_idx, kv_idx) && !mask_by_blocks(1u, at, q_idx, kv_idx))"));
+    }
+
+    #[test]
+    fn heads_of_equal_masks_share_lists() {
+        let mask = Mask::per_head([Mask::causal(), Mask::window(2, 0), Mask::causal(), Mask::none()]);
+        let compiled = compiled(&mask, 4);
+        assert_eq!(compiled.heads, [[0, 0], [1, 1], [0, 0], [2, 2]]);
+        assert_eq!(compiled.instances.iter().map(|(h, _)| *h).collect::<Vec<_>>(), [0, 1, 3]);
+        assert!(!compiled.batched && !compiled.dynamic);
+    }
+
+    #[test]
+    fn masks_that_read_the_head_are_classified_for_each() {
+        let by_head = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx % (h + 1u) == 0u; }";
+        assert_eq!(compiled(&Mask::wgsl(by_head), 3).heads, [[0, 0], [1, 0], [2, 0]]);
+        let mut data = RuleData::default();
+        let segments = Mask::segments(&[1; 16], &[1; 16]);
+        assert!(compile(&segments, [2, 1, 8, 8], &mut data).unwrap().batched);
+        assert_eq!(data.words.len(), 32, "from and last are the same table");
+    }
+}

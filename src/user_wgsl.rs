@@ -1,0 +1,213 @@
+//! WGSL that a user writes: checked by itself, so that an error is told at the user's own line, then linked by name.
+
+use wgpu::naga;
+use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use crate::gpu::layout::DType;
+use crate::gpu::tensor::Input;
+use crate::{Error, Result};
+
+/// A text, and the tensors it reads.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Text {
+    pub text: String,
+    pub data: Vec<(String, Input)>,
+}
+
+/// What the rule of a text depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub b: bool,
+    pub h: bool,
+}
+
+/// The rule of a mask or a score.
+struct Signature {
+    text: &'static str,
+    args: usize,
+    /// Where `b` stands among the arguments.
+    first: usize,
+}
+
+impl Text {
+    pub(crate) fn new<'a>(text: &str, data: impl IntoIterator<Item = (&'a str, Input)>) -> Text {
+        Text {
+            text: text.to_string(),
+            data: data.into_iter().map(|(name, input)| (name.to_string(), input)).collect(),
+        }
+    }
+
+    /// Whether a loop in the text could run for ever: then the module bounds its loops.
+    pub(crate) fn loops(&self) -> bool {
+        identifiers(&self.text).any(|word| ["for", "while", "loop"].contains(&word))
+    }
+
+    /// The text with its rule called by another name, so that several texts can be linked.
+    pub(crate) fn renamed(&self, rule: &str, name: &str) -> String {
+        let mut text = String::new();
+        let mut at = 0;
+        for word in identifiers(&self.text).filter(|word| *word == rule) {
+            let start = word.as_ptr() as usize - self.text.as_ptr() as usize;
+            text += &self.text[at..start];
+            text += name;
+            at = start + word.len();
+        }
+        text += &self.text[at..];
+        text.push('\n');
+        text
+    }
+
+    /// Checks the text by itself, and its tensors; tells what its rule depends on.
+    pub(crate) fn usage(&self, rule: &'static str) -> Result<Usage> {
+        self.check_data(rule)?;
+        let signature = signature(rule);
+        let declarations = declarations(self.data.iter().map(|(name, input)| (&**name, input.layout.dtype())), 0);
+        // Before the text, on lines of their own, so that lines can be counted back.
+        let before = declarations.lines().count() as u32;
+        let whole = declarations + &self.text;
+        // Spans go from the expression to the function around it: the narrowest tells most. For a few errors naga knows no
+        // place, and then none is told.
+        let own_line = |spans: Vec<naga::Span>| {
+            let narrowest = spans.into_iter().filter(naga::Span::is_defined).min_by_key(|span| {
+                span.to_range().map_or(usize::MAX, |range| range.len())
+            });
+            let line = |span: naga::Span| span.location(&whole).line_number.saturating_sub(before).max(1);
+            narrowest.map_or(String::new(), |span| format!(":{}", line(span)))
+        };
+        let module = naga::front::wgsl::parse_str(&whole)
+            .map_err(|e| Error::Shader(format!("{rule}{}: {}", own_line(e.labels().map(|(span, _)| span).collect()), e.message())))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
+            let sentence = innermost(e.as_inner());
+            let spans = e.spans().map(|(span, _)| *span).collect();
+            Error::Shader(format!("{rule}{}: {sentence}", own_line(spans)))
+        })?;
+        if !module.entry_points.is_empty() {
+            return Err(Error::Shader(format!("{rule}: the text has an entry point, but must be functions alone")));
+        }
+        let wrong = || Error::Shader(format!("{rule}: the text must define `{}`", signature.text));
+        let (handle, function) =
+            module.functions.iter().find(|(_, f)| f.name.as_deref() == Some(rule)).ok_or_else(wrong)?;
+        if !has_signature(&module, function, &signature) {
+            return Err(wrong());
+        }
+        let used = |argument: usize| {
+            let is = |e: &naga::Expression| *e == naga::Expression::FunctionArgument(argument as u32);
+            function.expressions.iter().any(|(e, expression)| is(expression) && info[handle][e].ref_count > 0)
+        };
+        Ok(Usage { b: used(signature.first), h: used(signature.first + 1) })
+    }
+
+    fn check_data(&self, rule: &str) -> Result<()> {
+        for (n, (name, input)) in self.data.iter().enumerate() {
+            let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !word || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                return Err(Error::Shader(format!("{rule}: data is named {name:?}, but must be named like a variable")));
+            }
+            if self.data[..n].iter().any(|(other, _)| other == name) {
+                return Err(Error::Shader(format!("{rule}: data named {name} is given twice")));
+            }
+            if !input.layout.is_contiguous() {
+                return Err(Error::Layout(format!(
+                    "{name}: strides are {:?}, but data of WGSL rules must be contiguous",
+                    input.layout.strides()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The innermost sentence of an error: naga's outer ones only name the function.
+fn innermost(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => error.to_string(),
+    }
+}
+
+/// Storage variables by name, from a binding number on.
+pub(crate) fn declarations<'a>(data: impl Iterator<Item = (&'a str, DType)>, first_binding: u32) -> String {
+    let data: Vec<_> = data.collect();
+    let mut text = String::new();
+    for (binding, (name, dtype)) in (first_binding..).zip(data) {
+        text += &format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{dtype}>;\n");
+    }
+    text
+}
+
+fn signature(rule: &str) -> Signature {
+    match rule {
+        "mask_mod" => Signature {
+            text: "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool",
+            args: 4,
+            first: 0,
+        },
+        _ => Signature {
+            text: "fn score_mod(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32",
+            args: 5,
+            first: 1,
+        },
+    }
+}
+
+fn has_signature(module: &naga::Module, function: &naga::Function, signature: &Signature) -> bool {
+    use naga::{Scalar, TypeInner};
+    let is = |ty: naga::Handle<naga::Type>, scalar: Scalar| module.types[ty].inner == TypeInner::Scalar(scalar);
+    let result = if signature.first == 0 { Scalar::BOOL } else { Scalar::F32 };
+    function.arguments.len() == signature.args
+        && function.result.as_ref().is_some_and(|r| is(r.ty, result))
+        && function.arguments.iter().enumerate().all(|(n, argument)| {
+            is(argument.ty, if n < signature.first { Scalar::F32 } else { Scalar::U32 })
+        })
+}
+
+/// Words of a text, in order; numbers and what follows them are passed over.
+fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| word.starts_with(|c: char| !c.is_numeric()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(text: &str) -> std::result::Result<Usage, String> {
+        Text::new(text, []).usage("mask_mod").map_err(|e| e.to_string())
+    }
+
+    const HEAD: &str = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool";
+
+    #[test]
+    fn errors_are_told_at_the_users_line() {
+        let text = format!("// a comment\n{HEAD} {{\n    return kv_idx < slope;\n}}");
+        assert_eq!(usage(&text).unwrap_err(), "mask_mod:3: no definition in scope for identifier: `slope`");
+        let data = Text::new(&text, [("other", Input::from(crate::Layout::new(DType::U32, [1, 1, 1, 4]).unwrap()))]);
+        let told = data.usage("mask_mod").unwrap_err().to_string();
+        assert_eq!(told, "mask_mod:3: no definition in scope for identifier: `slope`");
+        // Found by the validator, not by the parser.
+        let text = format!("{HEAD} {{\n    let x = 1u;\n    return x;\n}}");
+        assert!(usage(&text).unwrap_err().starts_with("mask_mod:3: "), "{}", usage(&text).unwrap_err());
+        let placeless = format!("{HEAD} {{\n    return kv_idx && q_idx;\n}}");
+        assert_eq!(usage(&placeless).unwrap_err(), "mask_mod: Incompatible operands: LogicalAnd(u32, _)");
+        let missing = usage("fn other() {}").unwrap_err();
+        assert_eq!(missing, format!("mask_mod: the text must define `{HEAD}`"));
+        assert!(usage("fn mask_mod(b: u32) -> bool { return true; }").is_err());
+        assert!(usage(&format!("{HEAD} {{ return true; }}\n@compute @workgroup_size(1) fn main() {{}}")).is_err());
+    }
+
+    #[test]
+    fn what_a_rule_depends_on_is_seen() {
+        let plain = usage(&format!("{HEAD} {{ return kv_idx <= q_idx; }}")).unwrap();
+        assert_eq!(plain, Usage { b: false, h: false });
+        let headed = usage(&format!("{HEAD} {{ return kv_idx <= q_idx + h; }}")).unwrap();
+        assert_eq!(headed, Usage { b: false, h: true });
+        let called = format!("fn even(x: u32) -> bool {{ return x % 2u == 0u; }}\n{HEAD} {{ return even(b); }}");
+        assert_eq!(usage(&called).unwrap(), Usage { b: true, h: false });
+    }
+
+    #[test]
+    fn rules_are_renamed_as_words() {
+        let text = Text::new("fn mask_mod() {} fn my_mask_mod() {} // mask_mod", []);
+        assert_eq!(text.renamed("mask_mod", "user_mask_0"), "fn user_mask_0() {} fn my_mask_mod() {} // user_mask_0\n");
+        assert!(Text::new("for (;;) {}", []).loops() && !Text::new("let format = 1;", []).loops());
+    }
+}
