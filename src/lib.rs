@@ -29,6 +29,7 @@ mod gpu;
 mod head_norm;
 mod mask;
 mod merge;
+pub mod patterns;
 pub mod reference;
 pub mod regression;
 mod score;

@@ -184,7 +184,7 @@ mod tests {
         let told = data.usage("mask_mod").unwrap_err().to_string();
         assert_eq!(told, "mask_mod:3: no definition in scope for identifier: `slope`");
         // Found by the validator, not by the parser.
-        let text = format!("{HEAD} {{\n    let x = 1u;\n    return x;\n}}");
+        let text = format!("{HEAD} {{\n    let x = 1u;\n    return kv_idx + x;\n}}");
         assert!(usage(&text).unwrap_err().starts_with("mask_mod:3: "), "{}", usage(&text).unwrap_err());
         let placeless = format!("{HEAD} {{\n    return kv_idx && q_idx;\n}}");
         assert_eq!(usage(&placeless).unwrap_err(), "mask_mod: Incompatible operands: LogicalAnd(u32, _)");

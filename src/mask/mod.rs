@@ -4,10 +4,8 @@ mod blocks;
 mod compile;
 mod expr;
 mod host;
-#[path = "/tmp/stubs/neighborhood.rs"]
 mod neighborhood;
 mod order;
-#[path = "/tmp/stubs/radial.rs"]
 mod radial;
 mod rule;
 
@@ -19,7 +17,7 @@ pub use radial::RadialModel;
 
 pub(crate) use compile::{Compiled, MAX_RULES, RuleData, compile, user_mask};
 pub(crate) use order::Slots;
-pub(crate) use radial::{code_blocks, widths};
+pub(crate) use radial::{Video, code_blocks, widths};
 pub(crate) use rule::{Rule, broadcastable};
 
 use std::ops::{BitAnd, BitOr, Not, Range};

@@ -5,6 +5,7 @@ mod data;
 mod dense;
 mod errors;
 mod layouts;
+mod masks;
 mod limits;
 mod mods;
 mod plans;
