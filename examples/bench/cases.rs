@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use rand::SeedableRng;
 use serde::Deserialize;
-use wgpu_attention::{DType, Mask};
+use wgpu_attention::{BlockMask, DType, Mask, Neighborhood, Order, TileClass, patterns};
 
 /// One row of `benches/cases.toml`, defaults filled in.
 #[derive(Debug, Clone)]
@@ -19,7 +20,35 @@ pub struct Case {
     pub v_dim: usize,
     pub mask_name: String,
     pub mask: Mask,
+    pub wgsl: Option<Wgsl>,
+    /// The dense case that this one is compared with.
+    pub against: Option<String>,
     pub cpu: bool,
+}
+
+/// The mask as WGSL of a user's, instead of the library's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wgsl {
+    /// Causal, with the checks that such text gets.
+    Checked,
+    /// Causal, vouched for.
+    Trusted,
+    /// No pair, by a tensor: tiles are classified at each call, and none is visited.
+    Classify,
+}
+
+impl Wgsl {
+    /// The text; `Classify` reads a tensor `ids` of zeros.
+    pub fn text(self) -> &'static str {
+        match self {
+            Wgsl::Checked | Wgsl::Trusted => {
+                "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx <= q_idx; }"
+            }
+            Wgsl::Classify => {
+                "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return ids[kv_idx] > q_idx + kv_idx; }"
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,6 +70,7 @@ struct Row {
     head_dim: usize,
     v_dim: Option<usize>,
     mask: Option<String>,
+    against: Option<String>,
     #[serde(default)]
     cpu: bool,
 }
@@ -69,8 +99,8 @@ fn case(row: Row) -> Result<Case, String> {
         Some(other) => return Err(format!("{}: dtype is {other:?}, but must be f32 or f16", row.name)),
     };
     let mask_name = row.mask.unwrap_or_else(|| "full".into());
-    let mask = mask(&mask_name)
-        .ok_or_else(|| format!("{}: mask is {mask_name:?}, but must be full, causal or window LEFT RIGHT", row.name))?;
+    let (mask, wgsl) = mask(&mask_name, row.len_q)
+        .ok_or_else(|| format!("{}: mask is {mask_name:?}, which benches/cases.toml does not explain", row.name))?;
     Ok(Case {
         dtype,
         batch: row.batch,
@@ -82,19 +112,56 @@ fn case(row: Row) -> Result<Case, String> {
         v_dim: row.v_dim.unwrap_or(row.head_dim),
         mask_name,
         mask,
+        wgsl,
+        against: row.against,
         cpu: row.cpu,
         name: row.name,
     })
 }
 
-fn mask(name: &str) -> Option<Mask> {
+/// The mask that the host knows, and the WGSL that stands for it on the GPU, if any.
+fn mask(name: &str, len: usize) -> Option<(Mask, Option<Wgsl>)> {
     let words: Vec<&str> = name.split_whitespace().collect();
-    match words[..] {
-        ["full"] => Some(Mask::all()),
-        ["causal"] => Some(Mask::causal()),
-        ["window", left, right] => Some(Mask::window(left.parse::<usize>().ok()?, right.parse::<usize>().ok()?)),
-        _ => None,
+    let number = |word: &str| word.parse::<usize>().ok();
+    let sides = |word: &str| word.split('x').map(number).collect::<Option<Vec<usize>>>();
+    let own = match words[..] {
+        ["full"] => Mask::all(),
+        ["causal"] => Mask::causal(),
+        ["window", left, right] => Mask::window(number(left)?, number(right)?),
+        ["blocks", side, density] => random_blocks(len, number(side)?, density.parse().ok()?),
+        ["neighborhood", grid, window] => Mask::neighborhood(&sides(grid)?, Neighborhood::new(sides(window)?)),
+        ["raster", grid, window] => {
+            Mask::neighborhood(&sides(grid)?, Neighborhood::new(sides(window)?)).ordered(Order::sequence())
+        }
+        ["radial", frames, spots] => patterns::radial(number(frames)?, number(spots)?, false),
+        ["segments", each] => {
+            let each = number(each)?;
+            let ids: Vec<u32> = (0..len).map(|i| (i / each) as u32).collect();
+            Mask::segments(&ids, &ids)
+        }
+        ["wgsl", "causal"] => return Some((Mask::causal(), Some(Wgsl::Checked))),
+        ["trusted", "causal"] => return Some((Mask::causal(), Some(Wgsl::Trusted))),
+        ["classify"] => return Some((Mask::none(), Some(Wgsl::Classify))),
+        _ => return None,
+    };
+    Some((own, None))
+}
+
+/// Each row of blocks the same number of them, drawn evenly: the share of blocks is what the name says.
+fn random_blocks(len: usize, side: usize, density: f64) -> Mask {
+    let blocks = len.div_ceil(side);
+    let each = (blocks as f64 * density).round() as usize;
+    let mut rng = rand::rngs::StdRng::seed_from_u64(5);
+    let (mut row_ptr, mut col_idx) = (vec![0], Vec::new());
+    for _ in 0..blocks {
+        let mut row: Vec<u32> = rand::seq::index::sample(&mut rng, blocks, each).iter().map(|block| block as u32).collect();
+        row.sort_unstable();
+        col_idx.extend(row);
+        row_ptr.push(col_idx.len() as u32);
     }
+    let full = vec![TileClass::Full; col_idx.len()];
+    let list = BlockMask::new([len, len], [side, side], 1, &row_ptr, &col_idx, &full);
+    Mask::blocks(&list.expect("rows are sorted and within"))
 }
 
 impl Case {
@@ -110,6 +177,12 @@ impl Case {
     /// Floating-point operations of the whole case: two products, a multiply and an add each.
     pub fn flops(&self) -> f64 {
         2.0 * self.pairs() * (self.head_dim + self.v_dim) as f64 * (self.batch * self.heads) as f64
+    }
+
+    /// Share of the tiles that a mask leaves, of all; dense attention visits all.
+    pub fn tile_density(&self, tile: [usize; 2]) -> f64 {
+        let host = self.mask.host([1, 1, self.len_q, self.len_kv]).expect("masks of the table are known on the host");
+        host.tiles(0, 0, tile, &host.order(0)).expect("the plan used this tile").density()
     }
 
     /// Bytes of q, k, v and out, each once.

@@ -6,6 +6,7 @@ mod cases;
 mod ceilings;
 mod timing;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -14,9 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::reference::{Rules, Sizes, check, softmax_attention};
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Plan, Products, Tensor, Tile};
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile};
 
-use cases::Case;
+use cases::{Case, Wgsl};
 use ceilings::Ceilings;
 
 #[derive(Parser)]
@@ -44,7 +45,7 @@ struct Args {
 }
 
 const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
-                          gbs,of_fma,of_copy,rel_err";
+                          gbs,of_fma,of_copy,rel_err,tile_density,of_dense";
 
 fn main() {
     env_logger::init();
@@ -77,12 +78,15 @@ fn run(args: &Args) -> Result<(), String> {
     let bar = ProgressBar::new((cases.len() * tiles.len()) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let mut rows = vec![CSV_HEADER.to_string()];
+    let mut seconds = HashMap::new();
     for case in &cases {
         bar.set_message(case.name.clone());
         let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
         for tile in &tiles {
             match measure(&ctx, case, &data, *tile, args) {
-                Ok(result) => {
+                Ok(mut result) => {
+                    result.of_dense = case.against.as_ref().and_then(|name| Some(result.seconds / seconds.get(name)?));
+                    seconds.insert(case.name.clone(), result.seconds);
                     bar.suspend(|| eprintln!("{}", result.line(case, tile, &ceilings)));
                     rows.push(result.csv(case, &info, &ceilings));
                 }
@@ -145,12 +149,26 @@ impl Data {
 
 struct Measured {
     seconds: f64,
+    /// Share of tiles visited, where the case is compared with a dense one.
+    tile_density: Option<f64>,
+    /// Time over that of the dense case.
+    of_dense: Option<f64>,
     rel_err: f64,
     path: String,
 }
 
 fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &Args) -> Result<Measured, String> {
-    let mut description = Attention::new(&data.q, &data.k, &data.v).mask(case.mask.clone());
+    let ids = Tensor::zeros(ctx, DType::U32, [1, 1, 1, case.len_kv]).map_err(|e| e.to_string())?;
+    let mask = match case.wgsl {
+        None => case.mask.clone(),
+        Some(Wgsl::Classify) => Mask::wgsl_with(Wgsl::Classify.text(), [("ids", Input::from(&ids))]),
+        Some(wgsl) => Mask::wgsl(wgsl.text()),
+    };
+    let mut description = Attention::new(&data.q, &data.k, &data.v).mask(mask);
+    if case.wgsl == Some(Wgsl::Trusted) {
+        // SAFETY: the text indexes nothing and has no loop.
+        description = unsafe { description.trust_wgsl() };
+    }
     if let Some(tile) = tile {
         description = description.tile(tile);
     }
@@ -158,12 +176,18 @@ fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &A
     if args.plan {
         eprintln!("{plan}");
     }
-    let io = AttentionIo::new(&data.q, &data.k, &data.v, &data.out);
+    let mut io = AttentionIo::new(&data.q, &data.k, &data.v, &data.out);
+    if case.wgsl == Some(Wgsl::Classify) {
+        io = io.data("ids", &ids);
+    }
     let rel_err = verify(ctx, case, data, &plan, &io)?;
     let seconds = timing::median_seconds(ctx, args.repeats, |encoder| {
         plan.encode(encoder, &io).expect("the plan was made for these tensors");
     });
-    Ok(Measured { seconds, rel_err, path: plan.stages().join(" + ") })
+    let tile_density = case.against.as_ref().and(plan.tile()).map(|tile| {
+        case.tile_density([tile.block_q as usize, tile.block_kv as usize])
+    });
+    Ok(Measured { seconds, tile_density, of_dense: None, rel_err, path: plan.stages().join(" + ") })
 }
 
 /// Runs once and compares some rows of the first and the last head with the f64 oracle. A kernel that errs more than
@@ -248,8 +272,11 @@ impl Measured {
                 u32::from(q_resident)
             )
         });
+        let dense = self.of_dense.zip(self.tile_density).map_or(String::new(), |(of_dense, density)| {
+            format!(", {of_dense:.4} of dense, tiles {density:.4}, {:.3} of that", of_dense / density)
+        });
         format!(
-            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, error {:.1e}{tile}",
+            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, error {:.1e}{tile}{dense}",
             case.name,
             self.seconds * 1e3,
             self.tflops(case),
@@ -264,7 +291,7 @@ impl Measured {
         let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = case;
         format!(
             "{},{},{},{dtype},{batch},{heads},{heads_kv},{len_q},{len_kv},{head_dim},{v_dim},{},{},{:.4},{tflops:.4},\
-             {gbs:.1},{:.4},{:.4},{:.2e}",
+             {gbs:.1},{:.4},{:.4},{:.2e},{},{}",
             case.name,
             text(&info.name),
             text(&format!("{} {}", info.driver, info.driver_info)),
@@ -273,7 +300,13 @@ impl Measured {
             self.seconds * 1e3,
             tflops / ceilings.fma_tflops,
             gbs / ceilings.copy_gbs,
-            self.rel_err
+            self.rel_err,
+            optional(self.tile_density),
+            optional(self.of_dense)
         )
     }
+}
+
+fn optional(number: Option<f64>) -> String {
+    number.map_or(String::new(), |number| format!("{number:.5}"))
 }

@@ -10,6 +10,7 @@ use super::params::View;
 use super::pipeline::Kernel;
 use super::spec::Spec;
 use super::tensor::Tensor;
+use super::tuning::Tile;
 use crate::{Error, Result};
 
 /// The tensors of one call, by slot name. Implemented by [`AttentionIo`](crate::AttentionIo) and
@@ -257,6 +258,11 @@ impl Plan {
     /// The WGSL of each stage, as it was compiled.
     pub fn shaders(&self) -> Vec<String> {
         self.stages.iter().filter_map(|stage| stage.spec.link().ok()).map(|linked| linked.text).collect()
+    }
+
+    /// How the softmax loop cuts the problem, where there is one.
+    pub fn tile(&self) -> Option<Tile> {
+        self.stages.iter().find_map(|stage| if let Spec::Attention(spec) = &stage.spec { Some(spec.tile) } else { None })
     }
 
     /// The kernels that run, in order; empty when there is nothing to compute.
