@@ -87,7 +87,8 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
             for (var j = 0u; j < 4u; j++) { // unroll
                 let token = kv_token(at, slot + j);
                 let kv_idx = min(token, last_kv);
-                let visible = token != NO_TOKEN && keep(at, q_idx, kv_idx) && mask_mod(at, q_idx, kv_idx);
+                // Not &&: a branch a pair would cost more than the rules do, and keep them from sharing what they read.
+                let visible = (token != NO_TOKEN) & keep(at, q_idx, kv_idx) & mask_mod(at, q_idx, kv_idx);
                 x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;

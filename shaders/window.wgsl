@@ -34,5 +34,5 @@ fn tile_at(at: QTile, i: u32) -> KvTile {
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
     let d = i32(kv_idx) - position(at, q_idx);
-    return d >= -params.left && d <= params.right;
+    return (d >= -params.left) & (d <= params.right);
 }

@@ -24,6 +24,7 @@
 #![warn(missing_docs)]
 
 mod attention;
+pub mod balance;
 mod error;
 mod gpu;
 mod head_norm;
@@ -31,7 +32,9 @@ mod mask;
 mod merge;
 pub mod patterns;
 pub mod reference;
+pub mod refrag;
 pub mod regression;
+pub mod resample;
 mod score;
 mod user_wgsl;
 

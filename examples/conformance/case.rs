@@ -90,6 +90,14 @@ impl Case {
         }
     }
 
+    /// The elements of an integer input.
+    pub fn integers(&self, name: &str) -> Result<&[i64], Stop> {
+        match &self.input(name)?.data {
+            Data::Integers(data) => Ok(data),
+            Data::Floats(_) => Err(Stop::Failed(format!("{name}: holds floats, but must hold integers"))),
+        }
+    }
+
     /// A float input on the device, as it is.
     pub fn tensor(&self, ctx: &Context, name: &str) -> Result<Tensor, Stop> {
         self.tensor_as(ctx, name, &self.input(name)?.shape)
@@ -173,7 +181,7 @@ pub mod tests {
         assert_eq!(case.floats("q").unwrap(), [1.0, 2.0]);
         assert_eq!(case.expected["out"].0.data, Data::Floats(vec![3.0]));
         assert_eq!((case.expected["out"].1.atol, case.expected["lse"].1.atol), (0.5, 0.25));
-        assert!(case.dims::<4>("q").is_err() && case.floats("k").is_err());
+        assert!(case.dims::<4>("q").is_err() && case.floats("k").is_err() && case.integers("q").is_err());
     }
 
     #[test]

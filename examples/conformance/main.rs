@@ -12,8 +12,10 @@ mod composed;
 mod merge;
 mod operators;
 mod params;
+mod planners;
 mod report;
 mod softmax;
+mod video;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

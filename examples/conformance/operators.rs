@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Tensor};
 
 use crate::case::{Array, Case, Data};
-use crate::{composed, merge, softmax};
+use crate::{composed, merge, planners, softmax, video};
 
 /// Why a case has no outputs.
 #[derive(Debug)]
@@ -33,6 +33,13 @@ impl Output {
         Output { name, array: Array { shape, data: Data::Floats(data) } }
     }
 
+    /// Integers, which must match exactly.
+    pub fn integers(name: &'static str, shape: impl AsRef<[usize]>, data: Vec<i64>) -> Output {
+        let shape = shape.as_ref().to_vec();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "bug in the runner: {name} is not of shape {shape:?}");
+        Output { name, array: Array { shape, data: Data::Integers(data) } }
+    }
+
     /// A tensor of the device, as it is.
     pub fn read(ctx: &Context, name: &'static str, tensor: &Tensor) -> Result<Output, Stop> {
         Ok(Output::new(name, tensor.shape(), read(ctx, tensor)?))
@@ -59,10 +66,28 @@ pub struct Operator {
 /// Every operator that is offered.
 const OPERATORS: &[Operator] = &[
     Operator {
+        name: "cad_planner",
+        params: &["columns", "docs_per_rank", "heads", "hidden", "kv_heads", "tolerance"],
+        inputs: &[],
+        run: planners::cad_planner,
+    },
+    Operator {
         name: "channel_attention",
         params: &["rule", "scale"],
         inputs: &["q", "k", "v"],
         run: composed::channel_attention,
+    },
+    Operator {
+        name: "gna_simulator",
+        params: &["causal", "dilation", "kv_tile", "q_tile", "shape", "stride", "window"],
+        inputs: &[],
+        run: planners::gna_simulator,
+    },
+    Operator {
+        name: "head_pattern_search",
+        params: &["block", "eps", "frames", "lam", "modes", "text", "tokens_per_frame"],
+        inputs: &["q", "k", "v"],
+        run: video::head_pattern_search,
     },
     Operator {
         name: "kernel_regression_heads",
@@ -84,10 +109,40 @@ const OPERATORS: &[Operator] = &[
         run: merge::partial_merge,
     },
     Operator {
+        name: "pattern_attention",
+        params: &["block", "frames", "modes", "scale", "text", "tokens_per_frame"],
+        inputs: &["q", "k", "v"],
+        run: video::pattern_attention,
+    },
+    Operator {
         name: "positional_attention",
         params: &["align", "causal", "causal_align", "scale", "window"],
         inputs: &["q", "k", "v"],
         run: composed::positional_attention,
+    },
+    Operator {
+        name: "radial_attention",
+        params: &["block", "decay_factor", "frames", "model", "scale", "sink", "tokens_per_frame", "variant"],
+        inputs: &["q", "k", "v"],
+        run: video::radial_attention,
+    },
+    Operator {
+        name: "refrag_cost_model",
+        params: &["batch", "context", "expand_fraction", "hidden", "layers", "output", "params", "rate"],
+        inputs: &[],
+        run: planners::refrag_cost_model,
+    },
+    Operator {
+        name: "refrag_layout",
+        params: &["chunk", "context_tokens", "expand_fraction", "query_tokens"],
+        inputs: &["chunk_logits"],
+        run: planners::refrag_layout,
+    },
+    Operator {
+        name: "reposition_resample",
+        params: &["height", "index", "mode", "width"],
+        inputs: &["ref_mask", "target_mask", "x"],
+        run: planners::reposition_resample,
     },
     Operator {
         name: "softmax_attention",

@@ -41,6 +41,23 @@ impl Params {
         self.read(key, "a list of lengths", |value| value.as_array()?.iter().map(length).collect())
     }
 
+    pub fn list(&self, key: &str) -> Result<Option<&[Value]>, Stop> {
+        self.read(key, "a list", |value| value.as_array().map(Vec::as_slice))
+    }
+
+    pub fn shapes(&self, key: &str) -> Result<Option<Vec<Vec<usize>>>, Stop> {
+        let lengths = |value: &Value| value.as_array()?.iter().map(length).collect();
+        self.read(key, "a list of lists of lengths", |value| value.as_array()?.iter().map(lengths).collect())
+    }
+
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>, Stop> {
+        self.read(key, "a list of true and false", |value| value.as_array()?.iter().map(Value::as_bool).collect())
+    }
+
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, Stop> {
+        self.read(key, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
     pub fn count(&self, key: &str) -> Result<Option<usize>, Stop> {
         self.read(key, "a count", length)
     }
@@ -104,6 +121,16 @@ mod tests {
         assert_eq!(params(r#"{"w": [null, 0]}"#).window("w").unwrap(), [None, Some(0)]);
         assert!(matches!(params(r#"{"w": [-2, 5]}"#).window("w"), Err(Stop::NotOffered(_))));
         assert!(matches!(params(r#"{"w": 3}"#).window("w"), Err(Stop::Failed(_))));
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let params =
+            params(r#"{"docs": [[4, 2], []], "causal": [true, false], "columns": ["a", "b"], "mixed": [1, "a"]}"#);
+        assert_eq!(params.shapes("docs").unwrap(), Some(vec![vec![4, 2], vec![]]));
+        assert_eq!(params.flags("causal").unwrap(), Some(vec![true, false]));
+        assert_eq!(params.texts("columns").unwrap(), Some(vec!["a", "b"]));
+        assert!(params.shapes("mixed").is_err() && params.flags("mixed").is_err() && params.texts("mixed").is_err());
     }
 
     #[test]

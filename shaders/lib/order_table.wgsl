@@ -1,16 +1,14 @@
 // Tokens visited in another order, so that a tile holds what lies together in the mask (a box of a grid, a dilation
 // group): a table says which token a slot holds, NO_TOKEN where it pads. Loads and stores go through it, so nothing is
-// ever permuted in memory; masks and score rules see tokens.
+// ever permuted in memory; masks and score rules see tokens. Rows of slots are whole tiles.
 //
 // provides  q_token kv_token
 // requires  bindings, tables
 
 fn q_token(at: QTile, slot: u32) -> u32 {
-    if (slot < params.q_slots) { return tables[params.order_q + at.instance * params.q_slots + slot]; }
-    return NO_TOKEN;
+    return tables[params.order_q + at.instance * params.q_slots + slot];
 }
 
 fn kv_token(at: QTile, slot: u32) -> u32 {
-    if (slot < params.kv_slots) { return tables[params.order_kv + at.instance * params.kv_slots + slot]; }
-    return NO_TOKEN;
+    return tables[params.order_kv + at.instance * params.kv_slots + slot];
 }

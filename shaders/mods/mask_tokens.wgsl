@@ -5,5 +5,5 @@
 
 fn mask_by_tokens(rule: u32, at: QTile, q_idx: u32, kv_idx: u32) -> bool {
     let tokens = rule_args[2u * rule];
-    return (kv_idx >= tokens.x && kv_idx < tokens.y) || (q_idx >= tokens.z && q_idx < tokens.w);
+    return ((kv_idx >= tokens.x) & (kv_idx < tokens.y)) | ((q_idx >= tokens.z) & (q_idx < tokens.w));
 }

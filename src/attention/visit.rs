@@ -113,7 +113,12 @@ impl Attention {
         let row = side(left).saturating_add(side(right)).saturating_add(1).min(len_kv);
         let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
         let ordered = self.is_ordered();
-        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered }
+        let listed = match self.visit {
+            Visit::Auto => ordered || (self.tasks.is_none() && self.mask.as_window().is_none()),
+            Visit::Every => false,
+            Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
+        };
+        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered, listed }
     }
 }
 
@@ -244,7 +249,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         note: None,
     };
     if ordered {
-        visiting.add_orders(&slots, lens);
+        visiting.add_orders(&slots, lens, blocks);
     }
     visiting.tiles = [visiting.slots[0].div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
     visiting.add_mask(compiled);
@@ -265,11 +270,11 @@ impl Visiting {
         self.texts = compiled.texts;
     }
 
-    /// One row of slots an instance, all as long as the longest.
-    fn add_orders(&mut self, slots: &[Slots], lens: [usize; 2]) {
-        let mut rows = |tokens: &dyn Fn(&Slots) -> Vec<u32>| {
+    /// One row of slots an instance, all as long as the longest, in whole tiles.
+    fn add_orders(&mut self, slots: &[Slots], lens: [usize; 2], blocks: [usize; 2]) {
+        let mut rows = |tokens: &dyn Fn(&Slots) -> Vec<u32>, block: usize| {
             let each: Vec<Vec<u32>> = slots.iter().map(tokens).collect();
-            let longest = each.iter().map(Vec::len).max().unwrap_or(0);
+            let longest = each.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(block);
             let mut words = Vec::with_capacity(longest * each.len());
             for mut row in each {
                 row.resize(longest, u32::MAX);
@@ -277,8 +282,8 @@ impl Visiting {
             }
             (longest, self.data.append(&words))
         };
-        let (q_slots, order_q) = rows(&|slots| slots.q_tokens(lens[0]));
-        let (kv_slots, order_kv) = rows(&|slots| slots.kv_tokens(lens[1]));
+        let (q_slots, order_q) = rows(&|slots| slots.q_tokens(lens[0]), blocks[0]);
+        let (kv_slots, order_kv) = rows(&|slots| slots.kv_tokens(lens[1]), blocks[1]);
         self.slots = [q_slots, kv_slots];
         (self.at.order_q, self.at.order_kv) = (order_q, order_kv);
     }

@@ -149,8 +149,8 @@ impl Compiled {
         Ok(match expr {
             Expr::Constant(value) => value.to_string(),
             Expr::Leaf(leaf) => self.leaf(leaf, data)?,
-            Expr::And(a, b) => format!("({} && {})", self.expression(a, data)?, self.expression(b, data)?),
-            Expr::Or(a, b) => format!("({} || {})", self.expression(a, data)?, self.expression(b, data)?),
+            Expr::And(a, b) => format!("({} & {})", self.expression(a, data)?, self.expression(b, data)?),
+            Expr::Or(a, b) => format!("({} | {})", self.expression(a, data)?, self.expression(b, data)?),
             Expr::Not(a) => format!("!{}", self.expression(a, data)?),
         })
     }
@@ -254,7 +254,7 @@ mod tests {
     fn text_depends_on_structure_alone() {
         let text = |left, size| compiled(&(Mask::window(left, 0) & !Mask::block_diagonal(size)), 1).text;
         assert_eq!(text(3, 2), text(5, 4));
-        assert!(text(3, 2).contains("(mask_by_window(0u, at, q_idx, kv_idx) && !mask_by_blocks(1u, at, q_idx, kv_idx))"));
+        assert!(text(3, 2).contains("(mask_by_window(0u, at, q_idx, kv_idx) & !mask_by_blocks(1u, at, q_idx, kv_idx))"));
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub(crate) fn code_blocks(video: Video, model: RadialModel, decay_factor: f64, b
         }
     }
     let first_text = tokens / block;
-    for n in 0..side * side {
-        kept[n] |= n / side >= first_text || n % side >= first_text;
+    for (n, kept) in kept.iter_mut().enumerate() {
+        *kept |= n / side >= first_text || n % side >= first_text;
     }
     kept
 }

@@ -157,7 +157,7 @@ fn grid_leaves(grid: &[usize], neighborhood: &Neighborhood, len_q: usize, len_kv
     }
     let mut leaves = Vec::new();
     for fields in words {
-        let mut leaf = [vec![0u32; len_kv], vec![0; tokens], vec![0; tokens]];
+        let [mut key, mut from, mut last] = [vec![0u32; len_kv], vec![0; tokens], vec![0; tokens]];
         let mut guard = 0u32;
         for (dim, shift) in fields {
             let inner: usize = grid[dim + 1..].iter().product();
@@ -165,12 +165,12 @@ fn grid_leaves(grid: &[usize], neighborhood: &Neighborhood, len_q: usize, len_kv
             guard |= 1 << (shift + bits);
             for token in 0..tokens {
                 let i = token / inner % grid[dim];
-                leaf[0][token] |= axes[dim].coordinate[i] << shift;
-                leaf[1][token] |= axes[dim].from[i] << shift;
-                leaf[2][token] |= (axes[dim].until[i] - 1) << shift;
+                key[token] |= axes[dim].coordinate[i] << shift;
+                from[token] |= axes[dim].from[i] << shift;
+                last[token] |= (axes[dim].until[i] - 1) << shift;
             }
         }
-        let [key, from, last] = leaf.map(|data| Table { data: data.into(), per_batch: 0 });
+        let [key, from, last] = [key, from, last].map(|data| Table { data: data.into(), per_batch: 0 });
         leaves.push(Leaf::Ranges { key, from, last, guard });
     }
     Ok(leaves)
