@@ -31,6 +31,7 @@ mod head_norm;
 mod mask;
 mod merge;
 pub mod patterns;
+mod permute;
 pub mod reference;
 pub mod refrag;
 pub mod regression;
@@ -51,6 +52,7 @@ pub use mask::{
     BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,
 };
 pub use merge::{Merge, MergeIo};
+pub use permute::{Permute, PermuteIo, inverse_order};
 pub use score::{Relative, Score};
 
 #[doc = include_str!("../README.md")]

@@ -31,10 +31,7 @@ struct Signature {
 
 impl Text {
     pub(crate) fn new<'a>(text: &str, data: impl IntoIterator<Item = (&'a str, Input)>) -> Text {
-        Text {
-            text: text.to_string(),
-            data: data.into_iter().map(|(name, input)| (name.to_string(), input)).collect(),
-        }
+        Text { text: text.to_string(), data: data.into_iter().map(|(name, input)| (name.to_string(), input)).collect() }
     }
 
     /// Whether a loop in the text could run for ever: then the module bounds its loops.
@@ -68,14 +65,16 @@ impl Text {
         // Spans go from the expression to the function around it: the narrowest tells most. For a few errors naga knows no
         // place, and then none is told.
         let own_line = |spans: Vec<naga::Span>| {
-            let narrowest = spans.into_iter().filter(naga::Span::is_defined).min_by_key(|span| {
-                span.to_range().map_or(usize::MAX, |range| range.len())
-            });
+            let narrowest = spans
+                .into_iter()
+                .filter(naga::Span::is_defined)
+                .min_by_key(|span| span.to_range().map_or(usize::MAX, |range| range.len()));
             let line = |span: naga::Span| span.location(&whole).line_number.saturating_sub(before).max(1);
             narrowest.map_or(String::new(), |span| format!(":{}", line(span)))
         };
-        let module = naga::front::wgsl::parse_str(&whole)
-            .map_err(|e| Error::Shader(format!("{rule}{}: {}", own_line(e.labels().map(|(span, _)| span).collect()), e.message())))?;
+        let module = naga::front::wgsl::parse_str(&whole).map_err(|e| {
+            Error::Shader(format!("{rule}{}: {}", own_line(e.labels().map(|(span, _)| span).collect()), e.message()))
+        })?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
             let sentence = innermost(e.as_inner());
             let spans = e.spans().map(|(span, _)| *span).collect();
@@ -101,7 +100,9 @@ impl Text {
         for (n, (name, input)) in self.data.iter().enumerate() {
             let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             if !word || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-                return Err(Error::Shader(format!("{rule}: data is named {name:?}, but must be named like a variable")));
+                return Err(Error::Shader(format!(
+                    "{rule}: data is named {name:?}, but must be named like a variable"
+                )));
             }
             if self.data[..n].iter().any(|(other, _)| other == name) {
                 return Err(Error::Shader(format!("{rule}: data named {name} is given twice")));
@@ -137,11 +138,9 @@ pub(crate) fn declarations<'a>(data: impl Iterator<Item = (&'a str, DType)>, fir
 
 fn signature(rule: &str) -> Signature {
     match rule {
-        "mask_mod" => Signature {
-            text: "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool",
-            args: 4,
-            first: 0,
-        },
+        "mask_mod" => {
+            Signature { text: "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool", args: 4, first: 0 }
+        }
         _ => Signature {
             text: "fn score_mod(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32",
             args: 5,
@@ -156,9 +155,11 @@ fn has_signature(module: &naga::Module, function: &naga::Function, signature: &S
     let result = if signature.first == 0 { Scalar::BOOL } else { Scalar::F32 };
     function.arguments.len() == signature.args
         && function.result.as_ref().is_some_and(|r| is(r.ty, result))
-        && function.arguments.iter().enumerate().all(|(n, argument)| {
-            is(argument.ty, if n < signature.first { Scalar::F32 } else { Scalar::U32 })
-        })
+        && function
+            .arguments
+            .iter()
+            .enumerate()
+            .all(|(n, argument)| is(argument.ty, if n < signature.first { Scalar::F32 } else { Scalar::U32 }))
 }
 
 /// Words of a text, in order; numbers and what follows them are passed over.

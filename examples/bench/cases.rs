@@ -154,7 +154,8 @@ fn random_blocks(len: usize, side: usize, density: f64) -> Mask {
     let mut rng = rand::rngs::StdRng::seed_from_u64(5);
     let (mut row_ptr, mut col_idx) = (vec![0], Vec::new());
     for _ in 0..blocks {
-        let mut row: Vec<u32> = rand::seq::index::sample(&mut rng, blocks, each).iter().map(|block| block as u32).collect();
+        let mut row: Vec<u32> =
+            rand::seq::index::sample(&mut rng, blocks, each).iter().map(|block| block as u32).collect();
         row.sort_unstable();
         col_idx.extend(row);
         row_ptr.push(col_idx.len() as u32);

@@ -15,7 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::reference::{Rules, Sizes, check, softmax_attention};
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile};
+use wgpu_attention::{
+    Attention, AttentionIo, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile,
+};
 
 use cases::{Case, Wgsl};
 use ceilings::Ceilings;
@@ -184,9 +186,11 @@ fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &A
     let seconds = timing::median_seconds(ctx, args.repeats, |encoder| {
         plan.encode(encoder, &io).expect("the plan was made for these tensors");
     });
-    let tile_density = case.against.as_ref().and(plan.tile()).map(|tile| {
-        case.tile_density([tile.block_q as usize, tile.block_kv as usize])
-    });
+    let tile_density = case
+        .against
+        .as_ref()
+        .and(plan.tile())
+        .map(|tile| case.tile_density([tile.block_q as usize, tile.block_kv as usize]));
     Ok(Measured { seconds, tile_density, of_dense: None, rel_err, path: plan.stages().join(" + ") })
 }
 

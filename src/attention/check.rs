@@ -105,7 +105,8 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
 
 /// The tensor of the bit mask. One tensor may appear several times in a mask.
 fn bits(a: &Attention) -> Result<Option<Layout>> {
-    let mut bits = a.mask.rules().into_iter().filter_map(|rule| if let Rule::Bits(bits) = rule { Some(bits) } else { None });
+    let mut bits =
+        a.mask.rules().into_iter().filter_map(|rule| if let Rule::Bits(bits) = rule { Some(bits) } else { None });
     let first = bits.next();
     if bits.any(|other| Some(other) != first) {
         return Err(Error::Mask("mask: has several bit masks, but may have 1; combine them on the host".into()));
@@ -236,7 +237,9 @@ fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
     if shape.ordered && tile.products != Products::Staged {
-        return Err(Error::Limit("tile: broadcast products need tokens in their own order, but another is given".into()));
+        return Err(Error::Limit(
+            "tile: broadcast products need tokens in their own order, but another is given".into(),
+        ));
     }
     tuning::check_fits(&tile, shape.head_dim, shape.v_dim, ctx.capabilities())?;
     Ok(tile)

@@ -7,9 +7,9 @@ use super::lists;
 use super::visit::Visiting;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
+use crate::gpu::mask_spec::UserSpec;
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, PlanBuilder, Slot, Window, fold_grid};
-use crate::gpu::mask_spec::UserSpec;
 use crate::gpu::spec::{AttentionSpec, Spec, Storage, Visitor, user_score};
 use crate::gpu::tuning::Products;
 use crate::mask::{self, MAX_RULES};
@@ -45,7 +45,11 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         |builder, (part, grid), name| {
             if name == "params" {
                 let params = params(problem, visiting, part, *grid, unit, ctx);
-                return Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&params))?));
+                return Ok(Bound::Owned(builder.owned(
+                    "params",
+                    wgpu::BufferUsages::UNIFORM,
+                    bytemuck::bytes_of(&params),
+                )?));
             }
             Ok(bind(name, problem, part, &owned, builder))
         },
@@ -117,7 +121,8 @@ fn slots(p: &Problem) -> Vec<Slot> {
         ("sinks", p.sinks, false),
         ("relative", p.relative, false),
     ];
-    let named = all.into_iter().filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output }));
+    let named =
+        all.into_iter().filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output }));
     let data = p.data.iter().map(|(name, layout)| Slot { name: name.clone().into(), layout: *layout, output: false });
     named.chain(data).collect()
 }
@@ -210,7 +215,8 @@ fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder
     }
     if !spec.user.texts.is_empty() && !spec.user.trusted {
         let loops = if spec.user.loops { " and bounds its loops" } else { "" };
-        builder.note(format!("the kernel checks its indices{loops}, because it contains WGSL of yours; see trust_wgsl"));
+        builder
+            .note(format!("the kernel checks its indices{loops}, because it contains WGSL of yours; see trust_wgsl"));
     }
 }
 

@@ -122,10 +122,14 @@ fn linear(index: &Relative, len_q: usize, len_kv: usize) -> Result<Linear> {
             for (name, have, len) in [("len_q", q, len_q), ("len_kv", kv, len_kv)] {
                 if have.len() != len {
                     let have = have.len();
-                    return Err(Error::Value(format!("relative: has {have} cells, but must have {name} of them ({len})")));
+                    return Err(Error::Value(format!(
+                        "relative: has {have} cells, but must have {name} of them ({len})"
+                    )));
                 }
                 if let Some(cell) = have.iter().find(|&&cell| cell as usize >= cells) {
-                    return Err(Error::Value(format!("relative: a cell is {cell}, but the extent {extent:?} has {cells}")));
+                    return Err(Error::Value(format!(
+                        "relative: a cell is {cell}, but the extent {extent:?} has {cells}"
+                    )));
                 }
             }
             // Row-major within (2 e - 1) a dimension.

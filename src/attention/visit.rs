@@ -226,7 +226,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
     let lens = [shape[2], shape[3]];
     let blocks = [tile.block_q as usize, tile.block_kv as usize];
     let slots = compiled.instances.iter().map(|(_, order)| match a.order.as_ref().or(order.as_ref()) {
-        Some(order) => order.slots(lens, blocks),
+        Some(order) => order.cut(lens, blocks),
         None => Ok(Slots { q: None, kv: None }),
     });
     let slots: Vec<Slots> = slots.collect::<Result<_>>()?;

@@ -28,7 +28,7 @@ macro_rules! fragments {
 }
 
 fragments! {
-    "attention.wgsl" "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "softmax.wgsl" "sparse.wgsl"
+    "attention.wgsl" "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
     "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"
     "lib/order_table.wgsl" "lib/place_grid.wgsl" "lib/place_tasks.wgsl" "lib/rows_relu.wgsl" "lib/rule_args.wgsl"
     "lib/tables_read.wgsl" "lib/tables_write.wgsl" "mods/mask_blocks.wgsl" "mods/mask_distance.wgsl"

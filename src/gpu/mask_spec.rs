@@ -99,7 +99,8 @@ impl ListsSpec {
     }
 
     pub(crate) fn sources(&self) -> Vec<Source> {
-        let shared = ["lib/view.wgsl", "lib/bindings.wgsl", "lib/tables_write.wgsl", "lib/lists.wgsl", "lib/classes.wgsl"];
+        let shared =
+            ["lib/view.wgsl", "lib/bindings.wgsl", "lib/tables_write.wgsl", "lib/lists.wgsl", "lib/classes.wgsl"];
         let mut sources: Vec<Source> = shared.into_iter().map(fragment).collect();
         match self.step {
             ListsStep::Compact => sources.push(fragment("compact.wgsl")),

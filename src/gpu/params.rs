@@ -87,6 +87,19 @@ pub(crate) struct HeadNormParams {
     pub eps: f32,
 }
 
+/// WGSL `Params` of `permute.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct PermuteParams {
+    pub x: View,
+    pub out: View,
+    pub heads: u32,
+    pub slots: u32,
+    pub columns: u32,
+    pub units: u32,
+    pub grid_x: u32,
+}
+
 /// WGSL `PerHead`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -104,9 +117,9 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
-    use crate::gpu::link::reflect_struct;
     use crate::gpu::layout::DType;
-    use crate::gpu::spec::{HeadNormSpec, Spec, example_attention_spec, example_combine_spec};
+    use crate::gpu::link::reflect_struct;
+    use crate::gpu::spec::{HeadNormSpec, PermuteSpec, Spec, example_attention_spec, example_combine_spec};
 
     macro_rules! offsets {
         ($ty:ty: $($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!($ty, $field) as u32)),*] };
@@ -129,6 +142,10 @@ mod tests {
         let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim elements grid_x
             empty_lse);
         assert_eq!(reflect_struct(&combine, "Params"), Some((fields, size_of::<CombineParams>() as u32)));
+
+        let permute = Spec::Permute(PermuteSpec { dtype: DType::F32, vec4: true }).link().unwrap().module;
+        let fields = offsets!(PermuteParams: x out heads slots columns units grid_x);
+        assert_eq!(reflect_struct(&permute, "Params"), Some((fields, size_of::<PermuteParams>() as u32)));
 
         let norm = Spec::HeadNorm(HeadNormSpec { dtype: DType::F32 }).link().unwrap().module;
         let fields = offsets!(HeadNormParams: x out heads len dim tokens grid_x eps);

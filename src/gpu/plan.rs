@@ -82,7 +82,15 @@ pub(crate) struct PlanBuilder<'a> {
 
 impl<'a> PlanBuilder<'a> {
     pub(crate) fn new(ctx: &'a Context, name: &'static str, slots: Vec<Slot>) -> Self {
-        let plan = Plan { ctx: ctx.clone(), name, slots, stages: Vec::new(), prepared: Vec::new(), workspace_bytes: 0, notes: Vec::new() };
+        let plan = Plan {
+            ctx: ctx.clone(),
+            name,
+            slots,
+            stages: Vec::new(),
+            prepared: Vec::new(),
+            workspace_bytes: 0,
+            notes: Vec::new(),
+        };
         PlanBuilder { ctx, plan }
     }
 
@@ -236,8 +244,8 @@ impl Plan {
 
     fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, stage: &Stage, tensors: &[&Tensor]) {
         let groups: Vec<_> = stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect();
-        let mut pass = encoder
-            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
+        let mut pass =
+            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
         pass.set_pipeline(&stage.kernel.pipeline);
         for (piece, group) in stage.pieces.iter().zip(&groups) {
             pass.set_bind_group(0, group, &[]);
@@ -262,7 +270,9 @@ impl Plan {
 
     /// How the softmax loop cuts the problem, where there is one.
     pub fn tile(&self) -> Option<Tile> {
-        self.stages.iter().find_map(|stage| if let Spec::Attention(spec) = &stage.spec { Some(spec.tile) } else { None })
+        self.stages
+            .iter()
+            .find_map(|stage| if let Spec::Attention(spec) = &stage.spec { Some(spec.tile) } else { None })
     }
 
     /// The kernels that run, in order; empty when there is nothing to compute.

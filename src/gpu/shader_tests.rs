@@ -6,7 +6,7 @@ use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, 
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
-use super::spec::{AttentionSpec, CombineSpec, HeadNormSpec, ScoreMod, Spec, Storage, Visitor};
+use super::spec::{AttentionSpec, CombineSpec, HeadNormSpec, PermuteSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
 use crate::attention::Weights;
 
@@ -89,6 +89,9 @@ fn masks() -> Vec<Spec> {
         }
     }
     specs.extend([DType::F32, DType::F16].map(|dtype| Spec::HeadNorm(HeadNormSpec { dtype })));
+    for dtype in [DType::F32, DType::F16, DType::U32] {
+        specs.extend(BOTH.map(|vec4| Spec::Permute(PermuteSpec { dtype, vec4 })));
+    }
     specs
 }
 

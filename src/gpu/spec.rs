@@ -82,6 +82,13 @@ pub(crate) struct HeadNormSpec {
     pub dtype: DType,
 }
 
+/// Tokens in another order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PermuteSpec {
+    pub dtype: DType,
+    pub vec4: bool,
+}
+
 /// The key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Spec {
@@ -89,6 +96,7 @@ pub(crate) enum Spec {
     Combine(CombineSpec),
     Lists(ListsSpec),
     HeadNorm(HeadNormSpec),
+    Permute(PermuteSpec),
 }
 
 /// Threads of a workgroup in kernels without tiles.
@@ -101,7 +109,10 @@ impl Spec {
             Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
             Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
-            Spec::HeadNorm(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("head_norm.wgsl")]),
+            Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
+            Spec::HeadNorm(spec) => {
+                link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("head_norm.wgsl")])
+            }
         }
     }
 
@@ -110,7 +121,7 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::HeadNorm(_) => return None,
+            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
     }
@@ -307,6 +318,10 @@ impl fmt::Display for Spec {
         let spec = match self {
             Spec::Attention(spec) => spec,
             Spec::Lists(spec) => return spec.fmt(f),
+            Spec::Permute(spec) => {
+                let unit = if spec.vec4 { "vec4" } else { "scalar" };
+                return write!(f, "permute tokens, {}, {unit} loads, {FLAT_THREADS} threads", spec.dtype);
+            }
             Spec::HeadNorm(spec) => return write!(f, "norm over heads, {}, {FLAT_THREADS} threads", spec.dtype),
             Spec::Combine(spec) => {
                 return write!(f, "combine, {} parts to {}, {FLAT_THREADS} threads", spec.parts_dtype, spec.out_dtype);

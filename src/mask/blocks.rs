@@ -288,10 +288,7 @@ mod tests {
     #[test]
     fn masks_draw_themselves() {
         let tiles = Mask::causal().tiles([6, 6], [2, 2]).unwrap();
-        assert_eq!(
-            tiles.to_string(),
-            "▒▒····\n██▒▒··\n████▒▒\n3 x 3 tiles of 2 x 2: 3 full, 3 partial, density 0.667"
-        );
+        assert_eq!(tiles.to_string(), "▒▒····\n██▒▒··\n████▒▒\n3 x 3 tiles of 2 x 2: 3 full, 3 partial, density 0.667");
         // Tail tiles count only pairs that are there.
         let tail = Mask::all().tiles([3, 5], [2, 2]).unwrap();
         assert!(tail.classes().iter().all(|class| *class == TileClass::Full));
@@ -305,7 +302,10 @@ mod tests {
             BlockMask::new([4, 4], [2, 2], 1, row_ptr, col_idx, &full[..col_idx.len()]).unwrap_err().to_string()
         };
         assert!(BlockMask::new([4, 4], [2, 2], 1, &[0, 0, 2], &[0, 1], &full).is_ok());
-        assert_eq!(refused(&[0, 2], &[0, 1]), "row_ptr: has 2 values, but must have one more than there are rows of blocks (3)");
+        assert_eq!(
+            refused(&[0, 2], &[0, 1]),
+            "row_ptr: has 2 values, but must have one more than there are rows of blocks (3)"
+        );
         assert_eq!(refused(&[0, 2, 1], &[0]), "row_ptr: must begin with 0 and not decrease");
         assert_eq!(refused(&[0, 0, 2], &[1, 0]), "col_idx: row 1 has 1 before 0, but must ascend");
         assert_eq!(refused(&[0, 1, 2], &[0, 2]), "col_idx: row 1 names block 2, but there are 2 blocks of keys");

@@ -254,7 +254,9 @@ mod tests {
     fn text_depends_on_structure_alone() {
         let text = |left, size| compiled(&(Mask::window(left, 0) & !Mask::block_diagonal(size)), 1).text;
         assert_eq!(text(3, 2), text(5, 4));
-        assert!(text(3, 2).contains("(mask_by_window(0u, at, q_idx, kv_idx) & !mask_by_blocks(1u, at, q_idx, kv_idx))"));
+        assert!(
+            text(3, 2).contains("(mask_by_window(0u, at, q_idx, kv_idx) & !mask_by_blocks(1u, at, q_idx, kv_idx))")
+        );
     }
 
     #[test]
@@ -268,7 +270,8 @@ mod tests {
 
     #[test]
     fn masks_that_read_the_head_are_classified_for_each() {
-        let by_head = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx % (h + 1u) == 0u; }";
+        let by_head =
+            "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx % (h + 1u) == 0u; }";
         assert_eq!(compiled(&Mask::wgsl(by_head), 3).heads, [[0, 0], [1, 0], [2, 0]]);
         let mut data = RuleData::default();
         let segments = Mask::segments(&[1; 16], &[1; 16]);

@@ -59,7 +59,11 @@ impl HostMask {
     /// When an index is not within the problem.
     pub fn allows(&self, b: usize, h: usize, q_idx: usize, kv_idx: usize) -> bool {
         let [batch, heads, len_q, len_kv] = self.shape;
-        assert!(b < batch && h < heads && q_idx < len_q && kv_idx < len_kv, "({b}, {h}, {q_idx}, {kv_idx}) of {:?}", self.shape);
+        assert!(
+            b < batch && h < heads && q_idx < len_q && kv_idx < len_kv,
+            "({b}, {h}, {q_idx}, {kv_idx}) of {:?}",
+            self.shape
+        );
         self.heads[h].allows([len_q, len_kv], [b, h, q_idx, kv_idx]).expect("host() refuses what it cannot evaluate")
     }
 
@@ -83,8 +87,7 @@ impl HostMask {
         if tile.contains(&0) {
             return Err(Error::Mask(format!("tile: is {tile:?}, but both sides must be positive")));
         }
-        let slots = order.slots([len_q, len_kv], tile)?;
-        let (q, kv) = (slots.q_tokens(len_q), slots.kv_tokens(len_kv));
+        let [q, kv] = order.slots([len_q, len_kv], tile)?;
         let mut classes = Vec::new();
         for q in q.chunks(tile[0]) {
             for kv in kv.chunks(tile[1]) {
@@ -109,12 +112,7 @@ impl HostMask {
 ///
 /// # Errors
 /// Those of [`Tensor::from_slice`].
-pub fn pack_bits(
-    ctx: &Context,
-    len_q: usize,
-    len_kv: usize,
-    visible: impl Fn(usize, usize) -> bool,
-) -> Result<Tensor> {
+pub fn pack_bits(ctx: &Context, len_q: usize, len_kv: usize, visible: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
     let words = len_kv.div_ceil(32);
     let mut bits = vec![0u32; len_q * words];
     for q_idx in 0..len_q {

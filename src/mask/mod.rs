@@ -175,10 +175,16 @@ impl Mask {
         Mask::rule(Rule::Distance { first, spots, widths: widths.into() })
     }
 
-    /// A list of blocks that attend, made elsewhere: for `Mask::blocks(list) & inner`, or by itself where each listed
-    /// block attends as a whole.
+    /// A list of blocks that attend, made elsewhere: each as a whole; [`Mask::refined_blocks`] looks into partial
+    /// ones.
     pub fn blocks(list: &BlockMask) -> Mask {
         Mask::rule(Rule::Blocks { list: Arc::new(list.clone()), full_only: false })
+    }
+
+    /// The blocks of a list: full ones as a whole, partial ones as far as `inner` says.
+    pub fn refined_blocks(list: &BlockMask, inner: Mask) -> Mask {
+        let full = Mask::rule(Rule::Blocks { list: Arc::new(list.clone()), full_only: true });
+        full | (Mask::blocks(list) & inner)
     }
 
     /// A bit a pair: `bits` is a u32 tensor `[batch or 1, heads or 1, len_q or 1, ceil(len_kv / 32)]`; bit `j % 32` of
@@ -223,11 +229,6 @@ impl Mask {
     /// A mask that planning refuses with this error.
     pub(crate) fn invalid(error: Error) -> Mask {
         Mask::rule(Rule::Invalid(error))
-    }
-
-    /// The blocks of a list, as a whole where they are full, else as far as `inner` says.
-    pub(crate) fn full_blocks(list: &BlockMask) -> Mask {
-        Mask::rule(Rule::Blocks { list: Arc::new(list.clone()), full_only: true })
     }
 
     pub(crate) fn rule(rule: Rule) -> Mask {

@@ -75,8 +75,7 @@ impl Neighborhood {
         if let Some((name, len)) = lens.iter().find(|(_, len)| *len != dims) {
             return bad(format!("{name} has {len} values, but must have one a dimension of the grid ({dims})"));
         }
-        let sizes =
-            [("grid", grid), ("window", &self.window), ("stride", &self.stride), ("dilation", &self.dilation)];
+        let sizes = [("grid", grid), ("window", &self.window), ("stride", &self.stride), ("dilation", &self.dilation)];
         if let Some((name, values)) = sizes.iter().find(|(_, values)| values.contains(&0)) {
             return bad(format!("{name} is {values:?}, but each must be positive"));
         }
@@ -146,7 +145,8 @@ impl Neighborhood {
     pub(crate) fn best_boxes(&self, grid: &[usize], q_tokens: usize, kv_tokens: usize) -> (Vec<usize>, Vec<usize>) {
         let padded = |tile_box: &[usize]| -> usize {
             let each = grid.iter().enumerate().zip(tile_box);
-            each.map(|((dim, &len), &side)| self.groups(len, dim).map(|n| n.next_multiple_of(side)).sum::<usize>()).product()
+            each.map(|((dim, &len), &side)| self.groups(len, dim).map(|n| n.next_multiple_of(side)).sum::<usize>())
+                .product()
         };
         let mut best: Option<([usize; 3], Vec<usize>, Vec<usize>)> = None;
         for q_box in boxes(q_tokens, grid.len()) {
@@ -201,7 +201,9 @@ fn boxes(tokens: usize, dims: usize) -> Vec<Vec<usize>> {
         return vec![vec![tokens]];
     }
     let sides = (0..=tokens.trailing_zeros()).map(|power| 1 << power);
-    sides.flat_map(|side| boxes(tokens / side, dims - 1).into_iter().map(move |rest| [vec![side], rest].concat())).collect()
+    sides
+        .flat_map(|side| boxes(tokens / side, dims - 1).into_iter().map(move |rest| [vec![side], rest].concat()))
+        .collect()
 }
 
 /// Row-major indices of a box.
@@ -290,7 +292,9 @@ pub fn simulate(
         speedup_flop: tokens * tokens / attended_pairs,
         speedup_static: dense / trips_static.iter().sum::<usize>() as f64,
         speedup_dynamic: dense / trips_dynamic.iter().sum::<usize>() as f64,
-        fully_block_sparse: dims.into_iter().all(|dim| block_sparse(neighborhood, grid[dim], dim, q_tile[dim], kv_tile[dim])),
+        fully_block_sparse: dims
+            .into_iter()
+            .all(|dim| block_sparse(neighborhood, grid[dim], dim, q_tile[dim], kv_tile[dim])),
         trips_static,
         trips_dynamic,
     })
@@ -343,9 +347,16 @@ mod tests {
 
     #[test]
     fn intervals_follow_the_rule() {
-        for (len, window, stride, dilation) in
-            [(7, 9, 1, 1), (65, 7, 1, 1), (64, 16, 4, 1), (65, 9, 9, 1), (67, 5, 1, 3), (66, 12, 4, 1), (23, 6, 5, 4), (5, 2, 2, 7)]
-        {
+        for (len, window, stride, dilation) in [
+            (7, 9, 1, 1),
+            (65, 7, 1, 1),
+            (64, 16, 4, 1),
+            (65, 9, 9, 1),
+            (67, 5, 1, 3),
+            (66, 12, 4, 1),
+            (23, 6, 5, 4),
+            (5, 2, 2, 7),
+        ] {
             for causal in [false, true] {
                 let neighborhood = Neighborhood::new([window]).stride([stride]).dilation([dilation]).causal([causal]);
                 let axis = neighborhood.axis(len, 0);

@@ -67,8 +67,18 @@ impl Order {
         self.0 == Kind::Sequence
     }
 
-    /// The slots for a problem `[len_q, len_kv]` cut by `[block_q, block_kv]`.
-    pub(crate) fn slots(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<Slots> {
+    /// The token of each slot, of queries and of keys, for a problem `[len_q, len_kv]` cut by tiles of `[block_q,
+    /// block_kv]`; `u32::MAX` where a slot has none.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] when the order is not one of these lengths.
+    pub fn slots(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<[Vec<u32>; 2]> {
+        let slots = self.cut(lens, tile)?;
+        Ok([slots.q_tokens(lens[0]), slots.kv_tokens(lens[1])])
+    }
+
+    /// Likewise, where the order is not the tokens' own.
+    pub(crate) fn cut(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<Slots> {
         match &self.0 {
             Kind::Sequence => Ok(Slots { q: None, kv: None }),
             Kind::Tokens(tokens) => {

@@ -66,7 +66,8 @@ impl Rule {
                 Leaf::Window { left: side(left), right: side(right) }
             }
             Rule::Tokens { keys, queries } => {
-                let within = |range: &Range<usize>, len: usize| [range.start.min(len) as u32, range.end.min(len) as u32];
+                let within =
+                    |range: &Range<usize>, len: usize| [range.start.min(len) as u32, range.end.min(len) as u32];
                 Leaf::Tokens { keys: within(keys, len_kv), queries: within(queries, len_q) }
             }
             Rule::BlockDiagonal(size) => {
@@ -86,9 +87,7 @@ impl Rule {
                 let from = if from.is_empty() { zeros() } else { small("from", q_table("from", from)?)? };
                 Leaf::Ranges { key: small("key", kv_table("key", key)?)?, from, last, guard: MAX_VALUE }
             }
-            Rule::Groups { q, kv } => {
-                Leaf::Groups { q: q_table("groups of q", q)?, kv: kv_table("groups of kv", kv)? }
-            }
+            Rule::Groups { q, kv } => Leaf::Groups { q: q_table("groups of q", q)?, kv: kv_table("groups of kv", kv)? },
             Rule::Neighborhood { grid, neighborhood } => return grid_leaves(grid, neighborhood, len_q, len_kv),
             Rule::Distance { first, spots, widths } => distance(*first, *spots, widths, len_q, len_kv)?,
             Rule::Blocks { list, full_only } => {
@@ -120,10 +119,9 @@ fn table(name: &str, values: &Arc<[u32]>, batch: usize, len: usize, len_name: &s
 
 fn small(name: &str, table: Table) -> Result<Table> {
     match table.data.iter().position(|&value| value >= MAX_VALUE) {
-        Some(i) => Err(Error::Mask(format!(
-            "{name}: value {i} is {}, but must be below 2^31 ({MAX_VALUE})",
-            table.data[i]
-        ))),
+        Some(i) => {
+            Err(Error::Mask(format!("{name}: value {i} is {}, but must be below 2^31 ({MAX_VALUE})", table.data[i])))
+        }
         None => Ok(table),
     }
 }

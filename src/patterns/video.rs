@@ -159,7 +159,8 @@ pub fn radial_code(
     block: usize,
 ) -> Result<BlockMask> {
     if frames == 0 || spots == 0 || block == 0 {
-        let sentence = format!("radial: frames, spots and block are {frames}, {spots} and {block}, but must be positive");
+        let sentence =
+            format!("radial: frames, spots and block are {frames}, {spots} and {block}, but must be positive");
         return Err(Error::Mask(sentence));
     }
     if !(decay_factor.is_finite() && decay_factor > 0.0) {

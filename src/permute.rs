@@ -1,0 +1,172 @@
+//! Tokens in another order, as a stage of its own.
+
+use crate::gpu::context::Context;
+use crate::gpu::layout::{DType, Layout};
+use crate::gpu::params::PermuteParams;
+use crate::gpu::plan::{Bound, Io, Plan, PlanBuilder, Slot, Window, fold_grid, sealed};
+use crate::gpu::spec::{FLAT_THREADS, PermuteSpec, Spec};
+use crate::gpu::tensor::{Input, Tensor};
+use crate::{Error, Result};
+
+/// `out[b, h, slot] = x[b, h, tokens[slot]]`, and 0 where the slot holds `u32::MAX`: a tensor in the order of
+/// [`Order::slots`](crate::Order::slots), once for many layers.
+///
+/// [`Attention`](crate::Attention) needs none of this: it reads and writes through the order, which costs less than
+/// moving q, k, v and out (README, "Masks"). It is for models that keep their tokens permuted from layer to layer.
+///
+/// x is `[batch, heads, len, dim]`, f32, f16 or u32, any strides; out is contiguous, as long as `tokens`.
+///
+/// ```no_run
+/// use wgpu_attention::{Context, DType, Neighborhood, Order, Permute, Tensor, inverse_order};
+///
+/// let ctx = pollster::block_on(Context::request())?;
+/// let x = Tensor::zeros(&ctx, DType::F32, [1, 8, 64 * 64, 64])?;
+/// let order = Order::grid(&[64, 64], &Neighborhood::new([13, 13]));
+/// let [tokens, _] = order.slots([4096, 4096], [64, 64])?;
+/// let boxes = Permute::new(&x, &tokens).run(&ctx)?;
+/// let back = Permute::new(&boxes, &inverse_order(&tokens, 4096)).run(&ctx)?;
+/// # let _ = back;
+/// # Ok::<(), wgpu_attention::Error>(())
+/// ```
+///
+/// Source: Generalized Neighborhood Attention (Hassani et al. 2025), section 3.3 (token permutation).
+#[derive(Debug, Clone)]
+pub struct Permute {
+    x: Input,
+    tokens: Vec<u32>,
+}
+
+/// The tensors of one call of a planned [`Permute`].
+#[derive(Debug, Clone, Copy)]
+pub struct PermuteIo<'a> {
+    x: &'a Tensor,
+    out: &'a Tensor,
+}
+
+impl<'a> PermuteIo<'a> {
+    /// The operands; `out` is written.
+    pub fn new(x: &'a Tensor, out: &'a Tensor) -> Self {
+        PermuteIo { x, out }
+    }
+}
+
+impl sealed::Sealed for PermuteIo<'_> {
+    fn tensors(&self) -> Vec<(&str, &Tensor)> {
+        vec![("x", self.x), ("out", self.out)]
+    }
+}
+
+impl Io for PermuteIo<'_> {}
+
+/// The slot of each of `len` tokens: the order that undoes another. A token in no slot gets `u32::MAX`.
+pub fn inverse_order(tokens: &[u32], len: usize) -> Vec<u32> {
+    let mut slots = vec![u32::MAX; len];
+    for (slot, &token) in tokens.iter().enumerate() {
+        if let Some(at) = slots.get_mut(token as usize) {
+            *at = slot as u32;
+        }
+    }
+    slots
+}
+
+impl Permute {
+    /// Describes the permutation of this tensor, or of tensors of this layout.
+    pub fn new(x: impl Into<Input>, tokens: &[u32]) -> Permute {
+        Permute { x: x.into(), tokens: tokens.to_vec() }
+    }
+
+    fn out(&self) -> Result<Layout> {
+        let [batch, heads, _, dim] = self.x.layout.shape();
+        Layout::new(self.x.layout.dtype(), [batch, heads, self.tokens.len(), dim])
+    }
+
+    /// Checks everything and compiles what is not compiled yet.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a token that is not there; [`Error::DType`] or [`Error::Limit`], in a sentence.
+    pub fn plan(&self, ctx: &Context) -> Result<Plan> {
+        let (x, out) = (self.x.layout, self.out()?);
+        ctx.require_dtype("x", x.dtype())?;
+        let [_, heads, len, dim] = x.shape();
+        if let Some(slot) = self.tokens.iter().position(|&token| token != u32::MAX && token as usize >= len) {
+            let token = self.tokens[slot];
+            return Err(Error::Value(format!("tokens: slot {slot} holds token {token}, but x has {len}")));
+        }
+        let slots = vec![
+            Slot { name: "x".into(), layout: x, output: false },
+            Slot { name: "out".into(), layout: out, output: true },
+        ];
+        let mut builder = PlanBuilder::new(ctx, "permute", slots);
+        if out.is_empty() {
+            return Ok(builder.finish());
+        }
+        let unit = if x.is_vec4() { 4 } else { 1 };
+        let [x, out] = [x, out].map(|layout| Window::of(&layout, unit, ctx.capabilities().offset_alignment));
+        for (name, window) in [("x", &x), ("out", &out)] {
+            let limit = ctx.capabilities().binding_bytes;
+            if window.size > limit {
+                let size = window.size;
+                return Err(Error::Limit(format!("{name}: spans {size} bytes, but the device binds at most {limit}")));
+            }
+        }
+        let units = self.out()?.len() / unit;
+        let workgroups = (units as u64).div_ceil(FLAT_THREADS.into());
+        let grid = fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)?;
+        let params = PermuteParams {
+            x: x.view,
+            out: out.view,
+            heads: heads as u32,
+            slots: self.tokens.len() as u32,
+            columns: (dim / unit) as u32,
+            units: units as u32,
+            grid_x: grid[0],
+        };
+        builder.stage(
+            Spec::Permute(PermuteSpec { dtype: self.x.layout.dtype(), vec4: unit == 4 }),
+            &[()],
+            |builder, (), name| {
+                let (uniform, storage) = (wgpu::BufferUsages::UNIFORM, wgpu::BufferUsages::STORAGE);
+                Ok(match name {
+                    "params" => Bound::Owned(builder.owned(name, uniform, bytemuck::bytes_of(&params))?),
+                    "tokens" => Bound::Owned(builder.owned(name, storage, bytemuck::cast_slice(&self.tokens))?),
+                    "x" => Bound::Slot { slot: builder.slot(name), start: x.start, size: x.size },
+                    _ => Bound::Slot { slot: builder.slot(name), start: out.start, size: out.size },
+                })
+            },
+            |()| grid,
+        )?;
+        Ok(builder.finish())
+    }
+
+    /// Plans, runs and submits at once; returns out.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Permute::plan); [`Error::Missing`] when x was described by its layout alone.
+    pub fn run(&self, ctx: &Context) -> Result<Tensor> {
+        let plan = self.plan(ctx)?;
+        let missing = || Error::Missing("x: was described by its layout, but run needs a tensor".into());
+        let x = self.x.tensor.as_ref().ok_or_else(missing)?;
+        let out = Tensor::zeros(ctx, self.x.layout.dtype(), self.out()?.shape())?;
+        let mut encoder = ctx.device().create_command_encoder(&Default::default());
+        plan.encode(&mut encoder, &PermuteIo::new(x, &out))?;
+        ctx.queue().submit([encoder.finish()]);
+        Ok(out)
+    }
+}
+
+impl Layout {
+    /// Whether rows can be read four elements at a time.
+    fn is_vec4(&self) -> bool {
+        let (shape, strides) = (self.shape(), self.strides());
+        let rows = (0..3).all(|dim| shape[dim] <= 1 || strides[dim].is_multiple_of(4));
+        shape[3].is_multiple_of(4) && strides[3] == 1 && rows && self.offset().is_multiple_of(4)
+    }
+}
+
+impl PermuteSpec {
+    pub(crate) fn prelude(&self) -> String {
+        let f16 = if self.dtype == DType::F16 { "enable f16;\n" } else { "" };
+        let unit = if self.vec4 { format!("vec4<{}>", self.dtype) } else { self.dtype.to_string() };
+        format!("{f16}alias unit = {unit};\nconst THREADS: u32 = {FLAT_THREADS}u;\n")
+    }
+}
