@@ -33,6 +33,8 @@ pub enum Wgsl {
     Checked,
     /// Causal, vouched for.
     Trusted,
+    /// Every pair, vouched for: every tile of the list is full.
+    All,
     /// No pair, by a tensor: tiles are classified at each call, and none is visited.
     Classify,
 }
@@ -44,6 +46,7 @@ impl Wgsl {
             Wgsl::Checked | Wgsl::Trusted => {
                 "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return kv_idx <= q_idx; }"
             }
+            Wgsl::All => "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return true; }",
             Wgsl::Classify => {
                 "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return ids[kv_idx] > q_idx + kv_idx; }"
             }
@@ -130,6 +133,7 @@ fn mask(name: &str, len: usize) -> Option<(Mask, Option<Wgsl>)> {
         ["window", left, right] => Mask::window(number(left)?, number(right)?),
         ["blocks", side, density] => random_blocks(len, number(side)?, density.parse().ok()?),
         ["neighborhood", grid, window] => Mask::neighborhood(&sides(grid)?, Neighborhood::new(sides(window)?)),
+        ["permute", grid, window] => Mask::neighborhood(&sides(grid)?, Neighborhood::new(sides(window)?)),
         ["raster", grid, window] => {
             Mask::neighborhood(&sides(grid)?, Neighborhood::new(sides(window)?)).ordered(Order::sequence())
         }
@@ -141,6 +145,7 @@ fn mask(name: &str, len: usize) -> Option<(Mask, Option<Wgsl>)> {
         }
         ["wgsl", "causal"] => return Some((Mask::causal(), Some(Wgsl::Checked))),
         ["trusted", "causal"] => return Some((Mask::causal(), Some(Wgsl::Trusted))),
+        ["trusted", "all"] => return Some((Mask::all(), Some(Wgsl::All))),
         ["classify"] => return Some((Mask::none(), Some(Wgsl::Classify))),
         _ => return None,
     };

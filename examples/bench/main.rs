@@ -4,6 +4,7 @@
 
 mod cases;
 mod ceilings;
+mod permute;
 mod timing;
 
 use std::collections::HashMap;
@@ -85,7 +86,13 @@ fn run(args: &Args) -> Result<(), String> {
         bar.set_message(case.name.clone());
         let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
         for tile in &tiles {
-            match measure(&ctx, case, &data, *tile, args) {
+            let permutes = case.mask_name.starts_with("permute");
+            let measured = if permutes {
+                permute::measure(&ctx, case, &data, args.repeats)
+            } else {
+                measure(&ctx, case, &data, *tile, args)
+            };
+            match measured {
                 Ok(mut result) => {
                     result.of_dense = case.against.as_ref().and_then(|name| Some(result.seconds / seconds.get(name)?));
                     seconds.insert(case.name.clone(), result.seconds);
@@ -167,7 +174,7 @@ fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &A
         Some(wgsl) => Mask::wgsl(wgsl.text()),
     };
     let mut description = Attention::new(&data.q, &data.k, &data.v).mask(mask);
-    if case.wgsl == Some(Wgsl::Trusted) {
+    if matches!(case.wgsl, Some(Wgsl::Trusted | Wgsl::All)) {
         // SAFETY: the text indexes nothing and has no loop.
         description = unsafe { description.trust_wgsl() };
     }

@@ -25,6 +25,9 @@ pub struct Neighborhood {
     causal: Vec<bool>,
 }
 
+/// Tokens of a grid, and sides of a tile, end here, as sequences do: nothing below overflows.
+const MAX_TOKENS: usize = 1 << 29;
+
 /// One dimension of a grid: where each index lies once dilation groups follow one another, and what it sees there.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Axis {
@@ -83,8 +86,9 @@ impl Neighborhood {
             let (stride, window) = (self.stride[dim], self.window[dim]);
             return bad(format!("stride of dimension {dim} is {stride}, but must be at most the window ({window})"));
         }
-        if let Some(len) = grid.iter().find(|&&len| len > 1 << 29) {
-            return bad(format!("a dimension of the grid is {len}, but must be at most {}", 1 << 29));
+        let tokens = grid.iter().try_fold(1usize, |tokens, &len| tokens.checked_mul(len)).unwrap_or(usize::MAX);
+        if tokens > MAX_TOKENS {
+            return bad(format!("the grid {grid:?} has {tokens} tokens, but may have {MAX_TOKENS}"));
         }
         Ok(())
     }
@@ -264,9 +268,9 @@ pub fn simulate(
 ) -> Result<Simulation> {
     neighborhood.check(grid)?;
     for (name, tile) in [("q_tile", q_tile), ("kv_tile", kv_tile)] {
-        if tile.len() != grid.len() || tile.contains(&0) {
+        if tile.len() != grid.len() || tile.iter().any(|&side| side == 0 || side > MAX_TOKENS) {
             return Err(Error::Mask(format!(
-                "{name}: is {tile:?}, but must have a positive side a dimension of the grid ({})",
+                "{name}: is {tile:?}, but must have a side of 1 to {MAX_TOKENS} for each dimension of the grid ({})",
                 grid.len()
             )));
         }
@@ -403,6 +407,10 @@ mod tests {
             "neighborhood: stride of dimension 0 is 4, but must be at most the window (3)"
         );
         assert!(told(Neighborhood::new([1; 4]), &[1; 4]).contains("4 dimensions"));
-        assert!(simulate(&[8], &Neighborhood::new([3]), &[0], &[4]).is_err());
+        for bad in [0, usize::MAX] {
+            assert!(simulate(&[8], &Neighborhood::new([3]), &[bad], &[4]).is_err());
+        }
+        let huge = Neighborhood::new([3, 3, 3]);
+        assert!(simulate(&[1 << 28; 3], &huge, &[1; 3], &[1; 3]).unwrap_err().to_string().contains("but may have"));
     }
 }
