@@ -7,7 +7,7 @@ use super::Attention;
 use crate::gpu::capabilities::Capabilities;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::spec::Visitor;
-use crate::gpu::tuning::{self, Tile};
+use crate::gpu::tuning::{self, Products, Tile};
 use crate::mask::{self, Compiled, Node, Order, RuleData, Slots};
 use crate::user_wgsl::Text;
 use crate::{Error, Mask, Result};
@@ -98,10 +98,12 @@ pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[
 }
 
 impl Attention {
-    /// Whether tokens are visited in another order than their own.
-    pub(super) fn is_ordered(&self) -> bool {
-        let listed = matches!(self.visit, Visit::Auto | Visit::Listed | Visit::ListedPartial) && self.tasks.is_none();
-        listed && self.order.as_ref().map_or(self.mask.is_ordered(), |order| !order.is_sequence())
+    /// Whether tokens are to be visited in another order than their own: one that was given, or that of the mask, where
+    /// the tile can. Broadcast products cannot, and gain more than an order does.
+    fn is_ordered(&self, tile: Option<&Tile>) -> bool {
+        let listed = self.visit != Visit::Every && self.tasks.is_none();
+        let by_mask = tile.is_some_and(|tile| tile.products == Products::Staged) && self.mask.is_ordered();
+        listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
     }
 
     pub(super) fn tuning_shape(&self) -> tuning::Shape {
@@ -112,7 +114,7 @@ impl Attention {
         let [left, right] = split(&self.mask).0;
         let row = side(left).saturating_add(side(right)).saturating_add(1).min(len_kv);
         let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
-        let ordered = self.is_ordered();
+        let ordered = self.is_ordered(None);
         let listed = match self.visit {
             Visit::Auto => ordered || (self.tasks.is_none() && self.mask.as_window().is_none()),
             Visit::Every => false,
@@ -146,8 +148,9 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
         return every(a, shape, tile, Some(&tasks));
     }
     let tiles = [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
-    let plain = a.mask.as_window().is_some() && !a.is_ordered();
-    let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !a.is_ordered();
+    let ordered = a.is_ordered(Some(tile));
+    let plain = a.mask.as_window().is_some() && !ordered;
+    let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !ordered;
     match a.visit {
         Visit::Every => every(a, shape, tile, None),
         Visit::Auto if plain => every(a, shape, tile, None),
@@ -225,9 +228,10 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
     let compiled = mask::compile(&a.mask, shape, &mut data)?;
     let lens = [shape[2], shape[3]];
     let blocks = [tile.block_q as usize, tile.block_kv as usize];
+    let ordered = a.is_ordered(Some(tile));
     let slots = compiled.instances.iter().map(|(_, order)| match a.order.as_ref().or(order.as_ref()) {
-        Some(order) => order.cut(lens, blocks),
-        None => Ok(Slots { q: None, kv: None }),
+        Some(order) if ordered => order.cut(lens, blocks),
+        _ => Ok(Slots { q: None, kv: None }),
     });
     let slots: Vec<Slots> = slots.collect::<Result<_>>()?;
     let ordered = slots.iter().any(|slots| slots.q.is_some() || slots.kv.is_some());
@@ -246,7 +250,8 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         data,
         at: Offsets::default(),
         list_words: 0,
-        note: None,
+        note: (a.mask.is_ordered() && a.order.is_none() && !ordered)
+            .then(|| "tokens are visited as they lie, not in the mask's order, because products are broadcast".into()),
     };
     if ordered {
         visiting.add_orders(&slots, lens, blocks);
