@@ -111,13 +111,18 @@ impl Case {
 
     /// An input of packed bits on the device.
     pub fn bits(&self, ctx: &Context, name: &str) -> Result<Tensor, Stop> {
+        self.bits_as(ctx, name, &self.input(name)?.shape)
+    }
+
+    /// An input of packed bits on the device, its dimensions regrouped.
+    pub fn bits_as(&self, ctx: &Context, name: &str, shape: impl AsRef<[usize]>) -> Result<Tensor, Stop> {
         let input = self.input(name)?;
         let words: Option<Vec<u32>> = match &input.data {
             Data::Integers(data) => data.iter().map(|&word| word.try_into().ok()).collect(),
             Data::Floats(_) => None,
         };
         let words = words.ok_or_else(|| Stop::Failed(format!("{name}: must hold 32-bit unsigned integers")))?;
-        let tensor = Tensor::from_slice(ctx, &input.shape, &words);
+        let tensor = Tensor::from_slice(ctx, shape, &words);
         tensor.map_err(|e| Stop::Failed(format!("{name}: {e}")))
     }
 

@@ -9,9 +9,12 @@
 mod case;
 mod check;
 mod composed;
+mod masks;
 mod merge;
 mod operators;
+mod packed;
 mod params;
+mod pictures;
 mod planners;
 mod report;
 mod softmax;

@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Tensor};
 
 use crate::case::{Array, Case, Data};
-use crate::{composed, merge, planners, softmax, video};
+use crate::{composed, masks, merge, packed, pictures, planners, softmax, video};
 
 /// Why a case has no outputs.
 #[derive(Debug)]
@@ -66,6 +66,18 @@ pub struct Operator {
 /// Every operator that is offered.
 const OPERATORS: &[Operator] = &[
     Operator {
+        name: "block_mask",
+        params: &["block_k", "block_q", "kind", "lk", "lq", "mask"],
+        inputs: &[],
+        run: masks::block_mask,
+    },
+    Operator {
+        name: "block_sparse_attention",
+        params: &["block_k", "block_q", "lists", "scale", "tile_class"],
+        inputs: &["q", "k", "v", "csr_class", "csr_col_idx", "csr_row_ptr", "mask_bits", "kv_indices", "kv_num_blocks"],
+        run: masks::block_sparse_attention,
+    },
+    Operator {
         name: "cad_planner",
         params: &["columns", "docs_per_rank", "heads", "hidden", "kv_heads", "tolerance"],
         inputs: &[],
@@ -76,6 +88,30 @@ const OPERATORS: &[Operator] = &[
         params: &["rule", "scale"],
         inputs: &["q", "k", "v"],
         run: composed::channel_attention,
+    },
+    Operator {
+        name: "concentric_causal_attention",
+        params: &["height", "image_start", "rings", "rope_style", "rope_theta", "scale", "text_after", "width"],
+        inputs: &["q", "k", "v"],
+        run: pictures::concentric_causal_attention,
+    },
+    Operator {
+        name: "core_attention_tasks",
+        params: &["causal", "causal_align", "scale", "task_columns"],
+        inputs: &["q", "k", "v", "cu_seqlens", "tasks"],
+        run: packed::core_attention_tasks,
+    },
+    Operator {
+        name: "diag_attention",
+        params: &["block", "causal", "kind", "norm_eps", "scale", "tail"],
+        inputs: &["q", "k", "v"],
+        run: masks::diag_attention,
+    },
+    Operator {
+        name: "diag_block_attention",
+        params: &["block_size", "causal", "eps", "kind", "padding", "scale"],
+        inputs: &["q", "k", "v"],
+        run: masks::diag_block_attention,
     },
     Operator {
         name: "gna_simulator",
@@ -90,12 +126,36 @@ const OPERATORS: &[Operator] = &[
         run: video::head_pattern_search,
     },
     Operator {
+        name: "isolation_attention",
+        params: &["height", "kv_layout", "scale", "subjects", "width"],
+        inputs: &["q", "k", "v", "ref_masks", "target_masks"],
+        run: pictures::isolation_attention,
+    },
+    Operator {
         name: "kernel_regression_heads",
         params: &["noise_var"],
         inputs: &["x", "x_query", "y", "omega", "mu"],
         run: composed::kernel_regression_heads,
     },
+    Operator {
+        name: "maxvit_block",
+        params: &["bias_index", "height", "scale", "size", "width"],
+        inputs: &["q", "k", "v", "rel_bias"],
+        run: pictures::maxvit_block_attention,
+    },
+    Operator {
+        name: "maxvit_grid",
+        params: &["bias_index", "height", "scale", "size", "width"],
+        inputs: &["q", "k", "v", "rel_bias"],
+        run: pictures::maxvit_grid_attention,
+    },
     Operator { name: "merge_lse", params: &["parts"], inputs: &["part_out", "part_lse"], run: merge::merge_lse },
+    Operator {
+        name: "neighborhood_attention",
+        params: &["causal", "dilation", "num_extra_kv", "scale", "shape", "stride", "window"],
+        inputs: &["q", "k", "v", "extra_k", "extra_v"],
+        run: masks::neighborhood_attention,
+    },
     Operator {
         name: "pair_cross_attention",
         params: &["scale"],
@@ -127,6 +187,12 @@ const OPERATORS: &[Operator] = &[
         run: video::radial_attention,
     },
     Operator {
+        name: "rag_block_diagonal_attention",
+        params: &["causal", "passages", "prefix", "query", "scale"],
+        inputs: &["q", "k", "v", "segment"],
+        run: pictures::rag_block_diagonal_attention,
+    },
+    Operator {
         name: "refrag_cost_model",
         params: &["batch", "context", "expand_fraction", "hidden", "layers", "output", "params", "rate"],
         inputs: &[],
@@ -149,6 +215,18 @@ const OPERATORS: &[Operator] = &[
         params: &["alibi", "align", "bias_shape", "causal", "causal_align", "scale", "sinks", "softcap", "window"],
         inputs: &["q", "k", "v", "alibi_slopes", "bias", "mask_bits", "sinks"],
         run: softmax::softmax_attention,
+    },
+    Operator {
+        name: "varlen_attention",
+        params: &["causal", "causal_align", "scale"],
+        inputs: &["q", "k", "v", "cu_seqlens_k", "cu_seqlens_q"],
+        run: packed::varlen_attention,
+    },
+    Operator {
+        name: "window_attention",
+        params: &["height", "scale", "tail", "width", "window"],
+        inputs: &["q", "k", "v"],
+        run: masks::window_attention,
     },
 ];
 

@@ -41,6 +41,11 @@ impl Params {
         self.read(key, "a list of lengths", |value| value.as_array()?.iter().map(length).collect())
     }
 
+    /// The value as it stands, if there is one.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
     pub fn list(&self, key: &str) -> Result<Option<&[Value]>, Stop> {
         self.read(key, "a list", |value| value.as_array().map(Vec::as_slice))
     }

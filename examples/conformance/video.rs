@@ -2,19 +2,15 @@
 
 use serde_json::Value;
 use wgpu_attention::patterns::{Clip, HeadPattern, HeadSearch, radial, radial_code};
-use wgpu_attention::{Attention, Context, HostMask, Mask, RadialModel, Visit};
+use wgpu_attention::{Attention, Context, Mask, RadialModel};
 
 use crate::case::Case;
-use crate::operators::{Output, Stop, read};
-use crate::softmax::scaled;
+use crate::masks::{attend, bits, count, outputs};
+use crate::operators::{Output, Stop};
 
 /// `[text | frames]`.
 fn clip(case: &Case) -> Result<Clip, Stop> {
-    let count = |key: &str| {
-        let missing = || Stop::Failed(format!("{key}: is not among the parameters, but the operator needs it"));
-        case.params.count(key)?.ok_or_else(missing)
-    };
-    Ok(Clip { text: count("text")?, frames: count("frames")?, spots: count("tokens_per_frame")? })
+    Ok(Clip { text: count(case, "text")?, frames: count(case, "frames")?, spots: count(case, "tokens_per_frame")? })
 }
 
 /// The patterns under `modes`.
@@ -51,32 +47,6 @@ fn pattern(mode: &Value) -> Result<HeadPattern, Stop> {
     }
 }
 
-/// Packed bits of a host mask, `[heads, len_q, words]`.
-fn bits(host: &HostMask, heads: usize, len_q: usize, len_kv: usize) -> Vec<i64> {
-    let mut words = Vec::new();
-    for (h, i) in (0..heads).flat_map(|h| (0..len_q).map(move |i| (h, i))) {
-        words.extend((0..len_kv.div_ceil(32)).map(|word| {
-            let seen = (word * 32..len_kv.min(word * 32 + 32)).filter(|&j| host.allows(0, h, i, j));
-            seen.fold(0i64, |bits, j| bits | 1 << (j % 32))
-        }));
-    }
-    words
-}
-
-/// Runs a mask as planned and by a list; the further one from the first is what is shown.
-fn attend(ctx: &Context, case: &Case, mask: Mask) -> Result<[Output; 2], Stop> {
-    let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-    let attention = scaled(Attention::new(&q, &k, &v), case)?.mask(mask);
-    let (out, lse) = attention.run_with_lse(ctx)?;
-    let (listed, _) = attention.visit(Visit::Listed).run_with_lse(ctx)?;
-    let (a, b) = (read(ctx, &out)?, read(ctx, &listed)?);
-    let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-4 + 1e-4 * a.abs());
-    if !close {
-        return Err(Stop::Failed("out: differs between ways of visiting tiles".into()));
-    }
-    Ok([Output::read(ctx, "out", &out)?, Output::read_rows(ctx, "lse", &lse)?])
-}
-
 /// A pattern for each head, in one dispatch.
 pub fn pattern_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     let (clip, patterns) = (clip(case)?, modes(case)?);
@@ -84,16 +54,15 @@ pub fn pattern_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop
     let [_, _, len_kv, _] = case.dims("k")?;
     let mask = Mask::per_head(patterns.iter().map(|pattern| pattern.mask(clip)));
     let host = mask.host([1, heads, len_q, len_kv])?;
-    let [out, lse] = attend(ctx, case, mask)?;
-    let mut outputs = vec![out, lse];
+    let mut all = outputs(ctx, &attend(ctx, case, mask)?)?;
     let words = len_kv.div_ceil(32);
-    outputs.push(Output::integers("mask_bits", [heads, len_q, words], bits(&host, heads, len_q, len_kv)));
+    all.push(Output::integers("mask_bits", [heads, len_q, words], bits(&host, heads, len_q, len_kv)));
     if let Some(block) = case.params.count("block")? {
         let density = |h: usize| host.tiles(0, h, [block, block], &host.order(h)).map(|tiles| tiles.density());
         let sparsity = (0..heads).map(|h| Ok(1.0 - density(h)? as f32)).collect::<Result<Vec<_>, Stop>>()?;
-        outputs.push(Output::new("tile_sparsity", [heads], sparsity));
+        all.push(Output::new("tile_sparsity", [heads], sparsity));
     }
-    Ok(outputs)
+    Ok(all)
 }
 
 /// Every candidate on every head, and the one that each head gets.
@@ -103,7 +72,7 @@ pub fn head_pattern_search(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
     let number = |key: &str| -> Result<f64, Stop> {
         case.params.number_f64(key)?.ok_or_else(|| Stop::Failed(format!("{key}: is not among the parameters")))
     };
-    let block = case.params.count("block")?.ok_or_else(|| Stop::Failed("block: is not among the parameters".into()))?;
+    let block = count(case, "block")?;
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
     let search = HeadSearch::run(ctx, [&q, &k, &v], &masks, [block, block], number("lam")?, number("eps")?);
     let search = pollster::block_on(search)?;
@@ -123,10 +92,7 @@ pub fn head_pattern_search(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
 
 /// By the paper's rule, or the released code's.
 pub fn radial_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
-    let count = |key: &str| -> Result<usize, Stop> {
-        case.params.count(key)?.ok_or_else(|| Stop::Failed(format!("{key}: is not among the parameters")))
-    };
-    let (frames, spots) = (count("frames")?, count("tokens_per_frame")?);
+    let (frames, spots) = (count(case, "frames")?, count(case, "tokens_per_frame")?);
     let [_, _, len, _] = case.dims("q")?;
     let sink = case.params.flag("sink")?.unwrap_or(false);
     let mask = match case.params.text("variant")? {
@@ -146,11 +112,8 @@ pub fn radial_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop>
     };
     let host = mask.host([1, 1, len, len])?;
     let pairs: usize = (0..len).map(|i| host.count(0, 0, i)).sum();
-    let [out, lse] = attend(ctx, case, mask)?;
-    Ok(vec![
-        out,
-        lse,
-        Output::integers("mask_bits", [len, len.div_ceil(32)], bits(&host, 1, len, len)),
-        Output::new("density", [1], vec![(pairs as f64 / (len * len) as f64) as f32]),
-    ])
+    let mut all = outputs(ctx, &attend(ctx, case, mask)?)?;
+    all.push(Output::integers("mask_bits", [len, len.div_ceil(32)], bits(&host, 1, len, len)));
+    all.push(Output::new("density", [1], vec![(pairs as f64 / (len * len) as f64) as f32]));
+    Ok(all)
 }

@@ -322,7 +322,8 @@ pub(super) fn params(
         order_kv: v.at.order_kv,
         heads_at: v.at.heads,
         places: v.at.places,
-        lists: v.at.lists,
+        // After all tables, those of scores too.
+        lists: v.data.words.len() as u32,
         list_batch: if v.batches > 1 { v.instances as u32 } else { 0 },
         kv_tiles: v.tiles[1] as u32,
         instances: v.instances as u32,

@@ -68,7 +68,6 @@ pub(super) struct Offsets {
     pub order_q: u32,
     pub order_kv: u32,
     pub places: u32,
-    pub lists: u32,
 }
 
 /// Sequences end to end, as tasks.
@@ -260,7 +259,6 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
     visiting.add_mask(compiled);
     let rows = visiting.batches * visiting.instances * visiting.tiles[0];
     visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64;
-    visiting.at.lists = visiting.data.words.len() as u32;
     Ok(visiting)
 }
 
