@@ -259,6 +259,24 @@ fn scores_of_the_users_and_tables() {
     }
 }
 
+/// Tables of masks, orders, lists and scores share one buffer.
+#[test]
+fn scores_with_tables_and_lists_together() {
+    let case = small(64, 64);
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let relative = Tensor::from_slice(ctx(), [1, 2, 1, 225], &data::normal(8, 450)).unwrap();
+    let cells: Vec<u32> = (0..64).collect();
+    let mask = Mask::neighborhood(&[8, 8], wgpu_attention::Neighborhood::new([5, 3]));
+    let run = |visit| {
+        let index = Relative::cells(&[8, 8], &cells, &cells);
+        let description = Attention::new(&q, &k, &v).mask(mask.clone()).score(Score::relative(&relative, index));
+        download(ctx(), &description.visit(visit).tile(SMALL).run(ctx()).unwrap()).unwrap()
+    };
+    for (a, b) in run(Visit::Every).iter().zip(run(Visit::Listed)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
 #[test]
 fn relative_along_the_sequence_is_clipped() {
     let case = small(20, 33);

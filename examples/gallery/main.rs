@@ -1,0 +1,71 @@
+//! Draws a picture of each pattern: the mask, the tiles that a plan visits, and what that is worth against dense attention.
+//!
+//!     cargo run --release --example gallery -- [--out docs/gallery] [--only causal,window] [--table]
+
+#[path = "../demo/canvas.rs"]
+mod canvas;
+mod measure;
+mod patterns;
+mod picture;
+#[path = "../bench/timing.rs"]
+mod timing;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use wgpu_attention::Context;
+
+#[derive(Parser)]
+#[command(about = "One picture a pattern: mask, tile classes, and time against dense attention, checked first.")]
+struct Args {
+    /// The folder the pictures go to.
+    #[arg(long, default_value = "docs/gallery")]
+    out: PathBuf,
+    /// Patterns to draw, by name; all unless given.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Prints a Markdown table of the patterns and draws nothing.
+    #[arg(long)]
+    table: bool,
+}
+
+fn main() {
+    if let Err(e) = run(&Args::parse()) {
+        eprintln!("gallery: {e}");
+        std::process::exit(1);
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    if let Some(unknown) = args.only.iter().find(|name| patterns::ALL.iter().all(|pattern| pattern.name != **name)) {
+        return Err(format!("--only: {unknown} is no pattern of the gallery"));
+    }
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let wanted: Vec<_> = patterns::ALL.iter().filter(|pattern| wanted(pattern.name)).collect();
+    if args.table {
+        println!("| pattern | call | picture |\n|---|---|---|");
+        for pattern in wanted {
+            let (call, name) = (pattern.small().call, pattern.name);
+            let shown = format!("![{name}]({}/{name}.png)", args.out.display());
+            println!("| {} | `{}` | {shown} |", pattern.title, call.replace('|', "\\|"));
+        }
+        return Ok(());
+    }
+    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
+    std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
+    let bar = ProgressBar::new(wanted.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let bench = measure::Bench::new(&ctx)?;
+    for pattern in wanted {
+        bar.set_message(pattern.name);
+        let told = |e: String| format!("{}: {e}", pattern.name);
+        let time = bench.against_dense(&ctx, pattern).map_err(told)?;
+        let path = args.out.join(format!("{}.png", pattern.name));
+        let worth = picture::draw(pattern, &time, &path).map_err(told)?;
+        bar.suspend(|| println!("{:<18} {worth}, {}", pattern.name, time.sentence()));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
