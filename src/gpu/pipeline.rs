@@ -45,7 +45,8 @@ impl PipelineCache {
         if made.is_err() {
             lock().remove(spec);
         }
-        made
+        // Contexts share the cache, but may differ in what they allow.
+        made.and_then(|kernel| check_storage_buffers(ctx, &kernel.bindings).map(|()| kernel))
     }
 }
 
@@ -75,7 +76,6 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
 fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
     let linked = spec.link()?;
     let bindings = reflect_bindings(&linked.module);
-    check_storage_buffers(ctx, &bindings)?;
     let label = spec.to_string();
     let device = ctx.device();
     ctx.checked(&label, || {
