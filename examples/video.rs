@@ -127,6 +127,7 @@ fn time(ctx: &Context, [q, k, v]: [&Tensor; 3], mask: Mask, repeats: usize) -> R
 fn operands(ctx: &Context, clip: Clip) -> Result<[Tensor; 3], Error> {
     let mut rng = rand::rngs::StdRng::seed_from_u64(3);
     let len = clip.len();
+    let frequencies: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(DIM / 2).collect();
     let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, heads) in HEADS {
         for _ in 0..heads {
@@ -143,8 +144,8 @@ fn operands(ctx: &Context, clip: Clip) -> Result<[Tensor; 3], Error> {
                     // Scores of sqrt(DIM) * 1.6 at the partner, 0 +- 1.6 elsewhere.
                     Kind::Content => [row(other), row(token)].map(|x| x.into_iter().map(|x| x * 1.3).collect()),
                     Kind::Silent => [row(other), row(token)],
-                    Kind::Near => [waves(place, 8.0), waves(place, 8.0)],
-                    Kind::SameSpot => [waves(spot, 0.3), waves(spot, 0.3)],
+                    Kind::Near => [waves(place, 4.0, &frequencies), waves(place, 4.0, &frequencies)],
+                    Kind::SameSpot => [waves(spot, 0.3, &frequencies), waves(spot, 0.3, &frequencies)],
                     Kind::FirstFrame => {
                         let seen = token < clip.spots / 16;
                         [vec![1.0; DIM], vec![if seen { 1.5 } else { 0.0 }; DIM]]
@@ -160,15 +161,14 @@ fn operands(ctx: &Context, clip: Clip) -> Result<[Tensor; 3], Error> {
     Ok([upload(&q)?, upload(&k)?, upload(&v)?])
 }
 
-/// Sines and cosines whose products fall off with distance over `reach`: the score at distance 0 is 16.
-fn waves(place: f32, reach: f32) -> Vec<f32> {
-    let wave = |n: usize| {
-        // Frequencies spread like a bell's, so that their sum is one; the golden ratio keeps them apart.
-        let spread = ((n as f32 + 0.5) * 0.618_034).fract() - 0.5;
-        let phase = place * spread * 4.0 / reach;
+/// Sines and cosines whose products fall off with distance over `reach`: the score at distance 0 is 16. Frequencies drawn
+/// from a bell make the fall a bell; evenly spaced ones would rise again further out.
+fn waves(place: f32, reach: f32, frequencies: &[f32]) -> Vec<f32> {
+    let wave = |frequency: &f32| {
+        let phase = place * frequency / reach;
         [phase.sin() * 2.0, phase.cos() * 2.0]
     };
-    (0..DIM / 2).flat_map(wave).collect()
+    frequencies.iter().flat_map(wave).collect()
 }
 
 impl Kind {

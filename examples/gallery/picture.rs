@@ -98,8 +98,8 @@ fn legend(brush: &Brush<'_>, right: (f64, f64), ink: Ink) -> Result<(), String> 
     let mut x = right.0;
     for (word, color, width) in [("empty", EMPTY, 44.0), ("partial", PARTIAL, 48.0), ("full", FULL, 24.0)] {
         x -= width;
-        brush.text(word, ink, (x, right.1), Align::Start)?;
         brush.rectangle((x - 17.0, right.1 - 11.0), (x - 5.0, right.1 + 1.0), color)?;
+        brush.text(word, ink, (x + width, right.1), Align::End)?;
         x -= 28.0;
     }
     Ok(())
