@@ -6,6 +6,7 @@
 //! (`op`), `params` (a JSON object), `rtol`, `atol` and, where an output has one of its own, `atol.<output>`. `operators`
 //! has the table of what is offered; a new operator is one function and one row there.
 
+mod attend;
 mod case;
 mod check;
 mod composed;

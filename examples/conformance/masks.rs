@@ -3,47 +3,14 @@
 use serde_json::Value;
 use wgpu_attention::patterns::{davit_windows, diagonal_blocks, zero_keys};
 use wgpu_attention::{
-    Attention, BlockMask, Context, DType, HeadNorm, HostMask, Mask, Merge, Neighborhood, Order, Tensor, TileClass,
-    Visit, Weights,
+    Attention, BlockMask, Context, HeadNorm, HostMask, Mask, Merge, Neighborhood, Order, Tensor, TileClass, Visit,
+    Weights,
 };
 
 use crate::case::Case;
+pub use crate::attend::{attend, bits, outputs};
 use crate::operators::{Output, Stop, read};
 use crate::softmax::scaled;
-
-/// Attention under a mask, as planned; by a list it must give the same.
-pub fn attend(ctx: &Context, case: &Case, mask: Mask) -> Result<(Tensor, Tensor), Stop> {
-    let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-    same_by_a_list(ctx, scaled(Attention::new(&q, &k, &v), case)?.mask(mask))
-}
-
-/// Results must not depend on how tiles are visited.
-pub fn same_by_a_list(ctx: &Context, attention: Attention) -> Result<(Tensor, Tensor), Stop> {
-    let (out, lse) = attention.run_with_lse(ctx)?;
-    let (listed, _) = attention.visit(Visit::Listed).run_with_lse(ctx)?;
-    let (a, b) = (read(ctx, &out)?, read(ctx, &listed)?);
-    if a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-4 + 1e-4 * a.abs()) {
-        return Ok((out, lse));
-    }
-    Err(Stop::Failed("out: differs between ways of visiting tiles".into()))
-}
-
-/// Both outputs of an attention.
-pub fn outputs(ctx: &Context, (out, lse): &(Tensor, Tensor)) -> Result<Vec<Output>, Stop> {
-    Ok(vec![Output::read(ctx, "out", out)?, Output::read_rows(ctx, "lse", lse)?])
-}
-
-/// Packed bits of a host mask, `[heads, len_q, words]`.
-pub fn bits(host: &HostMask, heads: usize, len_q: usize, len_kv: usize) -> Vec<i64> {
-    let mut words = Vec::new();
-    for (h, i) in (0..heads).flat_map(|h| (0..len_q).map(move |i| (h, i))) {
-        words.extend((0..len_kv.div_ceil(32)).map(|word| {
-            let seen = (word * 32..len_kv.min(word * 32 + 32)).filter(|&j| host.allows(0, h, i, j));
-            seen.fold(0i64, |bits, j| bits | 1 << (j % 32))
-        }));
-    }
-    words
-}
 
 /// A parameter that the operator needs.
 pub fn count(case: &Case, key: &str) -> Result<usize, Stop> {
@@ -248,11 +215,29 @@ fn diagonal(ctx: &Context, case: &Case, block: usize, causal: bool, eps: Option<
         }
         Some("relu_rmsnorm") => {
             let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-            let summed = scaled(Attention::new(&q, &k, &v), case)?.mask(mask).weights(Weights::Relu).run(ctx)?;
-            debug_assert_eq!(summed.layout().dtype(), DType::F32);
+            let attention = scaled(Attention::new(&q, &k, &v), case)?.mask(mask).weights(Weights::Relu);
+            let summed = attention.run(ctx)?;
+            same(ctx, case, "out", &summed, &attention.visit(Visit::Listed).run(ctx)?)?;
             let out = HeadNorm::new(&summed).eps(eps.unwrap_or(1e-8)).run(ctx)?;
             Ok(vec![Output::read(ctx, "out", &out)?])
         }
         Some(other) => Err(Stop::NotOffered(format!("kind: is {other:?}, but must be softmax or relu_rmsnorm"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_masks() {
+        let numbers = serde_json::json!({ "window": 2, "doc_id": [0, 0, 1], "causal": true });
+        let seen = |kind: &str| {
+            let host = mask_of_kind(kind, &numbers).unwrap().host([1, 1, 3, 3]).unwrap();
+            (0..3).map(|i| (0..3).filter(|&j| host.allows(0, 0, i, j)).collect()).collect::<Vec<Vec<usize>>>()
+        };
+        assert_eq!(seen("sliding_causal"), [vec![0], vec![0, 1], vec![1, 2]]);
+        assert_eq!(seen("document"), [vec![0], vec![0, 1], vec![2]]);
+        assert!(mask_of_kind("novelty", &numbers).is_none() && mask_of_kind("natten", &numbers).is_none());
     }
 }

@@ -4,20 +4,20 @@ use wgpu_attention::patterns::{Groups, concentric, isolation, maxvit_block, maxv
 use wgpu_attention::{Attention, Context, Mask, Score, Tensor};
 
 use crate::case::Case;
-use crate::masks::{attend, bits, count, outputs, same_by_a_list};
+use crate::masks::{attend, bits, count, outputs, same_however_visited};
 use crate::operators::{Output, Stop};
 use crate::softmax::scaled;
 
 fn grouped(ctx: &Context, case: &Case, groups: &Groups) -> Result<Vec<Output>, Stop> {
     case.params.only("bias_index", "table[h, ky-qy+g-1, kx-qx+g-1] with coordinates inside the group")?;
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-    let mut attention = scaled(Attention::new(&q, &k, &v), case)?.mask(groups.mask.clone());
+    let mut attention = scaled(Attention::new(&q, &k, &v), case)?;
     if case.has("rel_bias") {
         let [heads, rows, cols] = case.dims("rel_bias")?;
         let table = case.tensor_as(ctx, "rel_bias", [1, heads, 1, rows * cols])?;
         attention = attention.score(Score::relative(&table, groups.relative()));
     }
-    let mut all = outputs(ctx, &same_by_a_list(ctx, attention)?)?;
+    let mut all = outputs(ctx, &same_however_visited(ctx, case, attention, groups.mask.clone())?)?;
     let group = groups.group.iter().map(|&group| group.into()).collect();
     all.push(Output::integers("group_id", [groups.group.len()], group));
     Ok(all)
@@ -44,14 +44,14 @@ pub fn concentric_causal_attention(ctx: &Context, case: &Case) -> Result<Vec<Out
         let shape: [usize; 4] = case.dims(name)?;
         let mut values = case.floats(name)?.to_vec();
         if let Some(theta) = case.params.number_f64("rope_theta")? {
-            rotate_half(&mut values, shape[3], &cca.position_ids, theta);
+            rotate_half(&mut values, shape[3], &cca.position_ids, theta)?;
         }
         Ok(Tensor::from_slice(ctx, shape, &values)?)
     };
     let (q, k, v) = (rotated("q")?, rotated("k")?, case.tensor(ctx, "v")?);
     let host = cca.mask.host([1, 1, len, len])?;
-    let attention = scaled(Attention::new(&q, &k, &v), case)?.mask(cca.mask.clone());
-    let mut all = outputs(ctx, &same_by_a_list(ctx, attention)?)?;
+    let attention = scaled(Attention::new(&q, &k, &v), case)?;
+    let mut all = outputs(ctx, &same_however_visited(ctx, case, attention, cca.mask.clone())?)?;
     let positions = cca.position_ids.iter().map(|&position| position.into()).collect();
     all.push(Output::integers("position_ids", [len], positions));
     all.push(Output::integers("mask_bits", [len, len.div_ceil(32)], bits(&host, 1, len, len)));

@@ -10,6 +10,7 @@ mod mask_errors;
 mod masks;
 mod mods;
 mod packed;
+mod patterns;
 mod permute;
 mod plans;
 mod properties;
