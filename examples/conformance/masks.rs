@@ -3,12 +3,11 @@
 use serde_json::Value;
 use wgpu_attention::patterns::{davit_windows, diagonal_blocks, zero_keys};
 use wgpu_attention::{
-    Attention, BlockMask, Context, HeadNorm, HostMask, Mask, Merge, Neighborhood, Order, Tensor, TileClass, Visit,
-    Weights,
+    Attention, BlockMask, Context, HeadNorm, Mask, Merge, Neighborhood, Order, Tensor, TileClass, Visit, Weights,
 };
 
+use crate::attend::{attend, bits, outputs, same};
 use crate::case::Case;
-pub use crate::attend::{attend, bits, outputs};
 use crate::operators::{Output, Stop, read};
 use crate::softmax::scaled;
 

@@ -3,8 +3,8 @@
 use wgpu_attention::balance::CoreTask;
 use wgpu_attention::{Attention, Context, Mask};
 
+use crate::attend::outputs;
 use crate::case::Case;
-use crate::masks::outputs;
 use crate::operators::{Output, Stop, read};
 use crate::softmax::scaled;
 

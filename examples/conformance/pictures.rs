@@ -3,8 +3,9 @@
 use wgpu_attention::patterns::{Groups, concentric, isolation, maxvit_block, maxvit_grid, passages, rotate_half};
 use wgpu_attention::{Attention, Context, Mask, Score, Tensor};
 
+use crate::attend::{attend, bits, outputs, same_however_visited};
 use crate::case::Case;
-use crate::masks::{attend, bits, count, outputs, same_however_visited};
+use crate::masks::count;
 use crate::operators::{Output, Stop};
 use crate::softmax::scaled;
 

@@ -4,8 +4,9 @@ use serde_json::Value;
 use wgpu_attention::patterns::{Clip, HeadPattern, HeadSearch, radial, radial_code};
 use wgpu_attention::{Attention, Context, Mask, RadialModel};
 
+use crate::attend::{attend, bits, outputs};
 use crate::case::Case;
-use crate::masks::{attend, bits, count, outputs};
+use crate::masks::count;
 use crate::operators::{Output, Stop};
 
 /// `[text | frames]`.

@@ -152,6 +152,10 @@ fn user_data(text: &Text, ctx: &Context, data: &mut Vec<(String, Layout)>) -> Re
                 layout.offset()
             )));
         }
+        let (bytes, limit) = ((layout.dtype().size() * layout.len()) as u64, ctx.capabilities().binding_bytes);
+        if bytes > limit {
+            return Err(Error::Limit(format!("{name}: spans {bytes} bytes, but the device binds at most {limit}")));
+        }
         match data.iter().find(|(known, _)| known == name) {
             None => data.push((name.clone(), layout)),
             Some((_, known)) if *known == layout => {}

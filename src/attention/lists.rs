@@ -4,9 +4,22 @@ use super::check::Problem;
 use super::lower::{Owned, Part, bind, params, user};
 use super::visit::Visiting;
 use crate::Result;
+use crate::gpu::lists::Lists;
 use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use crate::gpu::plan::{Bound, PlanBuilder, fold_grid};
 use crate::gpu::spec::{AttentionSpec, Spec};
+
+/// Where the lists will be.
+pub(super) fn found(v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buffer>) -> Lists {
+    Lists {
+        tables: tables.expect("listed problems have tables"),
+        first: v.data.words.len(),
+        instances: v.instances,
+        heads: v.heads.iter().map(|head| head[0] as usize).collect(),
+        slots: v.slots,
+        tile: [spec.tile.block_q as usize, spec.tile.block_kv as usize],
+    }
+}
 
 /// Adds both stages: run now where the mask never changes, else at each call.
 pub(super) fn stages(

@@ -37,6 +37,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
+        builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
     let pieces: Vec<(Part, [u32; 2])> = parts.into_iter().zip(grids).collect();
     builder.stage(

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Attention;
 use crate::gpu::capabilities::Capabilities;
+use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::spec::Visitor;
 use crate::gpu::tuning::{self, Products, Tile};
-use crate::mask::{self, Compiled, Node, Order, RuleData, Slots};
+use crate::mask::{self, Compiled, Node, Order, Rule, RuleData, Slots};
 use crate::user_wgsl::Text;
 use crate::{Error, Mask, Result};
 
@@ -54,6 +55,8 @@ pub(super) struct Visiting {
     /// Batches whose lists differ, and lists of each.
     pub batches: usize,
     pub instances: usize,
+    /// Instance and pattern of every head.
+    pub heads: Vec<[u32; 2]>,
     pub data: RuleData,
     pub at: Offsets,
     /// Words of tile lists, after the tables.
@@ -139,6 +142,11 @@ fn split(mask: &Mask) -> ([Option<usize>; 2], Mask) {
     }
 }
 
+/// The tensor of a bit mask within.
+fn bits_layout(mask: &Mask) -> Option<Layout> {
+    mask.rules().into_iter().find_map(|rule| if let Rule::Bits(bits) = rule { Some(bits.layout) } else { None })
+}
+
 /// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile.
 pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabilities: &Capabilities) -> Result<Visiting> {
     if let Some(tasks) = &a.tasks {
@@ -163,12 +171,15 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
         }
         _ => {
             let listed = listed(a, shape, tile)?;
-            let bytes = 4 * (listed.data.words.len() as u64 + listed.list_words);
-            if bytes <= capabilities.binding_bytes.min(1 << 33) {
+            let limit = capabilities.binding_bytes;
+            let lists = 4 * (listed.data.words.len() as u64 + listed.list_words);
+            // Classes are made of all batches and heads at once, whatever pieces attention is cut into.
+            let bits = bits_layout(&a.mask).map_or(0, |bits| 4 * bits.end() as u64);
+            let (what, bytes) = if lists > limit { ("tile lists", lists) } else { ("mask_bits as a whole", bits) };
+            if bytes <= limit {
                 return Ok(listed);
             }
-            let limit = capabilities.binding_bytes;
-            let reason = format!("tile lists need {bytes} bytes and the device binds {limit}");
+            let reason = format!("{what} need {bytes} bytes and the device binds {limit}");
             if a.visit != Visit::Auto {
                 return Err(Error::Limit(format!("visit: {reason}")));
             }
@@ -205,6 +216,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         slots: [shape[2], shape[3]],
         batches: 1,
         instances: 1,
+        heads: Vec::new(),
         data,
         at: Offsets::default(),
         list_words: 0,
@@ -246,6 +258,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         slots: lens,
         batches: if compiled.batched { shape[0] } else { 1 },
         instances: compiled.instances.len(),
+        heads: Vec::new(),
         data,
         at: Offsets::default(),
         list_words: 0,
@@ -268,6 +281,7 @@ impl Visiting {
         // Two words a head, then the head that stands for each instance.
         self.at.heads = self.data.append(compiled.heads.as_flattened());
         self.data.append(&compiled.instances.iter().map(|(h, _)| *h as u32).collect::<Vec<_>>());
+        self.heads = compiled.heads;
         self.mask.text = compiled.text;
         self.mask.files = compiled.files.into_iter().collect();
         self.texts = compiled.texts;

@@ -4,6 +4,7 @@ pub(crate) mod capabilities;
 pub(crate) mod context;
 pub(crate) mod layout;
 pub(crate) mod link;
+pub(crate) mod lists;
 pub(crate) mod mask_spec;
 pub(crate) mod params;
 pub(crate) mod pipeline;

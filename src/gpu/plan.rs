@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::layout::Layout;
+use super::lists::Lists;
 use super::params::View;
 use super::pipeline::Kernel;
 use super::spec::Spec;
 use super::tensor::Tensor;
 use super::tuning::Tile;
-use crate::{Error, Result};
+use crate::{BlockMask, Error, Result};
 
 /// The tensors of one call, by slot name. Implemented by [`AttentionIo`](crate::AttentionIo) and
 /// [`MergeIo`](crate::MergeIo).
@@ -37,6 +38,8 @@ pub struct Plan {
     stages: Vec<Stage>,
     /// What ran once, when planning.
     prepared: Vec<String>,
+    /// Tile lists, where there are any.
+    lists: Option<Lists>,
     workspace_bytes: u64,
     notes: Vec<String>,
 }
@@ -88,6 +91,7 @@ impl<'a> PlanBuilder<'a> {
             slots,
             stages: Vec::new(),
             prepared: Vec::new(),
+            lists: None,
             workspace_bytes: 0,
             notes: Vec::new(),
         };
@@ -108,7 +112,8 @@ impl<'a> PlanBuilder<'a> {
         size: u64,
     ) -> Result<wgpu::Buffer> {
         let size = size.next_multiple_of(16).max(16);
-        let buffer = self.ctx.create_buffer(label, size, usage | wgpu::BufferUsages::COPY_DST)?;
+        let usage = usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.ctx.create_buffer(label, size, usage)?;
         self.ctx.queue().write_buffer(&buffer, 0, bytes);
         self.plan.workspace_bytes += size;
         Ok(buffer)
@@ -164,6 +169,10 @@ impl<'a> PlanBuilder<'a> {
 
     pub(crate) fn offset_alignment(&self) -> u32 {
         self.ctx.capabilities().offset_alignment
+    }
+
+    pub(crate) fn set_lists(&mut self, lists: Lists) {
+        self.plan.lists = Some(lists);
     }
 
     /// A faster path not taken, and why.
@@ -266,6 +275,18 @@ impl Plan {
     /// The WGSL of each stage, as it was compiled.
     pub fn shaders(&self) -> Vec<String> {
         self.stages.iter().filter_map(|stage| stage.spec.link().ok()).map(|linked| linked.text).collect()
+    }
+
+    /// The tiles that the plan visits, as the GPU listed them, for each head of the first batch; empty where tiles are not
+    /// listed. Where the mask reads tensors, those of the call that ran last. Waits for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Lost`] when the lists could not be read.
+    pub async fn tile_lists(&self) -> Result<Vec<BlockMask>> {
+        match &self.lists {
+            Some(lists) => lists.read(&self.ctx).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// How the softmax loop cuts the problem, where there is one.

@@ -52,7 +52,14 @@ impl Expr {
             Node::Rule(rule) => {
                 let mut leaves = rule.resolve(shape)?.into_iter().map(Expr::Leaf);
                 let first = leaves.next().unwrap_or(Expr::Constant(true));
-                leaves.fold(first, |all, leaf| Expr::And(Box::new(all), Box::new(leaf)))
+                let all = leaves.fold(first, |all, leaf| Expr::And(Box::new(all), Box::new(leaf)));
+                match rule.extra_keys(shape[3]) {
+                    Some(keys) => {
+                        let extra = Expr::Leaf(Leaf::Tokens { keys, queries: [0, 0] });
+                        Expr::Or(Box::new(all), Box::new(extra))
+                    }
+                    None => all,
+                }
             }
             Node::And(a, b) => both(a, b).map(|(a, b)| Expr::And(a, b))?,
             Node::Or(a, b) => both(a, b).map(|(a, b)| Expr::Or(a, b))?,

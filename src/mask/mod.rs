@@ -159,7 +159,8 @@ impl Mask {
     }
 
     /// The window around each token of a 1-, 2- or 3-dimensional grid, row-major over the sequence; at the borders it is
-    /// shifted inward, so that all queries see as many keys. A key after the grid's last token is seen by everyone.
+    /// shifted inward, so that all queries see as many keys. Keys after the grid's last token (of text, registers) are seen
+    /// by everyone, whatever is causal.
     /// Planning visits the grid box by box ([`Order::grid`]).
     ///
     /// Sources: Neighborhood Attention (Hassani et al. 2023); Generalized Neighborhood Attention (Hassani et al. 2025).

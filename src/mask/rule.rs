@@ -54,6 +54,13 @@ impl Rule {
         matches!(self, Rule::Window { .. } | Rule::Tokens { .. } | Rule::BlockDiagonal(_) | Rule::Wgsl(_))
     }
 
+    /// Keys after the tokens of a grid, which all queries see.
+    pub(crate) fn extra_keys(&self, len_kv: usize) -> Option<[u32; 2]> {
+        let Rule::Neighborhood { grid, .. } = self else { return None };
+        let tokens: usize = grid.iter().product();
+        (len_kv > tokens).then_some([tokens as u32, len_kv as u32])
+    }
+
     /// The rule for a problem `[batch, heads, len_q, len_kv]`: leaves that all hold.
     pub(crate) fn resolve(&self, shape: [usize; 4]) -> Result<Vec<Leaf>> {
         let [batch, heads, len_q, len_kv] = shape;

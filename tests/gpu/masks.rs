@@ -106,6 +106,13 @@ fn every_rule_on_purpose() {
 }
 
 #[test]
+fn lengths_of_zero() {
+    for (len_q, len_kv) in [(5, 0), (0, 5), (0, 0)] {
+        check_on_host(&small(len_q, len_kv), &(Mask::block_diagonal(3) | Mask::keys(0..2)));
+    }
+}
+
+#[test]
 fn lengths_on_purpose() {
     for (len_q, len_kv) in [(1, 1), (7, 130), (130, 7), (64, 64), (65, 129)] {
         check_on_host(&small(len_q, len_kv), &(Mask::causal() & !Mask::block_diagonal(10)));
@@ -142,10 +149,9 @@ fn grids_in_order_and_not() {
     for (grid, neighborhood, extra) in cases {
         let tokens: usize = grid.iter().product();
         let case = small(tokens, tokens + extra);
-        let mut mask = Mask::neighborhood(&grid, neighborhood);
-        if extra > 0 {
-            mask = mask | Mask::keys(tokens..tokens + extra);
-        }
+        let mask = Mask::neighborhood(&grid, neighborhood);
+        let host = mask.host([1, 1, tokens, tokens + extra]).unwrap();
+        assert!((tokens..tokens + extra).all(|extra| (0..tokens).all(|i| host.allows(0, 0, i, extra))));
         check_on_host(&case, &mask);
         check_on_host(&case, &mask.clone().ordered(Order::sequence()));
     }
@@ -291,6 +297,32 @@ fn relative_along_the_sequence_is_clipped() {
     let bias = upload(ctx(), DType::F32, [1, 1, 20, 33], &bias).unwrap();
     let same = Attention::new(&q, &k, &v).score(Score::bias(&bias)).run(ctx()).unwrap();
     assert_eq!(download(ctx(), &out).unwrap(), download(ctx(), &same).unwrap());
+}
+
+/// What the GPU lists is what the host counts, pair by pair; slots that hold no token are never full there.
+#[test]
+fn lists_of_the_gpu_are_the_classes_of_the_host() {
+    let grid = wgpu_attention::Neighborhood::new([7, 5]).dilation([1, 2]);
+    for (mask, len) in [
+        (Mask::window(30, 10) | Mask::block_diagonal(32), 128),
+        (Mask::causal() & !Mask::keys(16..48), 160),
+        (Mask::none(), 64),
+        (Mask::neighborhood(&[16, 16], grid), 256),
+        (Mask::per_head([Mask::causal(), Mask::keys(0..40)]), 96),
+    ] {
+        let case = small(len, len);
+        let [q, k, v] = case.upload(ctx()).unwrap();
+        let plan = Attention::new(&q, &k, &v).mask(mask.clone()).visit(Visit::Listed).tile(SMALL).plan(ctx()).unwrap();
+        let lists = pollster::block_on(plan.tile_lists()).unwrap();
+        let host = mask.host([2, 2, len, len]).unwrap();
+        assert_eq!(lists.len(), 2);
+        for (h, list) in lists.iter().enumerate() {
+            assert_eq!(*list, host.tiles(0, h, [16, 16], &host.order(h)).unwrap(), "head {h} of {mask:?}");
+        }
+    }
+    // A dense plan has none.
+    let x = Tensor::zeros(ctx(), DType::F32, [1, 1, 4, 4]).unwrap();
+    assert!(pollster::block_on(Attention::new(&x, &x, &x).plan(ctx()).unwrap().tile_lists()).unwrap().is_empty());
 }
 
 #[test]
