@@ -1,10 +1,12 @@
 //! RMS norm of a token over all its heads.
 
+use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
+use crate::gpu::flat_spec::HeadNormSpec;
 use crate::gpu::layout::DType;
 use crate::gpu::params::HeadNormParams;
-use crate::gpu::plan::{Bound, Io, Plan, PlanBuilder, Slot, Window, fold_grid, sealed};
-use crate::gpu::spec::{HeadNormSpec, Spec};
+use crate::gpu::plan::{Bound, Io, Plan, Slot, Window, fold_grid, sealed};
+use crate::gpu::spec::Spec;
 use crate::gpu::tensor::{Input, Tensor};
 use crate::{Error, Result};
 

@@ -1,10 +1,12 @@
 //! Partial softmax results merged by log-sum-exp.
 
+use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
+use crate::gpu::flat_spec::CombineSpec;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{CombineParams, View};
-use crate::gpu::plan::{Bound, Io, Plan, PlanBuilder, Slot, Window, fold_grid, sealed};
-use crate::gpu::spec::{CombineSpec, FLAT_THREADS, Spec};
+use crate::gpu::plan::{Bound, Io, Plan, Slot, Window, fold_grid, sealed};
+use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::tensor::{Input, Tensor};
 use crate::{Error, Result};
 

@@ -1,10 +1,12 @@
 //! Tokens in another order, as a stage of its own.
 
+use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
-use crate::gpu::layout::{DType, Layout};
+use crate::gpu::flat_spec::PermuteSpec;
+use crate::gpu::layout::Layout;
 use crate::gpu::params::PermuteParams;
-use crate::gpu::plan::{Bound, Io, Plan, PlanBuilder, Slot, Window, fold_grid, sealed};
-use crate::gpu::spec::{FLAT_THREADS, PermuteSpec, Spec};
+use crate::gpu::plan::{Bound, Io, Plan, Slot, Window, fold_grid, sealed};
+use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::tensor::{Input, Tensor};
 use crate::{Error, Result};
 
@@ -160,13 +162,5 @@ impl Layout {
         let (shape, strides) = (self.shape(), self.strides());
         let rows = (0..3).all(|dim| shape[dim] <= 1 || strides[dim].is_multiple_of(4));
         shape[3].is_multiple_of(4) && strides[3] == 1 && rows && self.offset().is_multiple_of(4)
-    }
-}
-
-impl PermuteSpec {
-    pub(crate) fn prelude(&self) -> String {
-        let f16 = if self.dtype == DType::F16 { "enable f16;\n" } else { "" };
-        let unit = if self.vec4 { format!("vec4<{}>", self.dtype) } else { self.dtype.to_string() };
-        format!("{f16}alias unit = {unit};\nconst THREADS: u32 = {FLAT_THREADS}u;\n")
     }
 }

@@ -4,9 +4,10 @@ use super::check::Problem;
 use super::lower::{Owned, Part, bind, params, user};
 use super::visit::Visiting;
 use crate::Result;
+use crate::gpu::builder::PlanBuilder;
 use crate::gpu::lists::Lists;
 use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
-use crate::gpu::plan::{Bound, PlanBuilder, fold_grid};
+use crate::gpu::plan::{Bound, fold_grid};
 use crate::gpu::spec::{AttentionSpec, Spec};
 
 /// Where the lists will be.

@@ -1,21 +1,22 @@
 //! Softmax attention: the description, and the tensors of one call.
 
 mod check;
+mod io;
 mod lists;
 mod lower;
 mod scores;
 mod visit;
 
+pub use io::AttentionIo;
 pub use visit::{Task, Visit};
 
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
-use crate::gpu::plan::{Io, Plan, sealed};
+use crate::gpu::plan::Plan;
 use crate::gpu::tensor::{Input, Tensor};
 use crate::gpu::tuning::Tile;
 use crate::mask;
 use crate::score::Rule;
-use crate::user_wgsl::Text;
 use crate::{Mask, Order, Result, Score};
 
 /// Softmax attention, described: `out = softmax(score(scale * q k^T) + mask) v`.
@@ -306,92 +307,3 @@ fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
     let missing = || crate::Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
     input.tensor.as_ref().ok_or_else(missing)
 }
-
-/// The tensors of one call of a planned [`Attention`]: those the description mentioned, no more, no fewer.
-#[derive(Debug, Clone)]
-pub struct AttentionIo<'a> {
-    q: &'a Tensor,
-    k: &'a Tensor,
-    v: &'a Tensor,
-    out: &'a Tensor,
-    lse: Option<&'a Tensor>,
-    bias: Option<&'a Tensor>,
-    mask_bits: Option<&'a Tensor>,
-    sinks: Option<&'a Tensor>,
-    relative: Option<&'a Tensor>,
-    data: Vec<(&'a str, &'a Tensor)>,
-}
-
-impl<'a> AttentionIo<'a> {
-    /// The operands every call has; `out` is written.
-    pub fn new(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor, out: &'a Tensor) -> Self {
-        let (lse, bias, mask_bits, sinks, relative) = (None, None, None, None, None);
-        AttentionIo { q, k, v, out, lse, bias, mask_bits, sinks, relative, data: Vec::new() }
-    }
-
-    /// Where lse is written: f32 `[batch, heads, len_q, 1]`.
-    pub fn lse(mut self, lse: &'a Tensor) -> Self {
-        self.lse = Some(lse);
-        self
-    }
-
-    /// The bias of [`Score::bias`].
-    pub fn bias(mut self, bias: &'a Tensor) -> Self {
-        self.bias = Some(bias);
-        self
-    }
-
-    /// The bits of [`Mask::bits`].
-    pub fn mask_bits(mut self, mask_bits: &'a Tensor) -> Self {
-        self.mask_bits = Some(mask_bits);
-        self
-    }
-
-    /// The sinks of [`Attention::sinks`].
-    pub fn sinks(mut self, sinks: &'a Tensor) -> Self {
-        self.sinks = Some(sinks);
-        self
-    }
-
-    /// The table of [`Score::relative`].
-    pub fn relative(mut self, relative: &'a Tensor) -> Self {
-        self.relative = Some(relative);
-        self
-    }
-
-    /// A tensor that your WGSL reads under this name ([`Mask::wgsl_with`], [`Score::wgsl_with`]).
-    pub fn data(mut self, name: &'a str, data: &'a Tensor) -> Self {
-        self.data.push((name, data));
-        self
-    }
-
-    fn add_data(&mut self, text: &'a Text) -> Result<()> {
-        for (name, input) in &text.data {
-            // A text that several heads share is one.
-            if self.data.iter().all(|(known, _)| known != name) {
-                self.data.push((name, tensor(name, input)?));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl sealed::Sealed for AttentionIo<'_> {
-    fn tensors(&self) -> Vec<(&str, &Tensor)> {
-        let all = [
-            ("q", Some(self.q)),
-            ("k", Some(self.k)),
-            ("v", Some(self.v)),
-            ("out", Some(self.out)),
-            ("lse", self.lse),
-            ("bias", self.bias),
-            ("mask_bits", self.mask_bits),
-            ("sinks", self.sinks),
-            ("relative", self.relative),
-        ];
-        let named = all.into_iter().filter_map(|(name, tensor)| Some((name, tensor?)));
-        named.chain(self.data.iter().copied()).collect()
-    }
-}
-
-impl Io for AttentionIo<'_> {}

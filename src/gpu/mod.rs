@@ -1,7 +1,9 @@
 //! From descriptions to dispatches: device, tensors, shaders, plans.
 
+pub(crate) mod builder;
 pub(crate) mod capabilities;
 pub(crate) mod context;
+pub(crate) mod flat_spec;
 pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod lists;

@@ -117,9 +117,10 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
+    use crate::gpu::flat_spec::{HeadNormSpec, PermuteSpec};
     use crate::gpu::layout::DType;
     use crate::gpu::link::reflect_struct;
-    use crate::gpu::spec::{HeadNormSpec, PermuteSpec, Spec, example_attention_spec, example_combine_spec};
+    use crate::gpu::spec::{Spec, example_attention_spec, example_combine_spec};
 
     macro_rules! offsets {
         ($ty:ty: $($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!($ty, $field) as u32)),*] };

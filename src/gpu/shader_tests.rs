@@ -3,10 +3,11 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
+use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
-use super::spec::{AttentionSpec, CombineSpec, HeadNormSpec, PermuteSpec, ScoreMod, Spec, Storage, Visitor};
+use super::spec::{AttentionSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
 use crate::attention::Weights;
 

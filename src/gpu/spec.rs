@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{Linked, Source, fragment, link};
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
@@ -66,27 +67,6 @@ pub(crate) struct AttentionSpec {
     pub scores: Vec<ScoreMod>,
     pub bias_dtype: DType,
     pub relative_dtype: DType,
-}
-
-/// The merge by log-sum-exp.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct CombineSpec {
-    pub parts_dtype: DType,
-    pub out_dtype: DType,
-    pub mass: bool,
-}
-
-/// The norm over heads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct HeadNormSpec {
-    pub dtype: DType,
-}
-
-/// Tokens in another order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PermuteSpec {
-    pub dtype: DType,
-    pub vec4: bool,
 }
 
 /// The key of the pipeline cache.
@@ -287,30 +267,6 @@ impl AttentionSpec {
 /// What the n-th of the user's score rules is called once linked.
 pub(crate) fn user_score(number: usize) -> String {
     format!("user_score_{number}")
-}
-
-impl HeadNormSpec {
-    fn prelude(&self) -> String {
-        let f16 = if self.dtype == DType::F16 { "enable f16;\n" } else { "" };
-        format!("{f16}alias elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n", self.dtype)
-    }
-}
-
-impl CombineSpec {
-    fn prelude(&self) -> String {
-        let f16 = self.parts_dtype == DType::F16 || self.out_dtype == DType::F16;
-        format!(
-            "{}alias elem = {};\nalias out_elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n",
-            if f16 { "enable f16;\n" } else { "" },
-            self.parts_dtype,
-            self.out_dtype
-        )
-    }
-
-    fn sources(&self) -> Vec<Source> {
-        let mass = if self.mass { "lib/mass_store.wgsl" } else { "lib/mass_none.wgsl" };
-        vec![fragment("lib/view.wgsl"), fragment(mass), fragment("combine.wgsl")]
-    }
 }
 
 impl fmt::Display for Spec {

@@ -1,0 +1,116 @@
+//! Makes plans: buffers that they own, stages whose kernels are bound by name.
+
+use super::context::Context;
+use super::layout::Layout;
+use super::lists::Lists;
+use super::plan::{Bound, Piece, Plan, Slot, Stage};
+use super::spec::Spec;
+use crate::Result;
+
+/// Collects what a plan will own.
+pub(crate) struct PlanBuilder<'a> {
+    ctx: &'a Context,
+    plan: Plan,
+}
+
+impl<'a> PlanBuilder<'a> {
+    pub(crate) fn new(ctx: &'a Context, name: &'static str, slots: Vec<Slot>) -> Self {
+        let plan = Plan {
+            ctx: ctx.clone(),
+            name,
+            slots,
+            stages: Vec::new(),
+            prepared: Vec::new(),
+            lists: None,
+            workspace_bytes: 0,
+            notes: Vec::new(),
+        };
+        PlanBuilder { ctx, plan }
+    }
+
+    /// A buffer of the plan's own that holds these bytes.
+    pub(crate) fn owned(&mut self, label: &str, usage: wgpu::BufferUsages, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        self.owned_of_size(label, usage, bytes, bytes.len() as u64)
+    }
+
+    /// A buffer of the plan's own that begins with these bytes, which are a multiple of 4.
+    pub(crate) fn owned_of_size(
+        &mut self,
+        label: &str,
+        usage: wgpu::BufferUsages,
+        bytes: &[u8],
+        size: u64,
+    ) -> Result<wgpu::Buffer> {
+        let size = size.next_multiple_of(16).max(16);
+        let usage = usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.ctx.create_buffer(label, size, usage)?;
+        self.ctx.queue().write_buffer(&buffer, 0, bytes);
+        self.plan.workspace_bytes += size;
+        Ok(buffer)
+    }
+
+    /// Runs the stages there are so far, now and once: they read and write nothing but what the plan owns.
+    pub(crate) fn run_stages_now(&mut self) {
+        let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
+        for stage in std::mem::take(&mut self.plan.stages) {
+            self.plan.encode_stage(&mut encoder, &stage, &[]);
+            self.plan.prepared.push(stage.to_string());
+        }
+        self.ctx.queue().submit([encoder.finish()]);
+    }
+
+    /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned
+    /// buffer for each binding of the module.
+    pub(crate) fn stage<P>(
+        &mut self,
+        spec: Spec,
+        pieces: &[P],
+        mut bind: impl FnMut(&mut Self, &P, &str) -> Result<Bound>,
+        grid: impl Fn(&P) -> [u32; 2],
+    ) -> Result<()> {
+        let kernel = self.ctx.pipeline_cache().kernel(self.ctx, &spec)?;
+        let mut bound = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let names = kernel.bindings.iter().map(|b| b.name.as_str());
+            let bindings = names.map(|name| bind(self, piece, name)).collect::<Result<Vec<_>>>()?;
+            bound.push(Piece { bindings, grid: grid(piece) });
+        }
+        self.plan.stages.push(Stage { spec, kernel, pieces: bound });
+        Ok(())
+    }
+
+    /// The slot of this name.
+    ///
+    /// # Panics
+    /// When a module binds a name that the plan has no slot for: our bug.
+    pub(crate) fn slot(&self, name: &str) -> usize {
+        let found = self.plan.slots.iter().position(|slot| slot.name == name);
+        found.unwrap_or_else(|| panic!("no slot for the binding {name}: a bug in wgpu-attention"))
+    }
+
+    /// The layout of a slot.
+    pub(crate) fn layout(&self, slot: usize) -> &Layout {
+        &self.plan.slots[slot].layout
+    }
+
+    pub(crate) fn ctx(&self) -> &'a Context {
+        self.ctx
+    }
+
+    pub(crate) fn offset_alignment(&self) -> u32 {
+        self.ctx.capabilities().offset_alignment
+    }
+
+    pub(crate) fn set_lists(&mut self, lists: Lists) {
+        self.plan.lists = Some(lists);
+    }
+
+    /// A faster path not taken, and why.
+    pub(crate) fn note(&mut self, reason: String) {
+        self.plan.notes.push(reason);
+    }
+
+    pub(crate) fn finish(self) -> Plan {
+        self.plan
+    }
+}
