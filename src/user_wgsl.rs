@@ -83,6 +83,7 @@ impl Text {
         if !module.entry_points.is_empty() {
             return Err(Error::Shader(format!("{rule}: the text has an entry point, but must be functions alone")));
         }
+        self.check_reach(rule, &module)?;
         let wrong = || Error::Shader(format!("{rule}: the text must define `{}`", signature.text));
         let (handle, function) =
             module.functions.iter().find(|(_, f)| f.name.as_deref() == Some(rule)).ok_or_else(wrong)?;
@@ -94,6 +95,24 @@ impl Text {
             function.expressions.iter().any(|(e, expression)| is(expression) && info[handle][e].ref_count > 0)
         };
         Ok(Usage { b: used(signature.first), h: used(signature.first + 1) })
+    }
+
+    /// Refuses what would reach beyond the text: bindings and memory of the kernel's, and waiting for its other threads.
+    fn check_reach(&self, rule: &str, module: &naga::Module) -> Result<()> {
+        for (_, variable) in module.global_variables.iter() {
+            let name = variable.name.as_deref().unwrap_or_default();
+            let given = self.data.iter().any(|(data, _)| data == name);
+            if variable.space != naga::AddressSpace::Private && !given {
+                return Err(Error::Shader(format!(
+                    "{rule}: declares {name} outside of functions, but may do so with var<private> alone; give tensors as data"
+                )));
+            }
+        }
+        let waits = |word: &&str| word.ends_with("Barrier") || *word == "workgroupUniformLoad";
+        match identifiers(&self.text).find(waits) {
+            Some(word) => Err(Error::Shader(format!("{rule}: calls {word}, but may not wait for other threads"))),
+            None => Ok(()),
+        }
     }
 
     fn check_data(&self, rule: &str) -> Result<()> {
@@ -192,6 +211,14 @@ mod tests {
         let missing = usage("fn other() {}").unwrap_err();
         assert_eq!(missing, format!("mask_mod: the text must define `{HEAD}`"));
         assert!(usage("fn mask_mod(b: u32) -> bool { return true; }").is_err());
+        let reaching = |text: &str| usage(&format!("{text}\n{HEAD} {{ return true; }}")).unwrap_err();
+        let alone =
+            "mask_mod: declares mine outside of functions, but may do so with var<private> alone; give tensors as data";
+        assert_eq!(reaching("@group(0) @binding(3) var<storage, read_write> mine: array<u32>;"), alone);
+        assert_eq!(reaching("var<workgroup> mine: u32;"), alone);
+        assert!(usage(&format!("var<private> mine: u32 = 0u;\n{HEAD} {{ return true; }}")).is_ok());
+        let waits = usage(&format!("{HEAD} {{ workgroupBarrier(); return true; }}")).unwrap_err();
+        assert_eq!(waits, "mask_mod: calls workgroupBarrier, but may not wait for other threads");
         assert!(usage(&format!("{HEAD} {{ return true; }}\n@compute @workgroup_size(1) fn main() {{}}")).is_err());
     }
 
