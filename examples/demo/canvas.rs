@@ -1,5 +1,7 @@
 //! A bitmap to draw on in fractions of a pixel, with fonts that are part of the program.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
 use epaint_default_fonts::{HACK_REGULAR, UBUNTU_LIGHT};
@@ -62,8 +64,7 @@ impl Canvas {
         if path.extension().is_none_or(|extension| extension != "png") {
             return Err(failed("the name must end in .png".into()));
         }
-        // plotters would report this one in the words of three libraries.
-        std::fs::File::create(path).map_err(|e| failed(e.to_string()))?;
+        let file = File::create(path).map_err(|e| failed(e.to_string()))?;
         let (width, height) = self.size;
         let mean = |x: u32, y: u32, channel: u32| {
             let fine = (0..FINE * FINE).map(|n| (x * FINE + n % FINE, y * FINE + n / FINE));
@@ -72,10 +73,12 @@ impl Canvas {
             ((sum + FINE * FINE / 2) / (FINE * FINE)) as u8
         };
         let pixels: Vec<u8> = (0..3 * width * height).map(|n| mean(n / 3 % width, n / 3 / width, n % 3)).collect();
-        let picture = BitMapElement::with_owned_buffer((0, 0), self.size, pixels);
-        let area = BitMapBackend::new(path, self.size).into_drawing_area();
-        let drawn = picture.map_or(Ok(()), |picture| area.draw(&picture)).and_then(|()| area.present());
-        drawn.map_err(|e| failed(e.to_string()))
+        // plotters' own encoder hardly compresses.
+        let mut encoder = png::Encoder::new(BufWriter::new(file), width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_compression(png::Compression::Best);
+        let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels));
+        written.map_err(|e| failed(e.to_string()))
     }
 }
 

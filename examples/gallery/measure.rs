@@ -11,13 +11,13 @@ use crate::timing;
 const DIM: usize = 64;
 const REPEATS: usize = 11;
 
-/// Operands of one size, and the time of dense attention over them.
+/// Operands of one size.
 pub struct Bench {
     scale: usize,
     heads: usize,
+    /// q, k, v and out.
     x: [Tensor; 4],
     host: [Vec<f32>; 3],
-    dense: f64,
     device: String,
 }
 
@@ -26,22 +26,29 @@ pub struct Time {
     pub seconds: f64,
     pub dense: f64,
     tokens: usize,
+    heads: usize,
     device: String,
 }
 
 impl Time {
     /// For people.
     pub fn sentence(&self) -> String {
-        let Time { seconds, dense, tokens, device } = self;
-        let (ms, share) = (seconds * 1e3, seconds / dense);
-        format!("{tokens} tokens: {ms:.3} ms, {share:.3} of dense ({device})")
+        let Time { seconds, dense, tokens, heads, device } = self;
+        let (ms, dense_ms, share) = (seconds * 1e3, dense * 1e3, seconds / dense);
+        let size = format!("{tokens} tokens, {heads} heads of {DIM}");
+        format!("{size}: {ms:.3} ms, {share:.3} of dense ({dense_ms:.3} ms), on {device}")
     }
 }
 
 impl Bench {
-    /// 4096 tokens on a GPU, 1024 on a CPU.
-    pub fn new(ctx: &Context) -> Result<Bench, String> {
-        let (scale, heads) = if ctx.capabilities().cpu { (2, 2) } else { (4, 16) };
+    /// So many tokens; else 4096 on a GPU, 1024 on a CPU.
+    pub fn new(ctx: &Context, tokens: Option<usize>) -> Result<Bench, String> {
+        let (default, heads) = if ctx.capabilities().cpu { (1024, 2) } else { (4096, 8) };
+        let tokens = tokens.unwrap_or(default);
+        let scale = (tokens / len(1)).isqrt();
+        if scale == 0 || len(scale) != tokens {
+            return Err(format!("--len: is {tokens}, but must be {} times a square", len(1)));
+        }
         let shape = [1, heads, len(scale), DIM];
         let mut rng = rand::rngs::StdRng::seed_from_u64(11);
         let host: [Vec<f32>; 3] =
@@ -50,24 +57,28 @@ impl Bench {
         let out = Tensor::zeros(ctx, DType::F32, shape).map_err(|e| e.to_string())?;
         let x = [upload(&host[0])?, upload(&host[1])?, upload(&host[2])?, out];
         let device = ctx.device().adapter_info().name;
-        let mut bench = Bench { scale, heads, x, host, dense: 0.0, device };
-        bench.dense = bench.seconds(ctx, Mask::all())?;
-        Ok(bench)
+        Ok(Bench { scale, heads, x, host, device })
     }
 
-    /// The pattern, checked and timed.
+    /// The pattern, checked and timed, and dense attention right before it: clocks and neighbours change within minutes.
     pub fn against_dense(&self, ctx: &Context, pattern: &Pattern) -> Result<Time, String> {
         let made = pattern.at(self.scale).map_err(|e| e.to_string())?;
-        let run = made.wgsl.map_or(made.mask.clone(), Mask::wgsl);
-        let seconds = self.seconds(ctx, run)?;
-        self.verify(ctx, &made.mask)?;
-        Ok(Time { seconds, dense: self.dense, tokens: len(self.scale), device: self.device.clone() })
+        let runs = made.runs.map_or(made.mask.clone(), |runs| runs(self.heads));
+        let dense = self.checked_seconds(ctx, Mask::all(), &Mask::all()).map_err(|e| format!("dense: {e}"))?;
+        let seconds = self.checked_seconds(ctx, runs, &made.mask)?;
+        let (heads, device) = (self.heads, self.device.clone());
+        Ok(Time { seconds, dense, tokens: len(self.scale), heads, device })
     }
 
-    fn seconds(&self, ctx: &Context, mask: Mask) -> Result<f64, String> {
+    /// Runs one mask, and times it if its last head is as the other says.
+    fn checked_seconds(&self, ctx: &Context, mask: Mask, last: &Mask) -> Result<f64, String> {
         let [q, k, v, out] = &self.x;
         let plan = Attention::new(q, k, v).mask(mask).plan(ctx).map_err(|e| e.to_string())?;
         let io = AttentionIo::new(q, k, v, out);
+        let mut encoder = ctx.device().create_command_encoder(&Default::default());
+        plan.encode(&mut encoder, &io).map_err(|e| e.to_string())?;
+        ctx.queue().submit([encoder.finish()]);
+        self.verify(ctx, last)?;
         Ok(timing::median_seconds(ctx, REPEATS, |encoder| {
             plan.encode(encoder, &io).expect("the plan was made for these tensors");
         }))

@@ -18,9 +18,10 @@ pub struct Pattern {
 pub struct Made {
     /// The call that makes it, with the numbers of this scale.
     pub call: String,
+    /// What is drawn, and what the last head is checked against.
     pub mask: Mask,
-    /// The user's WGSL that stands for the mask on the GPU.
-    pub wgsl: Option<&'static str>,
+    /// What runs instead for so many heads, where that is another value than `mask`.
+    pub runs: Option<Box<dyn Fn(usize) -> Mask>>,
 }
 
 impl Pattern {
@@ -41,7 +42,7 @@ pub fn len(scale: usize) -> usize {
 }
 
 fn made(call: impl Into<String>, mask: Mask) -> Result<Made> {
-    Ok(Made { call: call.into(), mask, wgsl: None })
+    Ok(Made { call: call.into(), mask, runs: None })
 }
 
 const fn row(name: &'static str, title: &'static str, make: fn(usize) -> Result<Made>) -> Pattern {
@@ -55,7 +56,7 @@ pub const ALL: &[Pattern] = &[
         made(format!("Mask::window({left}, 0)"), Mask::window(left, 0))
     }),
     row("sinks", "window and sink tokens", |s| {
-        let left = len(s) / 8;
+        let left = len(s) / 8 - 1;
         let mask = Mask::causal() & (Mask::window(left, 0) | Mask::keys(0..8 * s * s));
         made(format!("Mask::causal() & (Mask::window({left}, 0) | Mask::keys(0..{}))", 8 * s * s), mask)
     }),
@@ -163,12 +164,23 @@ pub const ALL: &[Pattern] = &[
             Mask::blocks(&bigbird(n, block, 1, 1, 3, 7)?),
         )
     }),
+    row("per_head", "another mask for each head; the second is drawn", |s| {
+        let (near, stripe) = (16 * s * s - 1, 32 * s * s);
+        let heads = move || [Mask::window(near, 0), Mask::causal() & !Mask::block_diagonal(stripe)];
+        let [_, drawn] = heads();
+        let call =
+            format!("Mask::per_head([Mask::window({near}, 0), Mask::causal() & !Mask::block_diagonal({stripe})])");
+        let runs = move |count| Mask::per_head(heads().into_iter().cycle().take(count));
+        Ok(Made { call, mask: drawn, runs: Some(Box::new(runs)) })
+    }),
     row("wgsl", "your own WGSL", |s| {
+        // The same rule twice: the host evaluates no WGSL.
         let third: Vec<u32> = (0..len(s)).map(|j| u32::from(j / 64 % 3 == 0)).collect();
-        let text = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {\n    \
-                    return kv_idx / 64u % 3u == 0u && kv_idx <= q_idx;\n}";
         let mask = Mask::groups(&vec![1; len(s)], &third) & Mask::causal();
-        Ok(Made { call: "Mask::wgsl(\"fn mask_mod(...) -> bool { ... }\")".into(), mask, wgsl: Some(text) })
+        let rule = "kv_idx / 64u % 3u == 0u && kv_idx <= q_idx";
+        let text = format!("fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {{ return {rule}; }}");
+        let call = format!("Mask::wgsl(\"fn mask_mod(...) -> bool {{ return {rule}; }}\")");
+        Ok(Made { call, mask, runs: Some(Box::new(move |_| Mask::wgsl(&text))) })
     }),
 ];
 

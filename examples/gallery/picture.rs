@@ -3,21 +3,24 @@
 use std::path::Path;
 
 use plotters::style::RGBColor;
-use wgpu_attention::TileClass;
+use wgpu_attention::{BlockMask, TileClass};
 
 use crate::canvas::{Align, Brush, CODE, Canvas, Ink, WORDS};
 use crate::measure::Time;
 use crate::patterns::{Pattern, len};
 
+const WIDTH: f64 = 900.0;
+const HEIGHT: f64 = 424.0;
 /// Sides of a tile in the pictures, in tokens.
 const TILE: usize = 16;
 /// A pixel a pair: anything else would blur fine patterns, and take more bytes.
 const PANEL: f64 = 256.0;
-const MARGIN: f64 = 30.0;
-const LABEL: f64 = 26.0;
-const HEADER: f64 = 104.0;
-const GAP: f64 = 46.0;
-const FOOTER: f64 = 62.0;
+const TOP: f64 = 104.0;
+const LEFT: f64 = 48.0;
+const RIGHT: f64 = 366.0;
+/// Where the legend and the numbers begin, and where they end.
+const NOTES: f64 = 656.0;
+const END: f64 = 876.0;
 
 const DARK: RGBColor = RGBColor(0x1d, 0x22, 0x33);
 const SOFT: RGBColor = RGBColor(0x5f, 0x66, 0x75);
@@ -25,6 +28,12 @@ const EMPTY: RGBColor = RGBColor(0xec, 0xee, 0xf1);
 const SEEN: RGBColor = RGBColor(0x3b, 0x5f, 0x9a);
 const PARTIAL: RGBColor = RGBColor(0xa9, 0xc4, 0xe6);
 const FULL: RGBColor = RGBColor(0x24, 0x45, 0x7c);
+
+const SMALL: Ink = Ink { font: WORDS, size: 17.0, color: SOFT };
+const NUMBER: Ink = Ink { color: DARK, ..SMALL };
+/// What a letter of the code font takes of its size, and the largest size of a call.
+const LETTER: f64 = 0.53;
+const CALL: f64 = 20.0;
 
 /// Draws and writes; returns what share of pairs and tiles is left, in words.
 pub fn draw(pattern: &Pattern, time: &Time, path: &Path) -> Result<String, String> {
@@ -34,58 +43,51 @@ pub fn draw(pattern: &Pattern, time: &Time, path: &Path) -> Result<String, Strin
     let order = host.order(0);
     let tiles = host.tiles(0, 0, [TILE, TILE], &order).map_err(|e| e.to_string())?;
     let pairs: usize = (0..n).map(|i| host.count(0, 0, i)).sum();
-    let share = pairs as f64 / (n * n) as f64;
-    let worth =
-        format!("{:.1} % of pairs attend, {:.1} % of tiles are visited", 100.0 * share, 100.0 * tiles.density());
+    let shares = [pairs as f64 / (n * n) as f64, tiles.density()].map(|share| format!("{:.1} %", 100.0 * share));
 
-    let width = 2.0 * (MARGIN + LABEL) + 2.0 * PANEL + GAP;
-    let mut canvas = Canvas::new(width, HEADER + PANEL + LABEL + FOOTER)?;
+    let mut canvas = Canvas::new(WIDTH, HEIGHT)?;
     canvas.paint(|brush| {
-        let left = MARGIN + LABEL;
-        brush.text(pattern.title, Ink { font: WORDS, size: 27.0, color: DARK }, (left, 40.0), Align::Start)?;
         // Long calls in smaller letters, so that they fit one line.
-        let size = (2.0 * PANEL + GAP) / made.call.chars().count() as f64 / 0.62;
-        let ink = Ink { font: CODE, size: size.min(16.0), color: SOFT };
-        brush.text(&made.call, ink, (left, 66.0), Align::Start)?;
-        panel(brush, (left, HEADER), n, &|i, j| if host.allows(0, 0, i, j) { SEEN } else { EMPTY })?;
-        let right = left + PANEL + GAP;
-        let [rows, cols] = tiles.blocks();
-        panel(
-            brush,
-            (right, HEADER),
-            rows.max(cols),
-            &|i, j| match (i < rows && j < cols).then(|| tiles.class(0, i, j)) {
-                Some(TileClass::Full) => FULL,
-                Some(TileClass::Partial) => PARTIAL,
-                _ => EMPTY,
-            },
-        )?;
-        let small = Ink { font: WORDS, size: 17.0, color: SOFT };
-        brush.text(&format!("{n} tokens, pair by pair"), small, (left, HEADER - 8.0), Align::Start)?;
-        let how = if order.is_sequence() { "" } else { ", in the order visited" };
-        brush.text(&format!("tiles of {TILE} x {TILE}{how}"), small, (right, HEADER - 8.0), Align::Start)?;
-        legend(brush, (right + PANEL, HEADER + PANEL + 20.0), small)?;
-        for at in [left, right] {
-            brush.text("keys", small, (at, HEADER + PANEL + 20.0), Align::Start)?;
-            brush.upwards("queries", small, (at - 8.0, HEADER + PANEL / 2.0), Align::Middle)?;
-        }
-        let footer = HEADER + PANEL + LABEL + 24.0;
-        brush.text(&worth, Ink { color: DARK, ..small }, (left, footer), Align::Start)?;
-        brush.text(&time.sentence(), Ink { color: DARK, ..small }, (left, footer + 20.0), Align::Start)
+        let size = ((END - LEFT) / made.call.chars().count() as f64 / LETTER).min(CALL);
+        brush.text(&made.call, Ink { font: CODE, size, color: DARK }, (LEFT, 38.0), Align::Start)?;
+        brush.text(pattern.title, Ink { size: 19.0, ..SMALL }, (LEFT, 65.0), Align::Start)?;
+
+        let pair = |i, j| if host.allows(0, 0, i, j) { SEEN } else { EMPTY };
+        panel(brush, (LEFT, TOP), [n, n], &pair)?;
+        let tile = |i, j| color(tiles.class(0, i, j));
+        panel(brush, (RIGHT, TOP), tiles.blocks(), &tile)?;
+        let how = if order.is_sequence() { "" } else { ", in the mask's order" };
+        axes(brush, LEFT, &format!("{n} tokens, pair by pair"), n)?;
+        axes(brush, RIGHT, &format!("tiles of {TILE} x {TILE}{how}"), tiles.blocks()[0])?;
+        notes(brush, &tiles, &shares)?;
+        brush.text(&time.sentence(), NUMBER, (LEFT, HEIGHT - 14.0), Align::Start)
     })?;
     canvas.save(path)?;
-    Ok(worth)
+    Ok(format!("{} of pairs attend, {} of tiles are visited", shares[0], shares[1]))
 }
 
-/// A square of `n` by `n` cells; cells of one colour beside each other are one rectangle.
-fn panel(brush: &Brush<'_>, at: (f64, f64), n: usize, color: &dyn Fn(usize, usize) -> RGBColor) -> Result<(), String> {
-    let edge = |cell: usize| cell as f64 * PANEL / n as f64;
-    for i in 0..n {
+fn color(class: TileClass) -> RGBColor {
+    match class {
+        TileClass::Full => FULL,
+        TileClass::Partial => PARTIAL,
+        TileClass::Empty => EMPTY,
+    }
+}
+
+/// A square of cells; cells of one colour beside each other are one rectangle.
+fn panel(
+    brush: &Brush<'_>,
+    at: (f64, f64),
+    [rows, cols]: [usize; 2],
+    color: &dyn Fn(usize, usize) -> RGBColor,
+) -> Result<(), String> {
+    let edge = |cell: usize, cells: usize| cell as f64 * PANEL / cells as f64;
+    for i in 0..rows {
         let mut start = 0;
-        for j in 1..=n {
-            if j == n || color(i, j) != color(i, start) {
-                let (from, to) = ((at.0 + edge(start), at.1 + edge(i)), (at.0 + edge(j), at.1 + edge(i + 1)));
-                brush.rectangle(from, to, color(i, start))?;
+        for j in 1..=cols {
+            if j == cols || color(i, j) != color(i, start) {
+                let from = (at.0 + edge(start, cols), at.1 + edge(i, rows));
+                brush.rectangle(from, (at.0 + edge(j, cols), at.1 + edge(i + 1, rows)), color(i, start))?;
                 start = j;
             }
         }
@@ -93,14 +95,37 @@ fn panel(brush: &Brush<'_>, at: (f64, f64), n: usize, color: &dyn Fn(usize, usiz
     Ok(())
 }
 
-/// What the colours of tiles mean, ending at `right`.
-fn legend(brush: &Brush<'_>, right: (f64, f64), ink: Ink) -> Result<(), String> {
-    let mut x = right.0;
-    for (word, color, width) in [("empty", EMPTY, 44.0), ("partial", PARTIAL, 48.0), ("full", FULL, 24.0)] {
-        x -= width;
-        brush.rectangle((x - 17.0, right.1 - 11.0), (x - 5.0, right.1 + 1.0), color)?;
-        brush.text(word, ink, (x + width, right.1), Align::End)?;
-        x -= 28.0;
+/// What stands around a panel: its heading, and keys to the right, queries down.
+fn axes(brush: &Brush<'_>, left: f64, heading: &str, cells: usize) -> Result<(), String> {
+    let (right, bottom, below) = (left + PANEL, TOP + PANEL, TOP + PANEL + 18.0);
+    brush.text(heading, SMALL, (left, TOP - 9.0), Align::Start)?;
+    brush.text("0", SMALL, (left, below), Align::Start)?;
+    brush.text("keys", SMALL, (left + PANEL / 2.0, below), Align::Middle)?;
+    brush.text(&cells.to_string(), SMALL, (right, below), Align::End)?;
+    brush.upwards("queries", SMALL, (left - 8.0, TOP + PANEL / 2.0), Align::Middle)?;
+    brush.upwards(&cells.to_string(), SMALL, (left - 8.0, bottom), Align::Start)
+}
+
+/// What the colours of tiles mean, how many there are, and what is left of pairs and tiles.
+fn notes(brush: &Brush<'_>, tiles: &BlockMask, [pairs, visited]: &[String; 2]) -> Result<(), String> {
+    let count = |class| tiles.classes().iter().filter(|&&listed| listed == class).count();
+    let empty = tiles.blocks().iter().product::<usize>() - tiles.classes().len();
+    let classes = [
+        (TileClass::Full, "full: not tested", count(TileClass::Full)),
+        (TileClass::Partial, "partial: tested", count(TileClass::Partial)),
+        (TileClass::Empty, "empty: skipped", empty),
+    ];
+    let mut y = TOP + 14.0;
+    for (class, words, count) in classes {
+        brush.rectangle((NOTES, y - 12.0), (NOTES + 14.0, y + 2.0), color(class))?;
+        brush.text(words, NUMBER, (NOTES + 24.0, y), Align::Start)?;
+        brush.text(&count.to_string(), NUMBER, (END, y), Align::End)?;
+        y += 26.0;
+    }
+    for (words, share) in [("tiles visited", visited), ("pairs that attend", pairs)] {
+        y += 26.0;
+        brush.text(words, NUMBER, (NOTES, y), Align::Start)?;
+        brush.text(share, NUMBER, (END, y), Align::End)?;
     }
     Ok(())
 }
