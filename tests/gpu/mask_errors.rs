@@ -1,10 +1,11 @@
 //! Bad masks, scores, orders and packed sequences get a sentence, and nothing else happens.
 
 use wgpu_attention::{
-    Attention, BlockMask, DType, Error, HeadNorm, Input, Layout, Mask, Neighborhood, Order, Products, Relative, Result,
-    Score, Task, Tensor, Tile, TileClass, Visit, Weights,
+    Attention, BlockMask, DType, Error, HeadNorm, Input, Layout, Mask, Neighborhood, Order, Relative, Result, Score,
+    Task, Tensor, TileClass, Visit, Weights,
 };
 
+use crate::masks::SMALL;
 use crate::support::ctx;
 
 /// q, k, v [2, 4, 12, 16].
@@ -227,17 +228,7 @@ fn more_than_the_device_binds() {
     capabilities.binding_bytes = 1 << 16;
     let poor = ctx().restricted(capabilities).unwrap();
     let x = Layout::new(DType::F32, [1, 1, 4000, 4]).unwrap();
-    let tile = Tile {
-        block_q: 16,
-        block_kv: 16,
-        lanes: 4,
-        threads: 16,
-        slice_qk: 16,
-        slice_v: 8,
-        q_resident: false,
-        products: Products::Staged,
-    };
-    let long = Attention::new(x, x, x).mask(Mask::block_diagonal(7)).tile(tile);
+    let long = Attention::new(x, x, x).mask(Mask::block_diagonal(7)).tile(SMALL);
     let told = long.clone().visit(Visit::Listed).plan(&poor).unwrap_err().to_string();
     assert!(told.starts_with("visit: tile lists need "), "{told}");
     // Left to itself it does without lists, and says so.
