@@ -91,13 +91,8 @@ impl HeadNorm {
             return Ok(builder.finish());
         }
         let [x, out] = [x, out].map(|layout| Window::of(&layout, 1, ctx.capabilities().offset_alignment));
-        for (name, window) in [("x", &x), ("out", &out)] {
-            let limit = ctx.capabilities().binding_bytes;
-            if window.size > limit {
-                let size = window.size;
-                return Err(Error::Limit(format!("{name}: spans {size} bytes, but the device binds at most {limit}")));
-            }
-        }
+        x.check_fits("x", ctx)?;
+        out.check_fits("out", ctx)?;
         let [batch, heads, len, dim] = self.x.layout.shape();
         let tokens = batch * len;
         let grid = fold_grid(tokens as u64, ctx.capabilities().workgroups_per_dimension)?;

@@ -94,20 +94,13 @@ impl Merge {
         if slots.iter().any(|slot| slot.name == "out" && slot.layout.is_empty()) {
             return Ok(builder.finish());
         }
-        let limit = ctx.capabilities().binding_bytes;
         let alignment = ctx.capabilities().offset_alignment;
         let window = |name: &str| {
             let slot = slots.iter().find(|slot| slot.name == name);
             slot.map(|slot| Window::of(&slot.layout, 1, alignment))
         };
         for slot in &slots {
-            let size = Window::of(&slot.layout, 1, alignment).size;
-            if size > limit {
-                return Err(Error::Limit(format!(
-                    "{}: spans {size} bytes, but the device binds at most {limit}",
-                    slot.name
-                )));
-            }
+            Window::of(&slot.layout, 1, alignment).check_fits(&slot.name, ctx)?;
         }
         let [all, heads, len, dim] = self.out_parts.layout.shape();
         let batch = all / self.parts;

@@ -102,15 +102,10 @@ impl Permute {
         if out.is_empty() {
             return Ok(builder.finish());
         }
-        let unit = if x.is_vec4() { 4 } else { 1 };
+        let unit = if x.not_vec4().is_none() { 4 } else { 1 };
         let [x, out] = [x, out].map(|layout| Window::of(&layout, unit, ctx.capabilities().offset_alignment));
-        for (name, window) in [("x", &x), ("out", &out)] {
-            let limit = ctx.capabilities().binding_bytes;
-            if window.size > limit {
-                let size = window.size;
-                return Err(Error::Limit(format!("{name}: spans {size} bytes, but the device binds at most {limit}")));
-            }
-        }
+        x.check_fits("x", ctx)?;
+        out.check_fits("out", ctx)?;
         let units = self.out()?.len() / unit;
         let workgroups = (units as u64).div_ceil(FLAT_THREADS.into());
         let grid = fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)?;
@@ -153,14 +148,5 @@ impl Permute {
         plan.encode(&mut encoder, &PermuteIo::new(x, &out))?;
         ctx.queue().submit([encoder.finish()]);
         Ok(out)
-    }
-}
-
-impl Layout {
-    /// Whether rows can be read four elements at a time.
-    fn is_vec4(&self) -> bool {
-        let (shape, strides) = (self.shape(), self.strides());
-        let rows = (0..3).all(|dim| shape[dim] <= 1 || strides[dim].is_multiple_of(4));
-        shape[3].is_multiple_of(4) && strides[3] == 1 && rows && self.offset().is_multiple_of(4)
     }
 }

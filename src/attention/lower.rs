@@ -177,23 +177,8 @@ pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
 
 /// Why memory cannot be read four elements at a time, if it cannot.
 fn not_vec4(p: &Problem) -> Option<String> {
-    for (name, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("out", &p.out)] {
-        let (shape, strides) = (layout.shape(), layout.strides());
-        if shape[3] % 4 != 0 {
-            return Some(format!("{name}'s rows have {} elements, not a multiple of 4", shape[3]));
-        }
-        if strides[3] != 1 {
-            return Some(format!("{name}'s last stride is {}, not 1", strides[3]));
-        }
-        let odd = (0..3).find(|&dim| shape[dim] > 1 && strides[dim] % 4 != 0);
-        if let Some(dim) = odd {
-            return Some(format!("{name}'s stride {} is not a multiple of 4", strides[dim]));
-        }
-        if layout.offset() % 4 != 0 {
-            return Some(format!("{name}'s offset {} is not a multiple of 4", layout.offset()));
-        }
-    }
-    None
+    let all = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("out", &p.out)];
+    all.into_iter().find_map(|(name, layout)| Some(format!("{name}'s {}", layout.not_vec4()?)))
 }
 
 fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBuilder<'_>) {

@@ -87,6 +87,15 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Refuses a tensor that spans more than the device binds, where a kernel takes it whole.
+    pub(crate) fn check_fits(&self, name: &str, ctx: &Context) -> Result<()> {
+        let (size, limit) = (self.size, ctx.capabilities().binding_bytes);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit(format!("{name}: spans {size} bytes, but the device binds at most {limit}")))
+    }
+
     /// The smallest aligned window over a layout, whose view counts `unit` elements as one.
     pub(crate) fn of(layout: &Layout, unit: usize, alignment: u32) -> Window {
         let bytes = layout.dtype().size() as u64;
