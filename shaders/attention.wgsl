@@ -5,9 +5,8 @@
 // columns; K and V pass through workgroup memory in slices, so the loop needs no more of it for a larger head_dim.
 //
 // provides  main
-// requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
-//           place (q_tile_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
-//           mask_mod sink), store_out, store_lse
+// requires  bindings, staging (stage_init stage_qk stage_v store_p), products (qk pv), row state (rows_*), score_tile, thread
+//           map (lib/threads_rows.wgsl), place (q_tile_at), order (q_token), visitor (tile_count tile_at), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -33,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             qk(&s, row0, lane, slice);
         }
-        score_tile(&s, at, kv, row0, lane);
+        score_tile(&s, at, kv, t);
         let alpha = rows_update(&rows, &s, t);
         store_p(&s, row0, lane);
         for (var r = 0u; r < ROWS; r++) { // unroll
@@ -57,41 +56,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 store_out(at, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
             }
             if (lane == 0u) { store_lse(at, q_idx, result.lse[r]); }
-        }
-    }
-}
-
-// Dot products to scores: scale, the caller's score rule, then NEG_INF wherever a pair may not attend.
-fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32) {
-    let scale = head_scale(at.h);
-    let last_q = at.len_q - 1u;
-    let last_kv = at.len_kv - 1u;
-    for (var c = 0u; c < KEYS4; c++) { // unroll
-        let slot = kv.start + (c * LANES + lane) * 4u;
-        for (var r = 0u; r < ROWS; r++) { // unroll
-            // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
-            let q_idx = min(q_token(at, at.row + row0 + r), last_q);
-            var x = (*s)[r * KEYS4 + c] * scale;
-            for (var j = 0u; j < 4u; j++) { // unroll
-                x[j] = score_mod(x[j], at, q_idx, min(kv_token(at, slot + j), last_kv));
-            }
-            (*s)[r * KEYS4 + c] = x;
-        }
-    }
-    if (kv.full) { return; }
-    for (var c = 0u; c < KEYS4; c++) { // unroll
-        let slot = kv.start + (c * LANES + lane) * 4u;
-        for (var r = 0u; r < ROWS; r++) { // unroll
-            let q_idx = min(q_token(at, at.row + row0 + r), last_q);
-            var x = (*s)[r * KEYS4 + c];
-            for (var j = 0u; j < 4u; j++) { // unroll
-                let token = kv_token(at, slot + j);
-                let kv_idx = min(token, last_kv);
-                // Not &&: a branch a pair would cost more than the rules do, and keep them from sharing what they read.
-                let visible = (token != NO_TOKEN) & keep(at, q_idx, kv_idx) & mask_mod(at, q_idx, kv_idx);
-                x[j] = select(NEG_INF, x[j], visible);
-            }
-            (*s)[r * KEYS4 + c] = x;
         }
     }
 }

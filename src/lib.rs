@@ -44,6 +44,7 @@ pub use error::{Error, Result};
 pub use gpu::capabilities::Capabilities;
 pub use gpu::context::Context;
 pub use gpu::layout::{DType, Element, Layout};
+pub use gpu::matrices::{FragmentLayout, Fragments, Matrices};
 pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};

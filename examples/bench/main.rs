@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::reference::{Rules, Sizes, check, softmax_attention};
 use wgpu_attention::{
-    Attention, AttentionIo, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile,
+    Attention, AttentionIo, Capabilities, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile,
 };
 
 use cases::{Case, Wgsl};
@@ -39,7 +39,8 @@ struct Args {
     #[arg(long, default_value_t = 11)]
     repeats: usize,
     /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:BROADCAST
-    /// (0, or the subgroup size to broadcast within).
+    /// (0 for products staged in workgroup memory, the subgroup size to broadcast within, or `matrices` for matrix units and
+    /// `matrices-memory` for those by way of workgroup memory).
     #[arg(long, value_delimiter = ',')]
     tile: Vec<String>,
     /// Prints each plan.
@@ -72,7 +73,7 @@ fn run(args: &Args) -> Result<(), String> {
             if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
         wanted && (case.dtype != DType::F16 || ctx.capabilities().f16)
     });
-    let tiles = args.tile.iter().map(|text| parse_tile(text).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    let tiles = args.tile.iter().map(|text| parse_tile(text, ctx.capabilities()).map(Some)).collect::<Result<Vec<_>, _>>()?;
     let tiles = if tiles.is_empty() { vec![None] } else { tiles };
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
@@ -116,12 +117,21 @@ fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-fn parse_tile(text: &str) -> Result<Tile, String> {
-    let numbers: Vec<u32> = text.split(':').filter_map(|n| n.parse().ok()).collect();
-    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, broadcast] = numbers[..] else {
-        return Err(format!("--tile: {text:?} must be eight numbers joined by colons"));
+fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
+    let wrong = || format!("--tile: {text:?} must be seven numbers and a kind of products, joined by colons");
+    let (numbers, products) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let numbers: Vec<u32> = numbers.split(':').filter_map(|n| n.parse().ok()).collect();
+    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
+    let none = || format!("--tile: {text:?} needs matrix units, which the device does not have");
+    let products = match products {
+        "0" => Products::Staged,
+        "matrices" => Products::Matrices(capabilities.matrices.ok_or_else(none)?),
+        "matrices-memory" => {
+            let lowered = capabilities.clone().without_matrix_registers();
+            Products::Matrices(lowered.matrices.ok_or_else(none)?)
+        }
+        size => Products::Broadcast(size.parse().map_err(|_| wrong())?),
     };
-    let products = if broadcast == 0 { Products::Staged } else { Products::Broadcast(broadcast) };
     Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
 }
 

@@ -1,7 +1,9 @@
 // Weights without a denominator: p = max(x, 0), out = sum_j p_j v_j (TransNormer's DiagAttention, Qin et al. 2022).
 //
-// provides  Rows RowsResult rows_init rows_update rows_finish
+// provides  Rows RowsResult rows_init rows_update rows_finish SCORE_UNIT
 // requires  params
+
+const SCORE_UNIT: f32 = 1.0;
 
 struct Rows { unused: u32 }
 

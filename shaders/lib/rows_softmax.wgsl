@@ -1,10 +1,17 @@
 // Online softmax (Milakov and Gimelshein 2018; FlashAttention): with m the largest score so far and l the sum of
 // exp(x - m), a new tile moves m to m', scales l and the accumulator by alpha = exp(m - m'), and adds its own weights.
 //
-// provides  Rows RowsResult rows_init rows_update rows_finish
-// requires  reduction (lanes_max lanes_sum), sink, params
+// provides  Rows RowsResult rows_init rows_update rows_finish SCORE_UNIT
+// requires  reduction (lanes_max lanes_sum), sink, params, LAZY
 //
-// m is the same in all lanes of a row; l is each lane's own share until rows_finish.
+// m is the same in all lanes of a row; l is each lane's own share until rows_finish. Scores come in units of log2, so that a
+// weight is one exp2. With LAZY, m stays while no score exceeds it by more than that: then weights reach 2^LAZY instead
+// of 1, and alpha is 1 for nearly all tiles.
+
+const SCORE_UNIT: f32 = 1.4426950408889634; // log2(e)
+
+// The m of a row without a key. Masked scores (NEG_INF) lie so far below that their weight is 0, with no test for it.
+const NO_KEY: f32 = 0.1 * NEG_INF;
 
 struct Rows { m: array<f32, ROWS>, l: array<f32, ROWS> }
 
@@ -13,7 +20,7 @@ struct RowsResult { norm: array<f32, ROWS>, lse: array<f32, ROWS> }
 fn rows_init() -> Rows {
     var rows = Rows();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        rows.m[r] = NEG_INF;
+        rows.m[r] = NO_KEY;
     }
     return rows;
 }
@@ -31,13 +38,12 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
     lanes_max(&top, t);
     var alpha = array<f32, ROWS>();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let m = max((*rows).m[r], top[r]);
-        alpha[r] = exp((*rows).m[r] - m);
+        let old = (*rows).m[r];
+        let m = select(old, top[r], top[r] > old + LAZY);
+        alpha[r] = exp2(old - m);
         var sum = vec4<f32>();
         for (var c = 0u; c < KEYS4; c++) { // unroll
-            let x = (*s)[r * KEYS4 + c];
-            // Where m is still NEG_INF, exp(x - m) would be 1 for a masked key.
-            let p = select(exp(x - vec4<f32>(m)), vec4<f32>(), x <= vec4<f32>(NEG_INF));
+            let p = exp2((*s)[r * KEYS4 + c] - vec4<f32>(m));
             (*s)[r * KEYS4 + c] = p;
             sum += p;
         }
@@ -51,15 +57,15 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
 fn rows_finish(rows: Rows, h: u32, t: u32) -> RowsResult {
     var l = rows.l;
     lanes_sum(&l, t);
-    let sunk = sink(h);
+    let sunk = sink(h) * SCORE_UNIT;
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
         let m = max(rows.m[r], sunk);
-        let rescale = exp(rows.m[r] - m);
-        let total = l[r] * rescale + select(exp(sunk - m), 0.0, sunk <= NEG_INF);
+        let rescale = exp2(rows.m[r] - m);
+        let total = l[r] * rescale + select(exp2(sunk - m), 0.0, sunk <= NEG_INF);
         let empty = total == 0.0;
         result.norm[r] = select(rescale / total, 0.0, empty);
-        result.lse[r] = select(m + log(total), params.empty_lse, empty);
+        result.lse[r] = select(m / SCORE_UNIT + log(total), params.empty_lse, empty);
     }
     return result;
 }

@@ -240,10 +240,13 @@ fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
     let shape = a.tuning_shape();
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
-    if shape.ordered && tile.products != Products::Staged {
+    if shape.ordered && matches!(tile.products, Products::Broadcast(_)) {
         return Err(Error::Limit(
             "tile: broadcast products need tokens in their own order, but another is given".into(),
         ));
+    }
+    if matches!(tile.products, Products::Matrices(_)) && shape.dtype != DType::F16 {
+        return Err(Error::DType(format!("tile: matrix units need f16, but q is {}", shape.dtype)));
     }
     tuning::check_fits(&tile, shape.head_dim, shape.v_dim, ctx.capabilities())?;
     Ok(tile)

@@ -104,7 +104,7 @@ impl Attention {
     /// the tile can. Broadcast products cannot, and gain more than an order does.
     fn is_ordered(&self, tile: Option<&Tile>) -> bool {
         let listed = self.visit != Visit::Every && self.tasks.is_none();
-        let by_mask = tile.is_some_and(|tile| tile.products == Products::Staged) && self.mask.is_ordered();
+        let by_mask = tile.is_some_and(|tile| !matches!(tile.products, Products::Broadcast(_))) && self.mask.is_ordered();
         listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
     }
 
@@ -122,7 +122,8 @@ impl Attention {
             Visit::Every => false,
             Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
         };
-        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered, listed }
+        let dtype = self.q.layout.dtype();
+        tuning::Shape { dtype, head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered, listed }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::matrices::{Fragments, Matrices};
 use crate::{Error, Result};
 
 /// What the kernels need to know about a device.
@@ -19,6 +20,9 @@ pub struct Capabilities {
     pub subgroup_min_size: Option<u32>,
     /// The largest subgroup a shader may meet; `None` without subgroup operations.
     pub subgroup_max_size: Option<u32>,
+    /// Matrix units that multiply f16 into f32, and how threads reach what they hold.
+    /// [`Context::with_adapter`](crate::Context::with_adapter) finds them.
+    pub matrices: Option<Matrices>,
     /// Bytes of workgroup memory a workgroup may use.
     pub workgroup_memory: u32,
     /// Threads a workgroup may have.
@@ -44,6 +48,7 @@ impl Capabilities {
             int64: features.contains(wgpu::Features::SHADER_INT64),
             subgroup_min_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
             subgroup_max_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_max_size),
+            matrices: None,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
@@ -58,12 +63,26 @@ impl Capabilities {
     pub fn without_subgroups(mut self) -> Self {
         self.subgroup_min_size = None;
         self.subgroup_max_size = None;
+        self.matrices = None;
+        self
+    }
+
+    /// These capabilities without matrix units.
+    pub fn without_matrices(mut self) -> Self {
+        self.matrices = None;
+        self
+    }
+
+    /// These capabilities with matrix units whose numbers pass through workgroup memory, as WGSL alone can do it.
+    pub fn without_matrix_registers(mut self) -> Self {
+        self.matrices = self.matrices.map(|matrices| Matrices { fragments: Fragments::Workgroup, ..matrices });
         self
     }
 
     /// These capabilities without 16-bit floats.
     pub fn without_f16(mut self) -> Self {
         self.f16 = false;
+        self.matrices = None;
         self
     }
 
@@ -75,6 +94,7 @@ impl Capabilities {
             int64: false,
             subgroup_min_size: None,
             subgroup_max_size: None,
+            matrices: None,
             workgroup_memory: self.workgroup_memory.min(16384),
             workgroup_threads: self.workgroup_threads.min(256),
             storage_buffers: self.storage_buffers.min(8),
@@ -82,6 +102,16 @@ impl Capabilities {
             offset_alignment: self.offset_alignment.max(256),
             ..self
         }
+    }
+
+    /// Refuses matrix units that the device does not have. Their numbers can always pass through workgroup memory.
+    pub(crate) fn check_matrices(&self, wanted: &Matrices) -> Result<()> {
+        let through_memory = |m: Matrices| Matrices { fragments: Fragments::Workgroup, ..m };
+        if self.matrices.is_some_and(|have| have == *wanted || through_memory(have) == *wanted) {
+            return Ok(());
+        }
+        let have = self.matrices.map_or("none".into(), |have| format!("{have:?}"));
+        Err(Error::Limit(format!("matrices: wanted are {wanted:?}, but the device has {have}")))
     }
 
     /// Refuses a wish for more than there is.
@@ -103,6 +133,9 @@ impl Capabilities {
             return Err(Error::Limit(
                 "int64: is true, but the device has none, and capabilities can only be lowered".into(),
             ));
+        }
+        if let Some(matrices) = &self.matrices {
+            have.check_matrices(matrices)?;
         }
         match (self.subgroup_min_size, have.subgroup_min_size) {
             (Some(wanted), Some(have)) => number("subgroup_min_size", wanted.into(), have.into())?,
@@ -127,9 +160,13 @@ impl Capabilities {
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subgroups = self.subgroup_min_size.map_or("no subgroups".into(), |n| format!("subgroups of {n} or more"));
+        let matrices = self.matrices.map_or("no matrix units".into(), |m| {
+            let how = if m.fragments == Fragments::Workgroup { "workgroup memory" } else { "registers" };
+            format!("matrix units of {0} x {0} by {how}", m.size)
+        });
         write!(
             f,
-            "{}, {subgroups}, {} bytes of workgroup memory, {} threads, {} MiB bindings",
+            "{}, {subgroups}, {matrices}, {} bytes of workgroup memory, {} threads, {} MiB bindings",
             if self.f16 { "f16" } else { "no f16" },
             self.workgroup_memory,
             self.workgroup_threads,

@@ -7,7 +7,9 @@ use std::task::{Poll, Waker};
 
 use super::capabilities::Capabilities;
 use super::layout::DType;
+use super::matrices::{Fragments, Matrices};
 use super::pipeline::PipelineCache;
+use super::probe;
 use crate::{Error, Result};
 
 /// Where plans are made: a wgpu device and queue, their capabilities, and a cache of pipelines.
@@ -44,6 +46,8 @@ impl Context {
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SHADER_INT64
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::PASSTHROUGH_SHADERS
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let (device, queue) = adapter
@@ -51,11 +55,14 @@ impl Context {
                 label: Some("wgpu-attention"),
                 required_features: adapter.features() & wanted,
                 required_limits: adapter.limits(),
+                // SAFETY: matrix units are the one experimental feature asked for. What is known to go wrong with them
+                // (a panic in translation) is avoided in the shaders, which are tested on several drivers.
+                experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
                 ..Default::default()
             })
             .await
             .map_err(|e| Error::Device(format!("device: {} did not open ({e})", adapter.get_info().name)))?;
-        Ok(Context::new(&device, &queue))
+        Context::new(&device, &queue).with_adapter(&adapter).await
     }
 
     /// Uses your device and queue. What the device was opened with is what the kernels may use: ask for
@@ -67,6 +74,48 @@ impl Context {
             queue: queue.clone(),
             pipelines: Arc::default(),
         }
+    }
+
+    /// Also uses the device's matrix units for f16, which only the adapter tells of. The device must have been opened with
+    /// `Features::EXPERIMENTAL_COOPERATIVE_MATRIX`; with `Features::PASSTHROUGH_SHADERS` as well, on Vulkan, threads work
+    /// on what their registers hold of a block, which is faster. Runs a small kernel to see how blocks lie in registers.
+    ///
+    /// Without those features, or such units, the context stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::Read`] or [`Error::Lost`] when that kernel does not run.
+    pub async fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Result<Context> {
+        let have = &*self.capabilities;
+        let features = self.device.features();
+        if !have.f16 || !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            return Ok(self);
+        }
+        // Blocks are shared by a subgroup, whose size must be known.
+        let Some(subgroup) = have.subgroup_min_size.filter(|_| have.subgroup_min_size == have.subgroup_max_size) else {
+            return Ok(self);
+        };
+        let (half, single) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+        let sizes: Vec<u32> = adapter
+            .cooperative_matrix_properties()
+            .iter()
+            .filter(|p| p.m_size == p.n_size && p.n_size == p.k_size && p.ab_type == half && p.cr_type == single)
+            .map(|p| p.m_size)
+            .collect();
+        let Some(&size) = sizes.iter().max() else { return Ok(self) };
+        let info = self.device.adapter_info();
+        // Metal is given f16 blocks through pointers to scalars only, which the staging here does not use.
+        if info.backend != wgpu::Backend::Vulkan {
+            return Ok(self);
+        }
+        let mut fragments = Fragments::Workgroup;
+        if features.contains(wgpu::Features::PASSTHROUGH_SHADERS)
+            && let Some(layout) = probe::fragment_layout(&self, size, subgroup).await?
+        {
+            fragments = Fragments::Registers(layout);
+        }
+        let capabilities = Capabilities { matrices: Some(Matrices { size, subgroup, fragments }), ..have.clone() };
+        self.capabilities = Arc::new(capabilities);
+        Ok(self)
     }
 
     /// The same device with lower capabilities: the path that a poorer device would take.

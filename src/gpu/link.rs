@@ -28,7 +28,9 @@ macro_rules! fragments {
 }
 
 fragments! {
-    "attention.wgsl" "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
+    "attention.wgsl" "attention_coop.wgsl" "lib/coop_lanes.wgsl" "lib/coop_registers.wgsl" "lib/coop_tile.wgsl" "lib/coop_workgroup.wgsl"
+    "lib/half_scalar.wgsl" "lib/half_vec4.wgsl" "lib/score_tile.wgsl" "lib/threads_rows.wgsl" "coop_probe.wgsl"
+    "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
     "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"
     "lib/order_table.wgsl" "lib/place_grid.wgsl" "lib/place_tasks.wgsl" "lib/rows_relu.wgsl" "lib/rule_args.wgsl"
     "lib/tables_read.wgsl" "lib/tables_write.wgsl" "mods/mask_blocks.wgsl" "mods/mask_distance.wgsl"
@@ -76,7 +78,8 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
         starts.push((source.name, text.lines().count() as u32 + 1));
         text += &unroll(&source.text, constants);
     }
-    let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
+    let options = naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
+    let module = naga::front::wgsl::Frontend::new_with_options(options).parse(&text).map_err(|e| {
         let line = e.location(&text).map_or(1, |at| at.line_number);
         let (name, start) = starts.iter().rev().find(|(_, start)| *start <= line).unwrap_or(&starts[0]);
         Error::Shader(format!("{name}:{}: {}", line - start + 1, e.message()))

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::context::Context;
 use super::link::{Binding, reflect_bindings};
 use super::spec::Spec;
+use super::spirv;
 use crate::{Error, Result};
 
 /// A compiled kernel and what it binds.
@@ -78,14 +79,12 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
     let bindings = reflect_bindings(&linked.module);
     let label = spec.to_string();
     let device = ctx.device();
+    let made = match spec.elements().or(std::env::var("WA_SPV").ok().map(|_| 0)) {
+        Some(elements) => Made::Spirv(spirv::write(&linked.module, &bindings, elements, checks(spec))?),
+        None => Made::Module(linked.module),
+    };
     ctx.checked(&label, || {
-        let source = wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(linked.module));
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
-        let checks = checks(spec);
-        // SAFETY: without a user's text, all of it is the library's own: every index is bounded by lengths that `plan` has
-        // checked against the bound ranges, and every loop ends. A module with a user's text keeps the checks that the text
-        // could need, unless the user vouched for it by an unsafe call.
-        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let module = shader_module(device, &label, made, spec);
         let entries: Vec<_> = bindings
             .iter()
             .map(|b| wgpu::BindGroupLayoutEntry {
@@ -115,4 +114,38 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
         });
         Kernel { pipeline, layout, bindings: bindings.clone() }
     })
+}
+
+/// What the device is given.
+enum Made {
+    Module(wgpu::naga::Module),
+    Spirv(Vec<u32>),
+}
+
+fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) -> wgpu::ShaderModule {
+    // SAFETY: without a user's text, all of it is the library's own: every index is bounded by lengths that `plan` has
+    // checked against the bound ranges, and every loop ends. A module with a user's text keeps the checks that the text
+    // could need, unless the user vouched for it by an unsafe call.
+    unsafe {
+        match made {
+            Made::Module(module) => device.create_shader_module_trusted(
+                wgpu::ShaderModuleDescriptor {
+                    label: Some(label),
+                    source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),
+                },
+                checks(spec),
+            ),
+            // Written by naga from a validated module, but for three function bodies; see spirv.rs.
+            Made::Spirv(words) => device.create_shader_module_passthrough(wgpu::ShaderModuleDescriptorPassthrough {
+                label: Some(label),
+                entry_points: vec![wgpu::PassthroughShaderEntryPoint {
+                    name: "main".into(),
+                    workgroup_size: (spec.threads(), 1, 1),
+                }]
+                .into(),
+                spirv: Some(words.into()),
+                ..Default::default()
+            }),
+        }
+    }
 }

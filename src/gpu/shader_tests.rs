@@ -6,6 +6,7 @@ use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, 
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
+use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use super::spec::{AttentionSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
@@ -221,6 +222,45 @@ fn every_mask_translates() {
 #[test]
 fn every_option_translates() {
     assert_eq!(failures(&options()), Vec::<String>::new());
+}
+
+/// Both ways of reaching into blocks, every size and subgroup, dims that fill a block and that do not.
+fn on_matrix_units() -> Vec<Spec> {
+    let [quads, columns] = FragmentLayout::KNOWN.map(Fragments::Registers);
+    let units = [(16, 32, quads), (16, 32, Fragments::Workgroup), (16, 64, Fragments::Workgroup), (8, 8, columns)];
+    let mut specs = Vec::new();
+    for (size, subgroup, fragments) in units.into_iter().chain([(8, 8, Fragments::Workgroup)]) {
+        for (strips, row_blocks, block_kv) in [(4, 1, 32), (2, 2, 32), (1, 1, 64)] {
+            for dims in [[64, 64], [80, 40], [7, 3]] {
+                let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv);
+                let storage = if dims[0] % 4 == 0 { Storage::Vec4 } else { Storage::Scalar };
+                let mut spec = spec(tile, dims, DType::F16, storage, true);
+                if dims[0] == 80 {
+                    spec.visitor = Visitor::Window;
+                    spec.scores = vec![ScoreMod::Softcap, ScoreMod::Bias];
+                    spec.mask = mask(&["bits"]);
+                    spec.sinks = true;
+                } else if dims[0] == 7 {
+                    spec.weights = Weights::Relu;
+                }
+                specs.push(Spec::Attention(spec));
+            }
+        }
+    }
+    specs
+}
+
+#[test]
+fn matrix_units_translate() {
+    for spec in on_matrix_units() {
+        let linked = spec.link().unwrap_or_else(|e| panic!("{spec}: {e}"));
+        let Spec::Attention(a) = &spec else { unreachable!("only attention runs on matrix units") };
+        let bytes = a.tile.workgroup_bytes(a.head_dim, a.v_dim, true);
+        assert_eq!(bytes, reflect_workgroup_bytes(&linked.module), "{spec}");
+        let (bindings, checks) = (reflect_bindings(&linked.module), wgpu::ShaderRuntimeChecks::unchecked());
+        let written = super::spirv::write(&linked.module, &bindings, spec.elements().unwrap_or(0), checks);
+        written.unwrap_or_else(|e| panic!("{spec}: {e}"));
+    }
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::fmt;
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{Linked, Source, fragment, link};
+use super::matrices::Fragments;
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
 use super::params::MAX_PER_HEAD;
+use super::probe::ProbeSpec;
 use super::tuning::{Products, Tile};
 use crate::Result;
 use crate::attention::Weights;
@@ -77,6 +79,7 @@ pub(crate) enum Spec {
     Lists(ListsSpec),
     HeadNorm(HeadNormSpec),
     Permute(PermuteSpec),
+    Probe(ProbeSpec),
 }
 
 /// Threads of a workgroup in kernels without tiles.
@@ -88,6 +91,7 @@ impl Spec {
         match self {
             Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
             Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
+            Spec::Probe(spec) => spec.link(),
             Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
             Spec::HeadNorm(spec) => {
@@ -101,30 +105,65 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) => return None,
+            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) | Spec::Probe(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
+    }
+
+    /// Where threads reach into blocks, which only SPIR-V can say: how many numbers of one each holds.
+    pub(crate) fn elements(&self) -> Option<u32> {
+        match self {
+            Spec::Probe(spec) => Some(spec.elements()),
+            Spec::Attention(AttentionSpec { tile: Tile { products: Products::Matrices(m), .. }, .. })
+                if m.fragments != Fragments::Workgroup =>
+            {
+                Some(m.size * m.size / m.subgroup)
+            }
+            _ => None,
+        }
+    }
+
+    /// Threads of a workgroup.
+    pub(crate) fn threads(&self) -> u32 {
+        match self {
+            Spec::Attention(spec) => spec.tile.threads,
+            Spec::Probe(spec) => spec.subgroup,
+            _ => FLAT_THREADS,
+        }
     }
 }
 
 impl AttentionSpec {
     /// The numbers of the prelude; the unroller knows loop bounds by them.
     fn constants(&self) -> Vec<(&'static str, u32)> {
-        let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
-        let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
-        vec![
+        let tile = self.tile;
+        let mut constants = vec![
             ("HEAD_DIM", self.head_dim),
             ("V_DIM", self.v_dim),
+            ("QK4", self.head_dim.div_ceil(4)),
+            ("V4", self.v_dim.div_ceil(4)),
             ("BLOCK_Q", tile.block_q),
             ("BLOCK_KV", tile.block_kv),
             ("LANES", tile.lanes),
             ("THREADS", tile.threads),
+            ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
+            ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
+        ];
+        constants.extend(match tile.products {
+            Products::Matrices(matrices) => matrices.constants(&tile, self.head_dim, self.v_dim),
+            Products::Staged | Products::Broadcast(_) => self.vector_constants(),
+        });
+        constants
+    }
+
+    fn vector_constants(&self) -> Vec<(&'static str, u32)> {
+        let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
+        let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
+        vec![
             ("SLICE_V", tile.slice_v),
             ("SLICE_V4", tile.slice_v / 4),
             ("ROWS", sizes.rows),
             ("KEYS4", sizes.keys4),
-            ("QK4", sizes.qk4),
-            ("V4", sizes.v4),
             ("COLS4", sizes.cols4),
             ("SCORES", sizes.rows * sizes.keys4),
             ("ACCS", sizes.rows * sizes.cols4),
@@ -145,8 +184,6 @@ impl AttentionSpec {
             ("SUBGROUP4", subgroup / 4),
             ("KEY_GROUPS", tile.block_kv / subgroup),
             ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
-            ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
-            ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ]
     }
 
@@ -155,7 +192,9 @@ impl AttentionSpec {
         let bias = self.scores.contains(&ScoreMod::Bias);
         let relative = self.has_relative();
         let f16 = [(true, self.dtype), (bias, self.bias_dtype), (relative, self.relative_dtype)];
-        if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
+        if let Products::Matrices(matrices) = self.tile.products {
+            text += &matrices.prelude();
+        } else if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
             text += "enable f16;\n";
         }
         text += &format!("alias elem = {};\n", self.dtype);
@@ -168,7 +207,15 @@ impl AttentionSpec {
         for (name, value) in self.constants() {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
-        text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+        // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
+        let lazy = if let Products::Matrices(_) = self.tile.products {
+            8.0
+        } else {
+            text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+            0.0
+        };
+        text += &format!("const LAZY: f32 = {lazy:?};\n");
+        text += &format!("const SCORED: bool = {};\n", !self.scores.is_empty());
         text += &format!("const TEST_ALL: bool = {};\n", self.test_all);
         text
     }
@@ -205,9 +252,32 @@ impl AttentionSpec {
             (Storage::Wide, _) => sources.push(fragment("lib/packed_words_f32.wgsl")),
         }
         match self.tile.products {
-            Products::Staged => sources.extend([fragment("lib/tile.wgsl"), fragment("lib/dot_fma.wgsl")]),
-            Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
+            Products::Staged => {
+                sources.extend(
+                    ["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment),
+                );
+            }
+            Products::Broadcast(_) => {
+                sources
+                    .extend(["lib/dot_broadcast.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
+            }
+            Products::Matrices(matrices) => {
+                sources.extend([
+                    pick(self.storage == Storage::Scalar, "lib/half_scalar.wgsl", "lib/half_vec4.wgsl"),
+                    fragment("lib/coop_tile.wgsl"),
+                    pick(
+                        matrices.fragments == Fragments::Workgroup,
+                        "lib/coop_workgroup.wgsl",
+                        "lib/coop_registers.wgsl",
+                    ),
+                    fragment("attention_coop.wgsl"),
+                ]);
+                if matrices.fragments != Fragments::Workgroup {
+                    sources.push(fragment("lib/coop_lanes.wgsl"));
+                }
+            }
         }
+        sources.push(fragment("lib/score_tile.wgsl"));
         sources.extend(self.mask.sources());
         if self.visitor == Visitor::List {
             sources.push(fragment("lib/lists.wgsl"));
@@ -242,7 +312,6 @@ impl AttentionSpec {
                  {calls}    return x;\n}}\n"
             ),
         ));
-        sources.push(fragment("attention.wgsl"));
         // Last, so that a name that clashes is told at the user's line.
         sources.extend(self.user.sources());
         sources
@@ -274,6 +343,7 @@ impl fmt::Display for Spec {
         let spec = match self {
             Spec::Attention(spec) => spec,
             Spec::Lists(spec) => return spec.fmt(f),
+            Spec::Probe(spec) => return write!(f, "probe of {0} x {0} blocks", spec.size),
             Spec::Permute(spec) => {
                 let unit = if spec.vec4 { "vec4" } else { "scalar" };
                 return write!(f, "permute tokens, {}, {unit} loads, {FLAT_THREADS} threads", spec.dtype);
@@ -289,9 +359,14 @@ impl fmt::Display for Spec {
             Visitor::List => "tile list",
         };
         let Tile { block_q, block_kv, lanes, threads, .. } = spec.tile;
+        let units = match spec.tile.products {
+            Products::Matrices(m) if m.fragments == Fragments::Workgroup => " on matrix units through workgroup memory",
+            Products::Matrices(_) => " on matrix units",
+            Products::Staged | Products::Broadcast(_) => "",
+        };
         write!(
             f,
-            "attention {visitor}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
+            "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
              {} loads, rows reduced by {}",
             spec.dtype,
             spec.head_dim,

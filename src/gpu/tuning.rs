@@ -1,6 +1,8 @@
 //! Which tile for which problem on which device: a pure table, chosen by measurement.
 
 use super::capabilities::Capabilities;
+use super::layout::DType;
+use super::matrices::Matrices;
 use crate::{Error, Result};
 
 /// How the softmax loop cuts a problem into workgroups, and a workgroup into threads.
@@ -36,6 +38,10 @@ pub enum Products {
     /// rows: right for CPUs that run shaders. Needs 64-bit integers, `lanes` 1, and a `block_kv` that 8 and the size
     /// divide; nothing is staged, so the slices do not matter.
     Broadcast(u32),
+    /// On the device's matrix units (`attention_coop.wgsl`): f16 operands, f32 sums. Subgroups own `block_q` evenly, in
+    /// whole blocks; `block_kv` is a multiple of the block; nothing is sliced and Q stays in registers, so those fields do
+    /// not matter.
+    Matrices(Matrices),
 }
 
 /// The numbers that follow from a tile and the two row lengths; names as in the shaders.
@@ -78,6 +84,10 @@ impl Tile {
             && (lanes != 1 || size == 0 || size % 4 != 0 || block_kv % size.max(8) != 0 || threads % size != 0)
         {
             "broadcast products need lanes 1 and a subgroup that is a multiple of 4 and divides block_kv and threads"
+        } else if let Products::Matrices(matrices) = self.products
+            && let Some(rule) = matrices.refusal(self)
+        {
+            rule
         } else {
             return Ok(());
         };
@@ -114,11 +124,17 @@ impl Tile {
 
     /// Whether the rows of this tile can be reduced by subgroup shuffles.
     pub(crate) fn uses_subgroups(&self, capabilities: &Capabilities) -> bool {
+        if let Products::Matrices(_) = self.products {
+            return true;
+        }
         self.lanes > 1 && capabilities.subgroup_min_size.is_some_and(|size| self.lanes <= size)
     }
 
     /// Bytes of workgroup memory; `shader_tests.rs` compares with what naga reflects.
     pub(crate) fn workgroup_bytes(&self, head_dim: u32, v_dim: u32, subgroups: bool) -> u32 {
+        if let Products::Matrices(matrices) = self.products {
+            return matrices.workgroup_bytes(self, head_dim, v_dim);
+        }
         let sizes = self.sizes(head_dim, v_dim);
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
         let flag = if self.products == Products::Staged { 4 } else { 0 };
@@ -184,6 +200,7 @@ pub(crate) const ALL_TILES: [Tile; 9] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4],
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
+    pub dtype: DType,
     pub head_dim: u32,
     pub v_dim: u32,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
@@ -195,7 +212,20 @@ pub(crate) struct Shape {
 }
 
 /// The tiles to consider, best first.
-fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
+    let mut tiles = matrix_tiles(shape, capabilities);
+    tiles.extend(vector_tiles(shape, capabilities));
+    tiles
+}
+
+/// Tiles on matrix units, best first: none where the device has none, or the operands are not f16.
+fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
+    let Some(matrices) = capabilities.matrices.filter(|_| shape.dtype == DType::F16) else { return Vec::new() };
+    let strips = [8, 4, 2, 1];
+    strips.map(|strips| matrices.tile(strips, 1, 32)).to_vec()
+}
+
+fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
     if !capabilities.cpu {
         // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
         // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
@@ -223,8 +253,8 @@ pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> 
 
 /// Why a better tile than this one was not taken, if there is one.
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
-    let best = table(shape, capabilities).first().filter(|best| *best != tile)?;
-    let refusal = check_fits(best, shape.head_dim, shape.v_dim, capabilities).err()?;
+    let best = table(shape, capabilities).into_iter().next().filter(|best| best != tile)?;
+    let refusal = check_fits(&best, shape.head_dim, shape.v_dim, capabilities).err()?;
     Some(format!("a smaller tile, because of {refusal}"))
 }
 
@@ -235,6 +265,9 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
             "workgroup: needs {} threads, device allows {}",
             tile.threads, capabilities.workgroup_threads
         )));
+    }
+    if let Products::Matrices(matrices) = tile.products {
+        capabilities.check_matrices(&matrices)?;
     }
     if let Products::Broadcast(size) = tile.products
         && (capabilities.subgroup_min_size, capabilities.subgroup_max_size) != (Some(size), Some(size))

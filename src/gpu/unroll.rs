@@ -9,7 +9,7 @@
 /// }
 /// ```
 ///
-/// by its body, once a turn, each in a block of its own that begins with `let i = 0u;` and so on. BOUND is a literal or
+/// by its body, once a turn, each in a block of its own that begins with `const i = 0u;` and so on. BOUND is a literal or
 /// one of `constants`. Other lines pass unchanged, so the text means the same with or without this pass.
 ///
 /// # Panics
@@ -32,7 +32,7 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
         };
         let end = at + closing_brace(&lines[at..]);
         for i in 0..bound {
-            out.push_str(&format!("{{ let {counter} = {i}u;\n"));
+            out.push_str(&format!("{{ const {counter} = {i}u;\n"));
             unroll_lines(&lines[at + 1..end], constants, out);
             out.push_str("}\n");
         }
@@ -78,8 +78,8 @@ mod tests {
     fn nested_loops_repeat_their_bodies() {
         let text = "a\nfor (var i = 0u; i < N; i++) { // unroll\n  b;\n  for (var j = 0u; j < 2u; j++) { // unroll\n    \
                     c; // }\n  }\n}\nfor (var k = 0u; k < N; k++) { }\n";
-        let inner = "{ let j = 0u;\n    c; // }\n}\n{ let j = 1u;\n    c; // }\n}\n";
-        let turn = |i| format!("{{ let i = {i}u;\n  b;\n{inner}}}\n");
+        let inner = "{ const j = 0u;\n    c; // }\n}\n{ const j = 1u;\n    c; // }\n}\n";
+        let turn = |i| format!("{{ const i = {i}u;\n  b;\n{inner}}}\n");
         let wanted = format!("a\n{}{}{}for (var k = 0u; k < N; k++) {{ }}\n", turn(0), turn(1), turn(2));
         assert_eq!(unroll(text, &[("N", 3)]), wanted);
     }

@@ -1,0 +1,19 @@
+// A thread's own numbers of a block: all of them as an array, and a block of sums or of f16 weights made from such arrays.
+//
+// provides  lanes_of sums_block_of weights_block_of
+// requires  prelude (block_a block_c ELEMENTS)
+//
+// WGSL has no such access. These stand for instructions that SPIR-V has (SPV_KHR_cooperative_matrix): src/gpu/spirv.rs
+// gives them their bodies. Which numbers a thread holds is the driver's business; coop_probe.wgsl finds out.
+
+fn lanes_of(block: block_c) -> array<f32, ELEMENTS> {
+    return array<f32, ELEMENTS>();
+}
+
+fn sums_block_of(x: array<f32, ELEMENTS>) -> block_c {
+    return block_c();
+}
+
+fn weights_block_of(x: array<f32, ELEMENTS>) -> block_a {
+    return block_a();
+}

@@ -1,0 +1,103 @@
+// What a thread holds of a block, in its registers: of each of SLOTS rows PER_SLOT numbers. Number e of lanes_of, with
+// slot = e / PER_SLOT and i = e % PER_SLOT, lies in
+//   row     slot * (SIZE / SLOTS) + member / LANES
+//   column  i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN
+// in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
+//
+// provides  scores_of weights_of scale_acc add_where store_acc, row_of key_of
+// requires  bindings, lib/coop_lanes.wgsl, staging (kv_tile), order (q_token), store_out
+
+// Slot r of a thread is one row; LANES threads share it.
+fn row_of(t: u32, r: u32) -> u32 {
+    let block = t / SUBGROUP * ROW_BLOCKS + r / SLOTS;
+    return block * SIZE + r % SLOTS * (SIZE / SLOTS) + t % SUBGROUP / LANES;
+}
+
+fn column_of(t: u32, i: u32) -> u32 {
+    return i / RUN * (RUN * LANES) + t % LANES * RUN + i % RUN;
+}
+
+fn key_of(t: u32, c: u32, j: u32) -> u32 {
+    let n = c * 4u + j;
+    return n / PER_SLOT * SIZE + column_of(t, n % PER_SLOT);
+}
+
+fn scores_of(s: ptr<function, array<block_c, S_BLOCKS>>, t: u32) -> array<vec4<f32>, SCORES> {
+    var out_scores = array<vec4<f32>, SCORES>();
+    for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
+        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+            let x = lanes_of((*s)[b * KEY_BLOCKS + c]);
+            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                for (var i = 0u; i < PER_SLOT; i++) { // unroll
+                    const n = c * PER_SLOT + i;
+                    out_scores[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u] = x[slot * PER_SLOT + i];
+                }
+            }
+        }
+    }
+    return out_scores;
+}
+
+fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS>, t: u32) -> array<block_a, S_BLOCKS> {
+    var blocks = array<block_a, S_BLOCKS>();
+    for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
+        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+            var x = array<f32, ELEMENTS>();
+            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                for (var i = 0u; i < PER_SLOT; i++) { // unroll
+                    const n = c * PER_SLOT + i;
+                    x[slot * PER_SLOT + i] = (*p)[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u];
+                }
+            }
+            blocks[b * KEY_BLOCKS + c] = weights_block_of(x);
+        }
+    }
+    return blocks;
+}
+
+fn scale_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, alpha: array<f32, ROWS>, t: u32) {
+    var moved = false;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        moved = moved | (alpha[r] != 1.0);
+    }
+    if (!subgroupAny(moved)) { return; }
+    for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
+        for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+            var x = lanes_of((*acc)[b * V_BLOCKS + d]);
+            for (var e = 0u; e < ELEMENTS; e++) { // unroll
+                x[e] *= alpha[b * SLOTS + e / PER_SLOT];
+            }
+            (*acc)[b * V_BLOCKS + d] = sums_block_of(x);
+        }
+    }
+}
+
+fn add_where(acc: ptr<function, array<block_c, ACC_BLOCKS>>, n: u32, met: block_c, value: f32, t: u32) {
+    var x = lanes_of((*acc)[n]);
+    let counts = lanes_of(met);
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        x[e] = select(x[e], x[e] + value, counts[e] > 0.0);
+    }
+    (*acc)[n] = sums_block_of(x);
+}
+
+// Through workgroup memory, a block's columns at a time, so that stores are wide.
+fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: array<f32, ROWS>, t: u32) {
+    for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+        workgroupBarrier();
+        for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
+            let x = lanes_of((*acc)[b * V_BLOCKS + d]);
+            for (var e = 0u; e < ELEMENTS; e++) { // unroll
+                const slot = b * SLOTS + e / PER_SLOT;
+                let col = column_of(t, e % PER_SLOT);
+                kv_tile[row_of(t, slot) * SLAB_STRIDE + col / 4u][col % 4u] = f16(x[e] * norm[slot]);
+            }
+        }
+        workgroupBarrier();
+        for (var i = t; i < BLOCK_Q * SIZE4; i += THREADS) {
+            let token = q_token(at, at.row + i / SIZE4);
+            let x = vec4<f32>(kv_tile[i / SIZE4 * SLAB_STRIDE + i % SIZE4]);
+            if (token != NO_TOKEN) { store_out(at, token, d * SIZE4 + i % SIZE4, x); }
+        }
+    }
+}

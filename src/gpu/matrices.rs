@@ -1,0 +1,212 @@
+//! Tiles whose products run on matrix units (cooperative matrices): their numbers, and what fits.
+
+use super::tuning::{Products, Tile};
+
+/// How the tile loop uses a device's matrix units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Matrices {
+    /// Rows and columns of a block: 8 or 16, as the device has them.
+    pub size: u32,
+    /// Threads of a subgroup, which multiply a block together.
+    pub subgroup: u32,
+    /// How threads reach the numbers within a block.
+    pub fragments: Fragments,
+}
+
+/// How threads reach the numbers within a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fragments {
+    /// Scores and weights pass through workgroup memory: any device with matrix units.
+    Workgroup,
+    /// Each thread works on the numbers that its own registers hold, which lie as [`FragmentLayout`] says. WGSL cannot say
+    /// this; it takes SPIR-V of the library's own (Vulkan).
+    Registers(FragmentLayout),
+}
+
+/// Which numbers of a block a thread holds: `slots` rows, `lanes` threads a row, and of each row runs of `run`
+/// neighbouring columns, thread after thread. The same for factors and for sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FragmentLayout {
+    /// Threads that share a row.
+    pub lanes: u32,
+    /// Rows a thread holds numbers of.
+    pub slots: u32,
+    /// Neighbouring columns that one thread holds.
+    pub run: u32,
+}
+
+impl FragmentLayout {
+    /// What drivers have been seen to do: NVIDIA's 16 x 16 blocks, and lavapipe's 8 x 8.
+    pub(crate) const KNOWN: [FragmentLayout; 2] =
+        [FragmentLayout { lanes: 4, slots: 2, run: 2 }, FragmentLayout { lanes: 8, slots: 8, run: 1 }];
+
+    /// Whether blocks of this size can lie so in subgroups of this many threads.
+    pub(crate) fn suits(&self, size: u32, subgroup: u32) -> bool {
+        let elements = size * size / subgroup;
+        subgroup.is_multiple_of(self.lanes)
+            && subgroup / self.lanes * self.slots == size
+            && elements.is_multiple_of(self.run * self.slots)
+    }
+
+    /// Row and column of number `e` of thread `member`; `lib/coop_registers.wgsl` has the same formula.
+    pub(crate) fn place(&self, size: u32, member: u32, e: u32) -> [u32; 2] {
+        let FragmentLayout { lanes, slots, run } = *self;
+        let per_slot = size / lanes;
+        let (slot, i) = (e / per_slot, e % per_slot);
+        [slot * (size / slots) + member / lanes, i / run * (run * lanes) + member % lanes * run + i % run]
+    }
+}
+
+/// The numbers that follow from such a tile and the two row lengths; names as in the shaders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MatrixSizes {
+    pub row_blocks: u32,
+    pub key_blocks: u32,
+    pub qk_blocks: u32,
+    pub v_blocks: u32,
+    pub rows: u32,
+    pub keys4: u32,
+    pub k_stride: u32,
+    pub v_stride: u32,
+    pub slab_stride: u32,
+    pub v_start: u32,
+    pub kv_tile: u32,
+    pub s_stride: u32,
+    pub p_stride: u32,
+    pub s_tile: u32,
+    pub p_tile: u32,
+}
+
+impl Matrices {
+    pub(crate) fn sizes(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> MatrixSizes {
+        let Matrices { size, subgroup, fragments } = *self;
+        let (qk_blocks, v_blocks) = (head_dim.div_ceil(size), v_dim.div_ceil(size));
+        // In groups of four; eight more than a row holds, so that rows of a block meet different banks.
+        let stride = |columns: u32| (columns + 8) / 4;
+        let (k_stride, v_stride, slab_stride) = (stride(qk_blocks * size), stride(v_blocks * size), stride(size));
+        let v_start = tile.block_kv * k_stride;
+        let through = fragments == Fragments::Workgroup;
+        // Scores wait as f32, four at a time: four more are as many bytes as eight f16.
+        let s_stride = (tile.block_kv.max(size) + 4) / 4;
+        let p_stride = stride(tile.block_kv);
+        MatrixSizes {
+            row_blocks: tile.block_q * subgroup / (tile.threads * size),
+            key_blocks: tile.block_kv / size,
+            qk_blocks,
+            v_blocks,
+            rows: tile.block_q * tile.lanes / tile.threads,
+            keys4: tile.block_kv / (4 * tile.lanes),
+            k_stride,
+            v_stride,
+            slab_stride,
+            v_start,
+            kv_tile: (v_start + tile.block_kv * v_stride).max(tile.block_q * slab_stride),
+            s_stride,
+            p_stride,
+            s_tile: if through { tile.block_q * s_stride } else { 0 },
+            p_tile: if through { tile.block_q * p_stride } else { 0 },
+        }
+    }
+
+    /// Why the loop cannot run this tile, if it cannot.
+    pub(crate) fn refusal(&self, tile: &Tile) -> Option<&'static str> {
+        let Matrices { size, subgroup, fragments } = *self;
+        let strips = if subgroup == 0 { 0 } else { tile.threads / subgroup };
+        if !matches!(size, 8 | 16) || subgroup == 0 || !tile.threads.is_multiple_of(subgroup) {
+            return Some("matrix units need blocks of 8 or 16, and threads a multiple of the subgroup");
+        }
+        if !tile.block_q.is_multiple_of(strips * size) || !tile.block_kv.is_multiple_of(size) {
+            return Some("blocks must divide block_kv, and the rows of each subgroup");
+        }
+        match fragments {
+            Fragments::Registers(layout) if !layout.suits(size, subgroup) || layout.lanes != tile.lanes => {
+                Some("lanes must be those of the fragments, which must suit blocks and subgroup")
+            }
+            Fragments::Workgroup if tile.lanes > size / 4 || tile.block_q / strips * tile.lanes < subgroup => {
+                Some("lanes must be at most a quarter of a block, and every thread needs a row")
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes of workgroup memory.
+    pub(crate) fn workgroup_bytes(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> u32 {
+        let sizes = self.sizes(tile, head_dim, v_dim);
+        8 * sizes.kv_tile + 16 * sizes.s_tile + 8 * sizes.p_tile + 16
+    }
+
+    /// The numbers of the prelude.
+    pub(crate) fn constants(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> Vec<(&'static str, u32)> {
+        let s = self.sizes(tile, head_dim, v_dim);
+        let size4 = self.size / 4;
+        let loads = |columns4: u32| (tile.block_kv * columns4).div_ceil(tile.threads);
+        let mut constants = vec![
+            ("SIZE", self.size),
+            ("SIZE4", size4),
+            ("SUBGROUP", self.subgroup),
+            ("ROW_BLOCKS", s.row_blocks),
+            ("KEY_BLOCKS", s.key_blocks),
+            ("QK_BLOCKS", s.qk_blocks),
+            ("V_BLOCKS", s.v_blocks),
+            ("Q_BLOCKS", s.row_blocks * s.qk_blocks),
+            ("S_BLOCKS", s.row_blocks * s.key_blocks),
+            ("ACC_BLOCKS", s.row_blocks * s.v_blocks),
+            ("ROWS", s.rows),
+            ("KEYS4", s.keys4),
+            ("SCORES", s.rows * s.keys4),
+            ("COLS4", size4 / tile.lanes.min(size4)),
+            ("K_STRIDE", s.k_stride),
+            ("V_STRIDE", s.v_stride),
+            ("SLAB_STRIDE", s.slab_stride),
+            ("V_START", s.v_start),
+            ("KV_TILE", s.kv_tile),
+            ("S_STRIDE", s.s_stride),
+            ("P_STRIDE", s.p_stride),
+            ("S_TILE", s.s_tile),
+            ("P_TILE", s.p_tile),
+            ("K_COLS4", s.qk_blocks * size4),
+            ("V_COLS4", s.v_blocks * size4),
+            ("K_LOADS", loads(s.qk_blocks * size4)),
+            ("V_LOADS", loads(s.v_blocks * size4)),
+        ];
+        if let Fragments::Registers(layout) = self.fragments {
+            let elements = self.size * self.size / self.subgroup;
+            constants.extend([
+                ("ELEMENTS", elements),
+                ("SLOTS", layout.slots),
+                ("RUN", layout.run),
+                ("PER_SLOT", elements / layout.slots),
+            ]);
+        }
+        constants
+    }
+
+    /// The types of blocks, and what they need.
+    pub(crate) fn prelude(&self) -> String {
+        // naga takes branches on what a subgroup agrees about for divergent; every thread of it takes the same.
+        let mut text = "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n".to_string();
+        for (name, role) in [("block_a", "f16, A"), ("block_b", "f16, B"), ("block_c", "f32, C")] {
+            text += &format!("alias {name} = coop_mat{0}x{0}<{role}>;\n", self.size);
+        }
+        text
+    }
+
+    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows.
+    pub(crate) fn tile(self, strips: u32, row_blocks: u32, block_kv: u32) -> Tile {
+        let Matrices { size, subgroup, fragments } = self;
+        let lanes = match fragments {
+            Fragments::Registers(layout) => layout.lanes,
+            Fragments::Workgroup => (subgroup / (row_blocks * size)).clamp(1, size / 4),
+        };
+        Tile {
+            block_q: strips * row_blocks * size,
+            block_kv,
+            lanes,
+            threads: strips * subgroup,
+            slice_qk: 4,
+            slice_v: 4,
+            q_resident: true,
+            products: Products::Matrices(self),
+        }
+    }
+}
