@@ -8,7 +8,7 @@
 // rescaling touches all of them (FlashAttention-4's rule; the result is the same, every p has the same reference).
 //
 // provides  main
-// requires  bindings, staging (stage_kv load_q has_nonfinite), fragments (scores_of weights_of scale_acc store_acc),
+// requires  bindings, staging (pieces_of store_pieces stage_v load_q has_nonfinite), fragments (scores_of weights_of scale_acc store_acc),
 //           row state (rows_*), score_tile, place (q_tile_at), visitor (tile_count tile_at), store_lse
 
 @compute @workgroup_size(THREADS)
@@ -28,13 +28,23 @@ fn main(
     var q_blocks = array<block_a, Q_BLOCKS>();
     load_q(&q_blocks, at, t);
     let count = tile_count(at);
+    var next = KvTile();
+    var pieces = Pieces();
+    if (count > 0u) {
+        next = tested_tile(at, 0u);
+        pieces = pieces_of(at, next, t);
+    }
     for (var i = 0u; i < count; i++) {
-        let named = tile_at(at, i);
-        // A list's classes know the whole mask; the other visitors know only their own rule.
-        let kv = KvTile(named.start, named.full && !TEST_ALL);
+        if (!AHEAD) { next = tested_tile(at, i); pieces = pieces_of(at, next, t); }
+        let kv = next;
         workgroupBarrier();
-        stage_kv(at, kv, t);
+        store_pieces(pieces, kv.full, t);
         workgroupBarrier();
+        if (AHEAD && i + 1u < count) {
+            // On its way while this tile is computed.
+            next = tested_tile(at, i + 1u);
+            pieces = pieces_of(at, next, t);
+        }
         var products = array<block_c, S_BLOCKS>();
         qk(&products, &q_blocks);
         var s = scores_of(&products, t);
@@ -55,6 +65,12 @@ fn main(
         let q_idx = q_token(at, at.row + row_of(t, r));
         if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(at, q_idx, result.lse[r]); }
     }
+}
+
+// A list's classes know the whole mask; the other visitors know only their own rule.
+fn tested_tile(at: QTile, i: u32) -> KvTile {
+    let named = tile_at(at, i);
+    return KvTile(named.start, named.full && !TEST_ALL);
 }
 
 fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>) {

@@ -23,7 +23,11 @@ fn main(@builtin(subgroup_invocation_id) member: u32) {
     for (var e = 0u; e < ELEMENTS; e++) { // unroll
         out[member * ELEMENTS + e] = held[e];
     }
-    let weights = weights_block_of(held);
+    var halves = array<f16, ELEMENTS>();
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        halves[e] = f16(held[e]);
+    }
+    let weights = weights_block_of(halves);
     let ones = coopLoadT<block_b>(&identity[0], SIZE);
     sums = coopMultiplyAdd(weights, ones, block_c());
     sums = sums_block_of(lanes_of(sums));

@@ -102,7 +102,7 @@ impl Permute {
         if out.is_empty() {
             return Ok(builder.finish());
         }
-        let unit = if x.not_vec4().is_none() { 4 } else { 1 };
+        let unit = if x.not_by(4).is_none() { 4 } else { 1 };
         let [x, out] = [x, out].map(|layout| Window::of(&layout, unit, ctx.capabilities().offset_alignment));
         x.check_fits("x", ctx)?;
         out.check_fits("out", ctx)?;

@@ -14,6 +14,6 @@ fn sums_block_of(x: array<f32, ELEMENTS>) -> block_c {
     return block_c();
 }
 
-fn weights_block_of(x: array<f32, ELEMENTS>) -> block_a {
+fn weights_block_of(x: array<f16, ELEMENTS>) -> block_a {
     return block_a();
 }

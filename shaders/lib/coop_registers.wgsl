@@ -39,14 +39,19 @@ fn scores_of(s: ptr<function, array<block_c, S_BLOCKS>>, t: u32) -> array<vec4<f
 }
 
 fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS>, t: u32) -> array<block_a, S_BLOCKS> {
+    // Rounded by fours: one by one costs compilers more instructions.
+    var rounded = array<vec4<f16>, SCORES>();
+    for (var n = 0u; n < SCORES; n++) { // unroll
+        rounded[n] = vec4<f16>((*p)[n]);
+    }
     var blocks = array<block_a, S_BLOCKS>();
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            var x = array<f32, ELEMENTS>();
+            var x = array<f16, ELEMENTS>();
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
                 for (var i = 0u; i < PER_SLOT; i++) { // unroll
                     const n = c * PER_SLOT + i;
-                    x[slot * PER_SLOT + i] = (*p)[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u];
+                    x[slot * PER_SLOT + i] = rounded[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u];
                 }
             }
             blocks[b * KEY_BLOCKS + c] = weights_block_of(x);

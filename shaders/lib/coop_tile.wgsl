@@ -1,8 +1,9 @@
 // Staging for matrix units: a tile of K and one of V in workgroup memory as f16, in rows padded by eight, so that the rows
-// of a block meet different banks; Q passes through the same memory once, a block's columns at a time.
+// of a block meet different banks; Q passes through the same memory once, a block's columns at a time. Everything moves
+// in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, stage_kv stage_v load_q has_nonfinite, RAW FINITE POSITIVE NEGATIVE
-// requires  bindings, order (q_token kv_token), storage access (half_q half_k half_v)
+// provides  kv_tile flags, Pieces pieces_of store_pieces stage_v load_q has_nonfinite, FINITE POSITIVE NEGATIVE
+// requires  bindings, order (q_token kv_token), storage access (Half8 half_q half_k half_v)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // Four, so that every workgroup variable is a multiple of 16 bytes: blocks are loaded from addresses that divide by 16, and
@@ -12,14 +13,21 @@ var<workgroup> flags: array<atomic<u32>, 4>;
 // Set once a partial tile held an infinite or NaN value of V; see pv_guarded.
 const NONFINITE: u32 = 0u;
 
-// What of V is staged: all as it is; infinities and NaN as 0; 1 where plus infinity or NaN; 1 where minus infinity or NaN.
-const RAW: u32 = 0u;
-const FINITE: u32 = 1u;
-const POSITIVE: u32 = 2u;
-const NEGATIVE: u32 = 3u;
+// What of V is staged in its place: infinities and NaN as 0; 1 where plus infinity or NaN; 1 where minus infinity or NaN.
+const FINITE: u32 = 0u;
+const POSITIVE: u32 = 1u;
+const NEGATIVE: u32 = 2u;
+
+// A thread's share of a tile on its way to workgroup memory.
+struct Pieces { k: array<Half8, K_LOADS>, v: array<Half8, V_LOADS> }
 
 fn has_nonfinite() -> bool {
     return atomicLoad(&flags[NONFINITE]) != 0u;
+}
+
+fn put(at4: u32, x: Half8) {
+    kv_tile[at4] = x.lo;
+    kv_tile[at4 + 1u] = x.hi;
 }
 
 fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) {
@@ -28,12 +36,12 @@ fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) 
     let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         workgroupBarrier();
-        for (var i = t; i < BLOCK_Q * SIZE4; i += THREADS) {
-            let token = q_token(at, at.row + i / SIZE4);
-            let col = d * SIZE4 + i % SIZE4;
-            var x = vec4<f16>();
-            if (token != NO_TOKEN && col < QK4) { x = half_q(first + (at.first_q + token) * params.q.row, col); }
-            kv_tile[i / SIZE4 * SLAB_STRIDE + i % SIZE4] = x;
+        for (var i = t; i < BLOCK_Q * SIZE8; i += THREADS) {
+            let token = q_token(at, at.row + i / SIZE8);
+            let col = d * SIZE8 + i % SIZE8;
+            var x = Half8();
+            if (token != NO_TOKEN && col < QK8) { x = half_q(first + (at.first_q + token) * params.q.row, col); }
+            put(i / SIZE8 * SLAB_STRIDE + i % SIZE8 * 2u, x);
         }
         workgroupBarrier();
         for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
@@ -43,49 +51,76 @@ fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) 
     }
 }
 
-fn stage_kv(at: QTile, kv: KvTile, t: u32) {
-    let first = base(params.k, at.local_b, at.local_h / params.heads_per_kv);
-    for (var n = 0u; n < K_LOADS; n++) { // unroll
-        let i = n * THREADS + t;
-        let row = i / K_COLS4;
-        let col = i % K_COLS4;
-        if (row < BLOCK_KV) {
-            let token = kv_token(at, kv.start + row);
-            var x = vec4<f16>();
-            if (token != NO_TOKEN && col < QK4) { x = half_k(first + (at.first_kv + token) * params.k.row, col); }
-            kv_tile[row * K_STRIDE + col] = x;
-        }
-    }
-    stage_v(at, kv, RAW, t);
+// Piece n of thread t in a tile whose rows are cols eights: cols is a constant, and where it divides THREADS the column
+// is the same for every n.
+fn row_of_piece(n: u32, t: u32, cols: u32) -> u32 {
+    if (THREADS % cols == 0u) { return n * (THREADS / cols) + t / cols; }
+    return (n * THREADS + t) / cols;
 }
 
-fn stage_v(at: QTile, kv: KvTile, what: u32, t: u32) {
-    let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv);
+fn column_of_piece(n: u32, t: u32, cols: u32) -> u32 {
+    if (THREADS % cols == 0u) { return t % cols; }
+    return (n * THREADS + t) % cols;
+}
+
+// Rows past the last key repeat it: their weights are 0.
+fn pieces_of(at: QTile, kv: KvTile, t: u32) -> Pieces {
+    var pieces = Pieces();
+    let head = at.local_h / params.heads_per_kv;
+    let first_k = base(params.k, at.local_b, head) + at.first_kv * params.k.row;
+    let last = at.len_kv - 1u;
+    for (var n = 0u; n < K_LOADS; n++) { // unroll
+        let token = min(kv_token(at, kv.start + row_of_piece(n, t, K_COLS8)), last);
+        let col = column_of_piece(n, t, K_COLS8);
+        if (col < QK8) { pieces.k[n] = half_k(first_k + token * params.k.row, col); }
+    }
+    let first_v = base(params.v, at.local_b, head) + at.first_kv * params.v.row;
     for (var n = 0u; n < V_LOADS; n++) { // unroll
-        let i = n * THREADS + t;
-        let row = i / V_COLS4;
-        let col = i % V_COLS4;
-        if (row < BLOCK_KV) {
-            let token = kv_token(at, kv.start + row);
-            var x = vec4<f16>();
-            if (token != NO_TOKEN && col < V4) { x = half_v(first + (at.first_kv + token) * params.v.row, col); }
-            if (!kv.full) { x = part_of_v(x, what); }
-            kv_tile[V_START + row * V_STRIDE + col] = x;
+        let token = min(kv_token(at, kv.start + row_of_piece(n, t, V_COLS8)), last);
+        let col = column_of_piece(n, t, V_COLS8);
+        if (col < V8) { pieces.v[n] = half_v(first_v + token * params.v.row, col); }
+    }
+    return pieces;
+}
+
+fn store_pieces(pieces: Pieces, full: bool, t: u32) {
+    for (var n = 0u; n < K_LOADS; n++) { // unroll
+        let row = row_of_piece(n, t, K_COLS8);
+        if (K_EVEN || row < BLOCK_KV) { put(row * K_STRIDE + column_of_piece(n, t, K_COLS8) * 2u, pieces.k[n]); }
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let row = row_of_piece(n, t, V_COLS8);
+        if (V_EVEN || row < BLOCK_KV) {
+            put(V_START + row * V_STRIDE + column_of_piece(n, t, V_COLS8) * 2u, pieces.v[n]);
+        }
+        if (!full && (any(is_strange(pieces.v[n].lo)) || any(is_strange(pieces.v[n].hi)))) {
+            atomicStore(&flags[NONFINITE], 1u);
         }
     }
 }
 
 // The bits of a f32 decide: WGSL may assume that floats are finite.
-fn part_of_v(x: vec4<f16>, what: u32) -> vec4<f16> {
+fn is_strange(x: vec4<f16>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(vec4<f32>(x)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+fn part_of(x: vec4<f16>, what: u32) -> vec4<f16> {
     let bits = bitcast<vec4<u32>>(vec4<f32>(x));
-    let strange = (bits & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
-    if (what == RAW) {
-        if (any(strange)) { atomicStore(&flags[NONFINITE], 1u); }
-        return x;
-    }
+    let strange = is_strange(x);
     if (what == FINITE) { return select(x, vec4<f16>(), strange); }
     let negative = (bits & vec4<u32>(0x80000000u)) != vec4<u32>();
     let nan = (bits & vec4<u32>(0x007fffffu)) != vec4<u32>();
     let counts = strange & (nan | (negative == vec4<bool>(what == NEGATIVE)));
     return select(vec4<f16>(), vec4<f16>(1.0h), counts);
+}
+
+// V of a tile once more, as something else.
+fn stage_v(at: QTile, kv: KvTile, what: u32, t: u32) {
+    let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv) + at.first_kv * params.v.row;
+    for (var i = t; i < BLOCK_KV * V_COLS8; i += THREADS) {
+        let token = min(kv_token(at, kv.start + i / V_COLS8), at.len_kv - 1u);
+        var x = Half8();
+        if (i % V_COLS8 < V8) { x = half_v(first + token * params.v.row, i % V_COLS8); }
+        put(V_START + i / V_COLS8 * V_STRIDE + i % V_COLS8 * 2u, Half8(part_of(x.lo, what), part_of(x.hi, what)));
+    }
 }

@@ -1,16 +1,27 @@
-// Operands as f16, four at a time, as they lie.
+// Operands as f16, eight at a time, of rows that are a multiple of four.
 //
-// provides  half_q half_k half_v
+// provides  Half8 half_q half_k half_v
 // requires  storage access of four f16 (lib/load_vec4.wgsl with lib/packed_vec4.wgsl)
 
-fn half_q(first: u32, col4: u32) -> vec4<f16> {
-    return q[first + col4];
+struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+
+fn half_q(first: u32, col8: u32) -> Half8 {
+    let i = first + col8 * 2u;
+    var x = Half8(q[i], vec4<f16>());
+    if (col8 * 2u + 1u < QK4) { x.hi = q[i + 1u]; }
+    return x;
 }
 
-fn half_k(first: u32, col4: u32) -> vec4<f16> {
-    return k[first + col4];
+fn half_k(first: u32, col8: u32) -> Half8 {
+    let i = first + col8 * 2u;
+    var x = Half8(k[i], vec4<f16>());
+    if (col8 * 2u + 1u < QK4) { x.hi = k[i + 1u]; }
+    return x;
 }
 
-fn half_v(first: u32, col4: u32) -> vec4<f16> {
-    return v[first + col4];
+fn half_v(first: u32, col8: u32) -> Half8 {
+    let i = first + col8 * 2u;
+    var x = Half8(v[i], vec4<f16>());
+    if (col8 * 2u + 1u < V4) { x.hi = v[i + 1u]; }
+    return x;
 }

@@ -54,7 +54,7 @@ pub(super) fn stages(
                 if name != "params" {
                     return Ok(bind(name, p, &whole, owned, builder));
                 }
-                let mut params = params(p, v, &whole, grid, 1, builder.ctx());
+                let mut params = params(p, v, &whole, grid, [1, 1], builder.ctx());
                 params.workgroups = workgroups as u32;
                 let bytes = bytemuck::bytes_of(&params);
                 Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytes)?))

@@ -32,7 +32,11 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     }
     let spec = spec(problem, visiting, ctx);
     notes(problem, visiting, &spec, ctx, &mut builder);
-    let unit = if spec.storage == Storage::Scalar { 1 } else { 4 };
+    let units = match spec.storage {
+        Storage::Scalar => [1, 1],
+        Storage::Vec4 | Storage::Wide => [4, 4],
+        Storage::Vec8 => [8, 4],
+    };
     let parts = parts(problem, &slots, ctx)?;
     let grids = parts.iter().map(|part| grid(visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
     let owned = owned(problem, visiting, &mut builder)?;
@@ -46,7 +50,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         &pieces,
         |builder, (part, grid), name| {
             if name == "params" {
-                let params = params(problem, visiting, part, *grid, unit, ctx);
+                let params = params(problem, visiting, part, *grid, units, ctx);
                 return Ok(Bound::Owned(builder.owned(
                     "params",
                     wgpu::BufferUsages::UNIFORM,
@@ -133,8 +137,9 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
     AttentionSpec {
         visitor: v.visitor,
         dtype: p.q.dtype(),
-        storage: match (not_vec4(p), p.tile.products) {
+        storage: match (not_by(4, p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
+            (None, Products::Matrices(_)) if not_by(8, p).is_none() => Storage::Vec8,
             (None, Products::Staged | Products::Matrices(_)) => Storage::Vec4,
             (None, Products::Broadcast(_)) => Storage::Wide,
         },
@@ -175,14 +180,14 @@ pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
     }
 }
 
-/// Why memory cannot be read four elements at a time, if it cannot.
-fn not_vec4(p: &Problem) -> Option<String> {
+/// Why memory cannot be read `unit` elements at a time, if it cannot.
+fn not_by(unit: usize, p: &Problem) -> Option<String> {
     let all = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("out", &p.out)];
-    all.into_iter().find_map(|(name, layout)| Some(format!("{name}'s {}", layout.not_vec4()?)))
+    all.into_iter().find_map(|(name, layout)| Some(format!("{name}'s {}", layout.not_by(unit)?)))
 }
 
 fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBuilder<'_>) {
-    if let Some(reason) = not_vec4(p) {
+    if let Some(reason) = not_by(4, p) {
         builder.note(format!("scalar loads, because {reason}"));
     }
     if !spec.subgroups && p.tile.lanes > 1 {
@@ -266,7 +271,7 @@ pub(super) fn params(
     v: &Visiting,
     part: &Part,
     grid: [u32; 2],
-    unit: usize,
+    [unit, out_unit]: [usize; 2],
     ctx: &Context,
 ) -> AttentionParams {
     let view = |name: &str, layout: &Option<Layout>, unit: usize| {
@@ -283,7 +288,7 @@ pub(super) fn params(
         q: view("q", &Some(p.q), unit),
         k: view("k", &Some(p.k), unit),
         v: view("v", &Some(p.v), unit),
-        out: view("out", &Some(p.out), unit),
+        out: view("out", &Some(p.out), out_unit),
         lse: view("lse", &p.lse, 1),
         bias: view("bias", &p.bias, 1),
         mask_bits: view("mask_bits", &p.mask_bits, 1),

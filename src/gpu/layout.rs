@@ -218,20 +218,20 @@ impl Layout {
         Layout::strided(self.dtype, shape, strides, self.offset)
     }
 
-    /// Why its rows cannot be read four elements at a time, if they cannot: what follows "x's".
-    pub(crate) fn not_vec4(&self) -> Option<String> {
+    /// Why its rows cannot be read `unit` elements at a time, if they cannot: what follows "x's".
+    pub(crate) fn not_by(&self, unit: usize) -> Option<String> {
         let (shape, strides) = (self.shape, self.strides);
-        if !shape[3].is_multiple_of(4) {
-            return Some(format!("rows have {} elements, not a multiple of 4", shape[3]));
+        if !shape[3].is_multiple_of(unit) {
+            return Some(format!("rows have {} elements, not a multiple of {unit}", shape[3]));
         }
         if strides[3] != 1 {
             return Some(format!("last stride is {}, not 1", strides[3]));
         }
-        if let Some(dim) = (0..3).find(|&dim| shape[dim] > 1 && !strides[dim].is_multiple_of(4)) {
-            return Some(format!("stride {} is not a multiple of 4", strides[dim]));
+        if let Some(dim) = (0..3).find(|&dim| shape[dim] > 1 && !strides[dim].is_multiple_of(unit)) {
+            return Some(format!("stride {} is not a multiple of {unit}", strides[dim]));
         }
         let offset = self.offset;
-        (!offset.is_multiple_of(4)).then(|| format!("offset {offset} is not a multiple of 4"))
+        (!offset.is_multiple_of(unit)).then(|| format!("offset {offset} is not a multiple of {unit}"))
     }
 
     /// Whether elements follow one another in index order.

@@ -138,8 +138,8 @@ impl Matrices {
     /// The numbers of the prelude.
     pub(crate) fn constants(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> Vec<(&'static str, u32)> {
         let s = self.sizes(tile, head_dim, v_dim);
-        let size4 = self.size / 4;
-        let loads = |columns4: u32| (tile.block_kv * columns4).div_ceil(tile.threads);
+        let (size4, size8) = (self.size / 4, self.size / 8);
+        let loads = |columns8: u32| (tile.block_kv * columns8).div_ceil(tile.threads);
         let mut constants = vec![
             ("SIZE", self.size),
             ("SIZE4", size4),
@@ -164,10 +164,13 @@ impl Matrices {
             ("P_STRIDE", s.p_stride),
             ("S_TILE", s.s_tile),
             ("P_TILE", s.p_tile),
-            ("K_COLS4", s.qk_blocks * size4),
-            ("V_COLS4", s.v_blocks * size4),
-            ("K_LOADS", loads(s.qk_blocks * size4)),
-            ("V_LOADS", loads(s.v_blocks * size4)),
+            ("SIZE8", size8),
+            ("QK8", head_dim.div_ceil(8)),
+            ("V8", v_dim.div_ceil(8)),
+            ("K_COLS8", s.qk_blocks * size8),
+            ("V_COLS8", s.v_blocks * size8),
+            ("K_LOADS", loads(s.qk_blocks * size8)),
+            ("V_LOADS", loads(s.v_blocks * size8)),
         ];
         if let Fragments::Registers(layout) = self.fragments {
             let elements = self.size * self.size / self.subgroup;

@@ -233,7 +233,7 @@ fn on_matrix_units() -> Vec<Spec> {
         for (strips, row_blocks, block_kv) in [(4, 1, 32), (2, 2, 32), (1, 1, 64)] {
             for dims in [[64, 64], [80, 40], [7, 3]] {
                 let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv);
-                let storage = if dims[0] % 4 == 0 { Storage::Vec4 } else { Storage::Scalar };
+                let storage = [Storage::Scalar, Storage::Vec8, Storage::Vec4][match dims[0] { 7 => 0, 64 => 1, _ => 2 }];
                 let mut spec = spec(tile, dims, DType::F16, storage, true);
                 if dims[0] == 80 {
                     spec.visitor = Visitor::Window;

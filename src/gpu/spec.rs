@@ -1,6 +1,7 @@
 //! What a module is specialised for: the pipeline key. If two callers would pass different floats, it is a uniform
 //! (`params.rs`) instead.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
@@ -30,6 +31,8 @@ pub(crate) enum Storage {
     Scalar,
     /// Four at a time.
     Vec4,
+    /// Eight f16 at a time, for matrix units; out four at a time.
+    Vec8,
     /// Four at a time, read as 64-bit words: where a load costs by the word, whatever its width.
     Wide,
 }
@@ -208,7 +211,13 @@ impl AttentionSpec {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
         // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
-        let lazy = if let Products::Matrices(_) = self.tile.products {
+        let lazy = if let Products::Matrices(m) = self.tile.products {
+            let c: HashMap<_, _> = m.constants(&self.tile, self.head_dim, self.v_dim).into_iter().collect();
+            for (name, cols) in [("K_EVEN", c["K_COLS8"]), ("V_EVEN", c["V_COLS8"])] {
+                let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
+                text += &format!("const {name}: bool = {even};\n");
+            }
+            text += &format!("const AHEAD: bool = {};\n", self.tile.slice_qk == 8);
             8.0
         } else {
             text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
@@ -247,7 +256,7 @@ impl AttentionSpec {
         ];
         match (self.storage, self.dtype) {
             (Storage::Scalar, _) => {}
-            (Storage::Vec4, _) => sources.push(fragment("lib/packed_vec4.wgsl")),
+            (Storage::Vec4 | Storage::Vec8, _) => sources.push(fragment("lib/packed_vec4.wgsl")),
             (Storage::Wide, DType::F16) => sources.push(fragment("lib/packed_words_f16.wgsl")),
             (Storage::Wide, _) => sources.push(fragment("lib/packed_words_f32.wgsl")),
         }
@@ -263,7 +272,11 @@ impl AttentionSpec {
             }
             Products::Matrices(matrices) => {
                 sources.extend([
-                    pick(self.storage == Storage::Scalar, "lib/half_scalar.wgsl", "lib/half_vec4.wgsl"),
+                    fragment(match self.storage {
+                        Storage::Scalar => "lib/half_scalar.wgsl",
+                        Storage::Vec8 => "lib/half_vec8.wgsl",
+                        Storage::Vec4 | Storage::Wide => "lib/half_vec4.wgsl",
+                    }),
                     fragment("lib/coop_tile.wgsl"),
                     pick(
                         matrices.fragments == Fragments::Workgroup,
@@ -374,6 +387,7 @@ impl fmt::Display for Spec {
             match spec.storage {
                 Storage::Scalar => "scalar",
                 Storage::Vec4 => "vec4",
+                Storage::Vec8 => "16-byte",
                 Storage::Wide => "64-bit",
             },
             match (spec.tile.lanes, spec.subgroups) {

@@ -5,7 +5,7 @@
 //!
 //! - `lanes_of(block)`: every number, as an array;
 //! - `sums_block_of(array)`: a block of sums that holds these;
-//! - `weights_block_of(array)`: a block of factors that holds these, rounded to f16.
+//! - `weights_block_of(array)`: a block of f16 factors that holds these.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,7 +31,6 @@ mod op {
     pub const ACCESS_CHAIN: u32 = 65;
     pub const COMPOSITE_CONSTRUCT: u32 = 80;
     pub const COMPOSITE_EXTRACT: u32 = 81;
-    pub const F_CONVERT: u32 = 115;
     pub const CONTROL_BARRIER: u32 = 224;
     pub const LABEL: u32 = 248;
     pub const RETURN_VALUE: u32 = 254;
@@ -132,13 +131,8 @@ fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, 
                 loaded.push(value);
                 continue;
             }
-            body.push(instruction(op::COMPOSITE_EXTRACT, &[scalar, value, function.parameter, n as u32]));
-            let mut stored = value;
-            if element != scalar {
-                stored = editor.id();
-                body.push(instruction(op::F_CONVERT, &[element, stored, value]));
-            }
-            body.extend([access, instruction(op::STORE, &[place, stored])]);
+            body.push(instruction(op::COMPOSITE_EXTRACT, &[element, value, function.parameter, n as u32]));
+            body.extend([access, instruction(op::STORE, &[place, value])]);
         }
         let result = editor.id();
         if name == "lanes_of" {
