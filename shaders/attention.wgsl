@@ -33,7 +33,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             qk(&s, row0, lane, slice);
         }
         score_tile(&s, at, kv, t);
-        let alpha = rows_update(&rows, &s, t);
+        let alpha = rows_move(&rows, &s, t);
+        rows_weigh(&rows, &s);
         store_p(&s, row0, lane);
         for (var r = 0u; r < ROWS; r++) { // unroll
             for (var c = 0u; c < COLS4; c++) { // unroll

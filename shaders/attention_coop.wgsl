@@ -8,7 +8,7 @@
 // rescaling touches all of them (FlashAttention-4's rule; the result is the same, every p has the same reference).
 //
 // provides  main
-// requires  bindings, staging (pieces_of store_pieces stage_v load_q has_nonfinite), fragments (scores_of weights_of scale_acc store_acc),
+// requires  bindings, staging (stage_kv stage_v load_q has_nonfinite), fragments (scores_of weights_of move_rows add_where store_acc),
 //           row state (rows_*), score_tile, place (q_tile_at), visitor (tile_count tile_at), store_lse
 
 @compute @workgroup_size(THREADS)
@@ -28,34 +28,28 @@ fn main(
     var q_blocks = array<block_a, Q_BLOCKS>();
     load_q(&q_blocks, at, t);
     let count = tile_count(at);
-    var next = KvTile();
-    var pieces = Pieces();
-    if (count > 0u) {
-        next = tested_tile(at, 0u);
-        pieces = pieces_of(at, next, t);
-    }
     for (var i = 0u; i < count; i++) {
-        if (!AHEAD) { next = tested_tile(at, i); pieces = pieces_of(at, next, t); }
-        let kv = next;
+        let named = tile_at(at, i);
+        // A list's classes know the whole mask; the other visitors know only their own rule.
+        let full = named.full && !TEST_ALL;
         workgroupBarrier();
-        store_pieces(pieces, kv.full, t);
+        stage_kv(at, KvTile(named.start, full), t);
         workgroupBarrier();
-        if (AHEAD && i + 1u < count) {
-            // On its way while this tile is computed.
-            next = tested_tile(at, i + 1u);
-            pieces = pieces_of(at, next, t);
-        }
-        var products = array<block_c, S_BLOCKS>();
-        qk(&products, &q_blocks);
-        var s = scores_of(&products, t);
-        score_tile(&s, at, kv, t);
-        let alpha = rows_update(&rows, &s, t);
-        var p = weights_of(&s, alpha, t);
-        scale_acc(&acc, alpha, t);
-        if (!kv.full && has_nonfinite()) {
-            pv_guarded(&acc, &p, &s, at, kv, t);
-        } else {
-            pv(&acc, &p);
+        // Scores of a step at a time, so that they fit registers.
+        for (var key = 0u; key < BLOCK_KV; key += STEP) {
+            let kv = KvTile(named.start + key, full);
+            var products = array<block_c, S_BLOCKS>();
+            qk(&products, &q_blocks, key);
+            var s = scores_of(&products, t);
+            score_tile(&s, at, kv, t);
+            move_rows(&rows, &acc, &s, t);
+            rows_weigh(&rows, &s);
+            var p = weights_of(&s, t);
+            if (!full && has_nonfinite()) {
+                pv_guarded(&acc, &p, at, named.start, key, t);
+            } else {
+                pv(&acc, &p, key);
+            }
         }
     }
 
@@ -67,17 +61,12 @@ fn main(
     }
 }
 
-// A list's classes know the whole mask; the other visitors know only their own rule.
-fn tested_tile(at: QTile, i: u32) -> KvTile {
-    let named = tile_at(at, i);
-    return KvTile(named.start, named.full && !TEST_ALL);
-}
-
-fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>) {
+fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, key: u32) {
+    let first = key * K_STRIDE;
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
             // Column-major: keys lie in rows, and the product wants them transposed.
-            let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
+            let keys = coopLoad<block_b>(&kv_tile[first + c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*s)[r * KEY_BLOCKS + c] =
                     coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
@@ -86,10 +75,11 @@ fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<
     }
 }
 
-fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>) {
+fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>, key: u32) {
+    let first = V_START + key * V_STRIDE;
     for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
         for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+            let values = coopLoadT<block_b>(&kv_tile[first + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
             }
@@ -98,37 +88,45 @@ fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<blo
 }
 
 // A tile in which some pairs are masked and V holds infinities or NaN. A product of blocks multiplies those by weights
-// of 0 too, which gives NaN. So: first V with them replaced by 0; then, of indicators, how often each row meets plus infinity
-// with a weight, and minus infinity; NaN counts as both.
+// of 0 too, which gives NaN. So: first V with them replaced by 0; then, of indicators, with how much weight each row meets
+// plus infinity, and minus infinity; NaN counts as both. Last, V as it was, for the steps to come.
 fn pv_guarded(
     acc: ptr<function, array<block_c, ACC_BLOCKS>>,
     p: ptr<function, array<block_a, S_BLOCKS>>,
-    s: ptr<function, array<vec4<f32>, SCORES>>,
     at: QTile,
-    kv: KvTile,
+    start: u32,
+    key: u32,
     t: u32,
 ) {
-    workgroupBarrier();
-    stage_v(at, kv, FINITE, t);
-    workgroupBarrier();
-    pv(acc, p);
-    for (var n = 0u; n < SCORES; n++) { // unroll
-        (*s)[n] = vec4<f32>((*s)[n] > vec4<f32>());
+    for (var what = FINITE; what <= RAW; what++) {
+        workgroupBarrier();
+        stage_v(at, start, what, t);
+        workgroupBarrier();
+        if (what == FINITE) {
+            pv(acc, p, key);
+        } else if (what != RAW) {
+            let value = select(-params.empty_lse, params.empty_lse, what == NEGATIVE);
+            add_infinities(acc, p, key, value, t);
+        }
     }
-    var some = weights_of(s, array<f32, ROWS>(), t);
-    for (var sign = 0u; sign < 2u; sign++) {
-        workgroupBarrier();
-        stage_v(at, kv, POSITIVE + sign, t);
-        workgroupBarrier();
-        for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                var met = block_c();
-                for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-                    let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
-                    met = coopMultiplyAdd(some[r * KEY_BLOCKS + c], values, met);
-                }
-                add_where(acc, r * V_BLOCKS + d, met, select(-params.empty_lse, params.empty_lse, sign == 1u), t);
+}
+
+fn add_infinities(
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    p: ptr<function, array<block_a, S_BLOCKS>>,
+    key: u32,
+    value: f32,
+    t: u32,
+) {
+    let first = V_START + key * V_STRIDE;
+    for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            var met = block_c();
+            for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+                let values = coopLoadT<block_b>(&kv_tile[first + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+                met = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, met);
             }
+            add_where(acc, r * V_BLOCKS + d, met, value, t);
         }
     }
 }

@@ -73,7 +73,8 @@ fn run(args: &Args) -> Result<(), String> {
             if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
         wanted && (case.dtype != DType::F16 || ctx.capabilities().f16)
     });
-    let tiles = args.tile.iter().map(|text| parse_tile(text, ctx.capabilities()).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    let tiles =
+        args.tile.iter().map(|text| parse_tile(text, ctx.capabilities()).map(Some)).collect::<Result<Vec<_>, _>>()?;
     let tiles = if tiles.is_empty() { vec![None] } else { tiles };
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);

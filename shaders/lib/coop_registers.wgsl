@@ -4,8 +4,8 @@
 //   column  i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN
 // in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
 //
-// provides  scores_of weights_of scale_acc add_where store_acc, row_of key_of
-// requires  bindings, lib/coop_lanes.wgsl, staging (kv_tile), order (q_token), store_out
+// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
+// requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move), staging (kv_tile), order (q_token), store_out
 
 // Slot r of a thread is one row; LANES threads share it.
 fn row_of(t: u32, r: u32) -> u32 {
@@ -38,7 +38,7 @@ fn scores_of(s: ptr<function, array<block_c, S_BLOCKS>>, t: u32) -> array<vec4<f
     return out_scores;
 }
 
-fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS>, t: u32) -> array<block_a, S_BLOCKS> {
+fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<block_a, S_BLOCKS> {
     // Rounded by fours: one by one costs compilers more instructions.
     var rounded = array<vec4<f16>, SCORES>();
     for (var n = 0u; n < SCORES; n++) { // unroll
@@ -60,12 +60,15 @@ fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS
     return blocks;
 }
 
-fn scale_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, alpha: array<f32, ROWS>, t: u32) {
-    var moved = false;
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        moved = moved | (alpha[r] != 1.0);
-    }
-    if (!subgroupAny(moved)) { return; }
+// One vote tells whether any row's reference moves; only then is it worth finding by how much.
+fn move_rows(
+    rows: ptr<function, Rows>,
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    s: ptr<function, array<vec4<f32>, SCORES>>,
+    t: u32,
+) {
+    if (!subgroupAny(rows_grow(rows, s))) { return; }
+    let alpha = rows_move(rows, s, t);
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
         for (var d = 0u; d < V_BLOCKS; d++) { // unroll
             var x = lanes_of((*acc)[b * V_BLOCKS + d]);

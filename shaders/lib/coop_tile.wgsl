@@ -2,7 +2,7 @@
 // of a block meet different banks; Q passes through the same memory once, a block's columns at a time. Everything moves
 // in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, Pieces pieces_of store_pieces stage_v load_q has_nonfinite, FINITE POSITIVE NEGATIVE
+// provides  kv_tile flags, stage_kv stage_v load_q has_nonfinite, FINITE POSITIVE NEGATIVE RAW
 // requires  bindings, order (q_token kv_token), storage access (Half8 half_q half_k half_v)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
@@ -13,13 +13,11 @@ var<workgroup> flags: array<atomic<u32>, 4>;
 // Set once a partial tile held an infinite or NaN value of V; see pv_guarded.
 const NONFINITE: u32 = 0u;
 
-// What of V is staged in its place: infinities and NaN as 0; 1 where plus infinity or NaN; 1 where minus infinity or NaN.
+// What of V is staged: infinities and NaN as 0; 1 where plus infinity or NaN; 1 where minus infinity or NaN; all as it is.
 const FINITE: u32 = 0u;
 const POSITIVE: u32 = 1u;
 const NEGATIVE: u32 = 2u;
-
-// A thread's share of a tile on its way to workgroup memory.
-struct Pieces { k: array<Half8, K_LOADS>, v: array<Half8, V_LOADS> }
+const RAW: u32 = 3u;
 
 fn has_nonfinite() -> bool {
     return atomicLoad(&flags[NONFINITE]) != 0u;
@@ -64,37 +62,30 @@ fn column_of_piece(n: u32, t: u32, cols: u32) -> u32 {
 }
 
 // Rows past the last key repeat it: their weights are 0.
-fn pieces_of(at: QTile, kv: KvTile, t: u32) -> Pieces {
-    var pieces = Pieces();
+fn stage_kv(at: QTile, kv: KvTile, t: u32) {
     let head = at.local_h / params.heads_per_kv;
     let first_k = base(params.k, at.local_b, head) + at.first_kv * params.k.row;
+    let first_v = base(params.v, at.local_b, head) + at.first_kv * params.v.row;
     let last = at.len_kv - 1u;
     for (var n = 0u; n < K_LOADS; n++) { // unroll
-        let token = min(kv_token(at, kv.start + row_of_piece(n, t, K_COLS8)), last);
-        let col = column_of_piece(n, t, K_COLS8);
-        if (col < QK8) { pieces.k[n] = half_k(first_k + token * params.k.row, col); }
-    }
-    let first_v = base(params.v, at.local_b, head) + at.first_kv * params.v.row;
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
-        let token = min(kv_token(at, kv.start + row_of_piece(n, t, V_COLS8)), last);
-        let col = column_of_piece(n, t, V_COLS8);
-        if (col < V8) { pieces.v[n] = half_v(first_v + token * params.v.row, col); }
-    }
-    return pieces;
-}
-
-fn store_pieces(pieces: Pieces, full: bool, t: u32) {
-    for (var n = 0u; n < K_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, K_COLS8);
-        if (K_EVEN || row < BLOCK_KV) { put(row * K_STRIDE + column_of_piece(n, t, K_COLS8) * 2u, pieces.k[n]); }
+        let col = column_of_piece(n, t, K_COLS8);
+        if (K_EVEN || row < BLOCK_KV) {
+            var x = Half8();
+            if (col < QK8) { x = half_k(first_k + min(kv_token(at, kv.start + row), last) * params.k.row, col); }
+            put(row * K_STRIDE + col * 2u, x);
+        }
     }
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, V_COLS8);
+        let col = column_of_piece(n, t, V_COLS8);
         if (V_EVEN || row < BLOCK_KV) {
-            put(V_START + row * V_STRIDE + column_of_piece(n, t, V_COLS8) * 2u, pieces.v[n]);
-        }
-        if (!full && (any(is_strange(pieces.v[n].lo)) || any(is_strange(pieces.v[n].hi)))) {
-            atomicStore(&flags[NONFINITE], 1u);
+            var x = Half8();
+            if (col < V8) { x = half_v(first_v + min(kv_token(at, kv.start + row), last) * params.v.row, col); }
+            put(V_START + row * V_STRIDE + col * 2u, x);
+            if (!kv.full && (any(is_strange(x.lo)) || any(is_strange(x.hi)))) {
+                atomicStore(&flags[NONFINITE], 1u);
+            }
         }
     }
 }
@@ -105,6 +96,7 @@ fn is_strange(x: vec4<f16>) -> vec4<bool> {
 }
 
 fn part_of(x: vec4<f16>, what: u32) -> vec4<f16> {
+    if (what == RAW) { return x; }
     let bits = bitcast<vec4<u32>>(vec4<f32>(x));
     let strange = is_strange(x);
     if (what == FINITE) { return select(x, vec4<f16>(), strange); }
@@ -115,10 +107,10 @@ fn part_of(x: vec4<f16>, what: u32) -> vec4<f16> {
 }
 
 // V of a tile once more, as something else.
-fn stage_v(at: QTile, kv: KvTile, what: u32, t: u32) {
+fn stage_v(at: QTile, start: u32, what: u32, t: u32) {
     let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv) + at.first_kv * params.v.row;
     for (var i = t; i < BLOCK_KV * V_COLS8; i += THREADS) {
-        let token = min(kv_token(at, kv.start + i / V_COLS8), at.len_kv - 1u);
+        let token = min(kv_token(at, start + i / V_COLS8), at.len_kv - 1u);
         var x = Half8();
         if (i % V_COLS8 < V8) { x = half_v(first + token * params.v.row, i % V_COLS8); }
         put(V_START + i / V_COLS8 * V_STRIDE + i % V_COLS8 * 2u, Half8(part_of(x.lo, what), part_of(x.hi, what)));

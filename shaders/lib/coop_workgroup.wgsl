@@ -1,8 +1,8 @@
 // What a thread holds of a block, by way of workgroup memory: scores go out as f32 and come back by rows, weights go out
 // by rows and come back as blocks. A thread owns ROWS rows of its subgroup, and LANES threads share a row.
 //
-// provides  scores_of weights_of scale_acc add_where store_acc, row_of key_of
-// requires  bindings, staging (flags), order (q_token), store_out
+// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
+// requires  bindings, staging (flags), row state (rows_grow rows_move), order (q_token), store_out
 
 // A strip of scores for each subgroup; also where a block of sums passes through.
 var<workgroup> s_tile: array<vec4<f32>, S_TILE>;
@@ -41,12 +41,11 @@ fn scores_of(s: ptr<function, array<block_c, S_BLOCKS>>, t: u32) -> array<vec4<f
     return out_scores;
 }
 
-fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS>, t: u32) -> array<block_a, S_BLOCKS> {
+fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<block_a, S_BLOCKS> {
     for (var r = 0u; r < ROWS; r++) { // unroll
         for (var c = 0u; c < KEYS4; c++) { // unroll
             p_tile[row_of(t, r) * P_STRIDE + c * LANES + t % LANES] = vec4<f16>((*p)[r * KEYS4 + c]);
         }
-        if (alpha[r] != 1.0) { atomicStore(&flags[MOVED], 1u); }
     }
     workgroupBarrier();
     let strip = t / SUBGROUP * (ROW_BLOCKS * SIZE);
@@ -60,10 +59,18 @@ fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, alpha: array<f32, ROWS
     return blocks;
 }
 
-// Block n of the sums as this thread sees it: SIZE / 4 / LANES groups of four columns of each of its rows in that row of blocks.
-fn scale_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, alpha: array<f32, ROWS>, t: u32) {
-    // Uniform: written before the barrier in weights_of, and not again before the next tile's.
+// Sums pass through workgroup memory, a column of blocks at a time.
+fn move_rows(
+    rows: ptr<function, Rows>,
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    s: ptr<function, array<vec4<f32>, SCORES>>,
+    t: u32,
+) {
+    if (rows_grow(rows, s)) { atomicStore(&flags[MOVED], 1u); }
+    workgroupBarrier();
+    // Uniform: not written again before the next step's barrier.
     if (atomicLoad(&flags[MOVED]) == 0u) { return; }
+    let alpha = rows_move(rows, s, t);
     let strip = t / SUBGROUP * (ROW_BLOCKS * SIZE) * S_STRIDE;
     for (var d = 0u; d < V_BLOCKS; d++) { // unroll
         for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll

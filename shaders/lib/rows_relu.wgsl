@@ -1,6 +1,6 @@
 // Weights without a denominator: p = max(x, 0), out = sum_j p_j v_j (TransNormer's DiagAttention, Qin et al. 2022).
 //
-// provides  Rows RowsResult rows_init rows_update rows_finish SCORE_UNIT
+// provides  Rows RowsResult rows_init rows_grow rows_move rows_weigh rows_finish SCORE_UNIT
 // requires  params
 
 const SCORE_UNIT: f32 = 1.0;
@@ -13,16 +13,23 @@ fn rows_init() -> Rows {
     return Rows(0u);
 }
 
-// Masked scores are NEG_INF, so they become 0 like any other that is negative.
-fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<f32, ROWS> {
+fn rows_grow(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>) -> bool {
+    return false;
+}
+
+fn rows_move(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<f32, ROWS> {
     var alpha = array<f32, ROWS>();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            (*s)[r * KEYS4 + c] = max((*s)[r * KEYS4 + c], vec4<f32>());
-        }
         alpha[r] = 1.0;
     }
     return alpha;
+}
+
+// Masked scores are NEG_INF, so they become 0 like any other that is negative.
+fn rows_weigh(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>) {
+    for (var n = 0u; n < SCORES; n++) { // unroll
+        (*s)[n] = max((*s)[n], vec4<f32>());
+    }
 }
 
 fn rows_finish(rows: Rows, h: u32, t: u32) -> RowsResult {

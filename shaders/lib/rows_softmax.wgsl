@@ -1,7 +1,7 @@
 // Online softmax (Milakov and Gimelshein 2018; FlashAttention): with m the largest score so far and l the sum of
 // exp(x - m), a new tile moves m to m', scales l and the accumulator by alpha = exp(m - m'), and adds its own weights.
 //
-// provides  Rows RowsResult rows_init rows_update rows_finish SCORE_UNIT
+// provides  Rows RowsResult rows_init rows_grow rows_move rows_weigh rows_finish SCORE_UNIT
 // requires  reduction (lanes_max lanes_sum), sink, params, LAZY
 //
 // m is the same in all lanes of a row; l is each lane's own share until rows_finish. Scores come in units of log2, so that a
@@ -25,15 +25,28 @@ fn rows_init() -> Rows {
     return rows;
 }
 
-// Turns scores into weights in place; returns the factor that rescales each row's accumulator.
-fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<f32, ROWS> {
+fn own_top(s: ptr<function, array<vec4<f32>, SCORES>>, r: u32) -> f32 {
+    var x = (*s)[r * KEYS4];
+    for (var c = 0u; c < KEYS4; c++) { // unroll
+        x = max(x, (*s)[r * KEYS4 + c]);
+    }
+    return max(max(x.x, x.y), max(x.z, x.w));
+}
+
+// Whether this thread has a score that moves a row's m.
+fn rows_grow(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>) -> bool {
+    var grow = false;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        grow = grow | (own_top(s, r) > (*rows).m[r] + LAZY);
+    }
+    return grow;
+}
+
+// Moves m to the scores' largest; returns the factor that rescales each row's accumulator.
+fn rows_move(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<f32, ROWS> {
     var top = array<f32, ROWS>();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        var x = vec4<f32>(NEG_INF);
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            x = max(x, (*s)[r * KEYS4 + c]);
-        }
-        top[r] = max(max(x.x, x.y), max(x.z, x.w));
+        top[r] = own_top(s, r);
     }
     lanes_max(&top, t);
     var alpha = array<f32, ROWS>();
@@ -41,16 +54,23 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
         let old = (*rows).m[r];
         let m = select(old, top[r], top[r] > old + LAZY);
         alpha[r] = exp2(old - m);
-        var sum = vec4<f32>();
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            let p = exp2((*s)[r * KEYS4 + c] - vec4<f32>(m));
-            (*s)[r * KEYS4 + c] = p;
-            sum += p;
-        }
-        (*rows).l[r] = (*rows).l[r] * alpha[r] + (sum.x + sum.y + sum.z + sum.w);
+        (*rows).l[r] *= alpha[r];
         (*rows).m[r] = m;
     }
     return alpha;
+}
+
+// Turns scores into weights in place.
+fn rows_weigh(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORES>>) {
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        var sum = vec4<f32>();
+        for (var c = 0u; c < KEYS4; c++) { // unroll
+            let p = exp2((*s)[r * KEYS4 + c] - vec4<f32>((*rows).m[r]));
+            (*s)[r * KEYS4 + c] = p;
+            sum += p;
+        }
+        (*rows).l[r] += sum.x + sum.y + sum.z + sum.w;
+    }
 }
 
 // A sink adds exp(sink) to the denominator and no value. A row without any weight gives 0 and lse -inf.

@@ -78,7 +78,8 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
         starts.push((source.name, text.lines().count() as u32 + 1));
         text += &unroll(&source.text, constants);
     }
-    let options = naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
+    let options =
+        naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
     let module = naga::front::wgsl::Frontend::new_with_options(options).parse(&text).map_err(|e| {
         let line = e.location(&text).map_or(1, |at| at.line_number);
         let (name, start) = starts.iter().rev().find(|(_, start)| *start <= line).unwrap_or(&starts[0]);

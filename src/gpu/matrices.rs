@@ -87,15 +87,15 @@ impl Matrices {
         let v_start = tile.block_kv * k_stride;
         let through = fragments == Fragments::Workgroup;
         // Scores wait as f32, four at a time: four more are as many bytes as eight f16.
-        let s_stride = (tile.block_kv.max(size) + 4) / 4;
-        let p_stride = stride(tile.block_kv);
+        let s_stride = (tile.slice_v.max(size) + 4) / 4;
+        let p_stride = stride(tile.slice_v);
         MatrixSizes {
             row_blocks: tile.block_q * subgroup / (tile.threads * size),
-            key_blocks: tile.block_kv / size,
+            key_blocks: tile.slice_v / size,
             qk_blocks,
             v_blocks,
             rows: tile.block_q * tile.lanes / tile.threads,
-            keys4: tile.block_kv / (4 * tile.lanes),
+            keys4: tile.slice_v / (4 * tile.lanes),
             k_stride,
             v_stride,
             slab_stride,
@@ -115,8 +115,11 @@ impl Matrices {
         if !matches!(size, 8 | 16) || subgroup == 0 || !tile.threads.is_multiple_of(subgroup) {
             return Some("matrix units need blocks of 8 or 16, and threads a multiple of the subgroup");
         }
-        if !tile.block_q.is_multiple_of(strips * size) || !tile.block_kv.is_multiple_of(size) {
-            return Some("blocks must divide block_kv, and the rows of each subgroup");
+        if !tile.block_q.is_multiple_of(strips * size) || !tile.slice_v.is_multiple_of(size) {
+            return Some("blocks must divide slice_v, and the rows of each subgroup");
+        }
+        if !tile.slice_v.is_multiple_of(4 * tile.lanes) {
+            return Some("4 * lanes must divide slice_v");
         }
         match fragments {
             Fragments::Registers(layout) if !layout.suits(size, subgroup) || layout.lanes != tile.lanes => {
@@ -144,6 +147,7 @@ impl Matrices {
             ("SIZE", self.size),
             ("SIZE4", size4),
             ("SUBGROUP", self.subgroup),
+            ("STEP", tile.slice_v),
             ("ROW_BLOCKS", s.row_blocks),
             ("KEY_BLOCKS", s.key_blocks),
             ("QK_BLOCKS", s.qk_blocks),
@@ -187,15 +191,16 @@ impl Matrices {
     /// The types of blocks, and what they need.
     pub(crate) fn prelude(&self) -> String {
         // naga takes branches on what a subgroup agrees about for divergent; every thread of it takes the same.
-        let mut text = "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n".to_string();
+        let mut text =
+            "enable f16;\nenable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n".to_string();
         for (name, role) in [("block_a", "f16, A"), ("block_b", "f16, B"), ("block_c", "f32, C")] {
             text += &format!("alias {name} = coop_mat{0}x{0}<{role}>;\n", self.size);
         }
         text
     }
 
-    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows.
-    pub(crate) fn tile(self, strips: u32, row_blocks: u32, block_kv: u32) -> Tile {
+    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows and score `step` keys at a time.
+    pub(crate) fn tile(self, strips: u32, row_blocks: u32, block_kv: u32, step: u32) -> Tile {
         let Matrices { size, subgroup, fragments } = self;
         let lanes = match fragments {
             Fragments::Registers(layout) => layout.lanes,
@@ -207,7 +212,7 @@ impl Matrices {
             lanes,
             threads: strips * subgroup,
             slice_qk: 4,
-            slice_v: 4,
+            slice_v: step,
             q_resident: true,
             products: Products::Matrices(self),
         }

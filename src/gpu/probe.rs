@@ -24,8 +24,7 @@ impl ProbeSpec {
 
     pub(crate) fn link(&self) -> Result<Linked> {
         let ProbeSpec { size, subgroup } = *self;
-        let constants =
-            [("SIZE", size), ("SUBGROUP", subgroup), ("AREA", size * size), ("ELEMENTS", self.elements())];
+        let constants = [("SIZE", size), ("SUBGROUP", subgroup), ("AREA", size * size), ("ELEMENTS", self.elements())];
         let mut text = Matrices { size, subgroup, fragments: Fragments::Workgroup }.prelude();
         for (name, value) in constants {
             text += &format!("const {name}: u32 = {value}u;\n");

@@ -6,8 +6,8 @@ use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, 
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
-use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
+use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::spec::{AttentionSpec, ScoreMod, Spec, Storage, Visitor};
 use super::tuning::{ALL_TILES, Products, Tile};
 use crate::attention::Weights;
@@ -232,8 +232,12 @@ fn on_matrix_units() -> Vec<Spec> {
     for (size, subgroup, fragments) in units.into_iter().chain([(8, 8, Fragments::Workgroup)]) {
         for (strips, row_blocks, block_kv) in [(4, 1, 32), (2, 2, 32), (1, 1, 64)] {
             for dims in [[64, 64], [80, 40], [7, 3]] {
-                let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv);
-                let storage = [Storage::Scalar, Storage::Vec8, Storage::Vec4][match dims[0] { 7 => 0, 64 => 1, _ => 2 }];
+                let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv, 32);
+                let storage = [Storage::Scalar, Storage::Vec8, Storage::Vec4][match dims[0] {
+                    7 => 0,
+                    64 => 1,
+                    _ => 2,
+                }];
                 let mut spec = spec(tile, dims, DType::F16, storage, true);
                 if dims[0] == 80 {
                     spec.visitor = Visitor::Window;

@@ -7,8 +7,8 @@ use std::fmt;
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{Linked, Source, fragment, link};
-use super::matrices::Fragments;
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
+use super::matrices::Fragments;
 use super::params::MAX_PER_HEAD;
 use super::probe::ProbeSpec;
 use super::tuning::{Products, Tile};
@@ -217,7 +217,6 @@ impl AttentionSpec {
                 let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
                 text += &format!("const {name}: bool = {even};\n");
             }
-            text += &format!("const AHEAD: bool = {};\n", self.tile.slice_qk == 8);
             8.0
         } else {
             text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
@@ -267,8 +266,7 @@ impl AttentionSpec {
                 );
             }
             Products::Broadcast(_) => {
-                sources
-                    .extend(["lib/dot_broadcast.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
+                sources.extend(["lib/dot_broadcast.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
             }
             Products::Matrices(matrices) => {
                 sources.extend([
