@@ -6,7 +6,7 @@
 //
 // provides  main
 // requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
-//           place (q_tile_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
+//           place (q_tile_at), split (whole_of part_of tiles_of), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
 //           mask_mod sink), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
@@ -14,15 +14,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
     if (linear >= params.workgroups) { return; }
-    let at = q_tile_at(linear);
+    let at = q_tile_at(whole_of(linear), part_of(linear));
     let lane = t % LANES;
     let row0 = t / LANES * ROWS;
 
     var rows = rows_init();
     var acc = array<vec4<f32>, ACCS>();
     stage_init(at, t);
-    let count = tile_count(at);
-    for (var i = 0u; i < count; i++) {
+    let tiles = tiles_of(at, tile_count(at));
+    for (var i = tiles.x; i < tiles.y; i++) {
         let named = tile_at(at, i);
         // A list's classes know the whole mask; the other visitors know only their own rule.
         let kv = KvTile(named.start, named.full && !TEST_ALL);
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    let result = rows_finish(rows, at.h, t);
+    let result = rows_finish(rows, at, t);
     for (var r = 0u; r < ROWS; r++) { // unroll
         let q_idx = q_token(at, at.row + row0 + r);
         if (q_idx != NO_TOKEN) {

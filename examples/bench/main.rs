@@ -42,6 +42,9 @@ struct Args {
     /// (0, or the subgroup size to broadcast within).
     #[arg(long, value_delimiter = ',')]
     tile: Vec<String>,
+    /// Parts to split the keys into, instead of the library's choice; each is tried with each tile.
+    #[arg(long, value_delimiter = ',')]
+    splits: Vec<usize>,
     /// Prints each plan.
     #[arg(long)]
     plan: bool,

@@ -47,11 +47,11 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
     return alpha;
 }
 
-// A sink adds exp(sink) to the denominator and no value. A row without any weight gives 0 and lse -inf.
-fn rows_finish(rows: Rows, h: u32, t: u32) -> RowsResult {
+// A sink adds exp(sink) to the denominator and no value; of several parts, the first counts it. A row without any weight gives 0 and lse -inf.
+fn rows_finish(rows: Rows, at: QTile, t: u32) -> RowsResult {
     var l = rows.l;
     lanes_sum(&l, t);
-    let sunk = sink(h);
+    let sunk = select(NEG_INF, sink(at.h), at.part == 0u);
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
         let m = max(rows.m[r], sunk);

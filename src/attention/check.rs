@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::scores::score_rule;
+use super::split::{self, Split};
 use super::visit::{Visiting, visiting};
 use super::{Attention, Scale, Weights};
 use crate::gpu::context::Context;
@@ -44,11 +45,18 @@ pub(super) struct Problem {
     pub softcap: f32,
     pub scores: Vec<ScoreMod>,
     pub tile: Tile,
+    /// How keys are split into parts, if they are.
+    pub split: Option<Split>,
     /// Why a better tile was not taken.
     pub tile_note: Option<String>,
 }
 
 impl Problem {
+    /// Parts of the keys; 1 where they are not split.
+    pub fn parts(&self) -> usize {
+        self.split.map_or(1, |split| split.parts)
+    }
+
     pub fn heads_per_kv(&self) -> usize {
         let heads_kv = self.k.shape()[1].max(1);
         self.q.shape()[1] / heads_kv
@@ -84,6 +92,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         scores: Vec::new(),
         tile_note: None,
         tile: tile(a, ctx)?,
+        split: None,
     };
     if a.tile.is_none() {
         problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
@@ -100,6 +109,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     for text in visiting.texts.iter().chain(&problem.score_texts.clone()) {
         user_data(text, ctx, &mut problem.data)?;
     }
+    problem.split = split::split(a, &problem, &visiting, ctx)?;
     Ok((problem, visiting))
 }
 

@@ -5,6 +5,7 @@ mod io;
 mod lists;
 mod lower;
 mod scores;
+mod split;
 mod visit;
 
 pub use io::AttentionIo;
@@ -74,6 +75,7 @@ pub struct Attention {
     tile: Option<Tile>,
     order: Option<Order>,
     visit: Visit,
+    splits: Option<usize>,
     tasks: Option<Result<Vec<Task>>>,
     weights: Weights,
     trusted: bool,
@@ -114,6 +116,7 @@ impl Attention {
             tile: None,
             order: None,
             visit: Visit::Auto,
+            splits: None,
             tasks: None,
             weights: Weights::Softmax,
             trusted: false,
@@ -187,6 +190,30 @@ impl Attention {
     /// How tiles are visited, to compare and to measure; [`Visit::Auto`] unless given.
     pub fn visit(mut self, visit: Visit) -> Self {
         self.visit = visit;
+        self
+    }
+
+    /// Splits the keys of each query tile into this many parts, visited by workgroups of their own and merged after, as
+    /// [`Merge`](crate::Merge) does; 1 for none. Unless given, keys are split where there are too few queries to keep the
+    /// device busy, as in decoding. Parts are kept in f32, in the plan's own memory: `splits` times the size of out.
+    ///
+    /// ```no_run
+    /// use wgpu_attention::{Attention, Context, DType, Layout};
+    ///
+    /// let ctx = pollster::block_on(Context::request())?;
+    /// let q = Layout::new(DType::F32, [1, 32, 1, 128])?;
+    /// let kv = Layout::new(DType::F32, [1, 8, 4096, 128])?;
+    /// let plan = Attention::new(q, kv, kv).splits(16).plan(&ctx)?;
+    /// assert_eq!(plan.splits(), 16);
+    /// # Ok::<(), wgpu_attention::Error>(())
+    /// ```
+    ///
+    /// Planning refuses 0; several parts of [`Weights::Relu`], which has no lse to merge by, and of
+    /// [`tasks`](Attention::tasks) that leave rows of out alone, which a merge cannot; and parts that outgrow a binding.
+    ///
+    /// Source: Flash-Decoding (Dao, Haziza, Massa and Sizov 2023); FlashAttention-2 (Dao 2023), section 3.1.
+    pub fn splits(mut self, splits: usize) -> Self {
+        self.splits = Some(splits);
         self
     }
 

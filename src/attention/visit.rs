@@ -48,6 +48,10 @@ pub(super) struct Visiting {
     /// Whether lists are made anew at each call, because the mask reads tensors.
     pub dynamic: bool,
     pub tasks: bool,
+    /// Whether every row of out is written: tasks may leave some as they are.
+    pub every_row: bool,
+    /// KV tiles that a query tile visits, at most, as far as is known without the GPU.
+    pub longest: usize,
     /// Tiles of queries and keys.
     pub tiles: [usize; 2],
     /// Slots of queries and keys.
@@ -212,6 +216,8 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         test_all: tested,
         dynamic: false,
         tasks: tasks.is_some(),
+        every_row: tasks.is_none_or(|tasks| tasks.iter().map(|task| task.q.len()).sum::<usize>() == shape[2]),
+        longest: longest(window, shape[3], tile, tasks),
         tiles: [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
         slots: [shape[2], shape[3]],
         batches: 1,
@@ -231,6 +237,16 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         visiting.at.places = visiting.data.append(places.as_flattened());
     }
     Ok(visiting)
+}
+
+/// KV tiles that a query tile visits, at most.
+fn longest(window: [Option<usize>; 2], len_kv: usize, tile: &Tile, tasks: Option<&[Task]>) -> usize {
+    let keys = tasks.map_or(len_kv, |tasks| tasks.iter().map(|task| task.kv.len()).max().unwrap_or(0));
+    let band = match window {
+        [Some(left), Some(right)] => left.saturating_add(right).saturating_add(tile.block_q as usize),
+        _ => usize::MAX,
+    };
+    keys.min(band).div_ceil(tile.block_kv as usize)
 }
 
 /// The tiles of a list.
@@ -254,6 +270,8 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         test_all: a.visit == Visit::ListedPartial,
         dynamic: compiled.dynamic,
         tasks: false,
+        every_row: true,
+        longest: 0,
         tiles: [0, 0],
         slots: lens,
         batches: if compiled.batched { shape[0] } else { 1 },
@@ -269,6 +287,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         visiting.add_orders(&slots, lens, blocks);
     }
     visiting.tiles = [visiting.slots[0].div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
+    visiting.longest = visiting.tiles[1];
     visiting.add_mask(compiled);
     let rows = visiting.batches * visiting.instances * visiting.tiles[0];
     visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64;

@@ -24,6 +24,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         tile,
         subgroups,
         lse: true,
+        split: false,
         weights: Weights::Softmax,
         mask: MaskSpec::default(),
         user: UserSpec::default(),
@@ -132,13 +133,16 @@ fn options() -> Vec<Spec> {
             spec.test_all = on(3);
             spec.scale_per_head = on(4);
             spec.sinks = on(5);
+            spec.split = bits % 5 < 2;
             spec.bias_dtype = if bits % 3 == 0 { DType::F16 } else { DType::F32 };
             spec.scores = scores.to_vec();
             specs.push(Spec::Attention(spec));
         }
     }
     for (parts_dtype, out_dtype) in [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32)] {
-        specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, mass })));
+        for lse in BOTH {
+            specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, lse, mass })));
+        }
     }
     specs
 }

@@ -55,6 +55,8 @@ pub(crate) struct AttentionSpec {
     pub tile: Tile,
     pub subgroups: bool,
     pub lse: bool,
+    /// Whether keys are split into parts, whose results are f32.
+    pub split: bool,
     pub weights: Weights,
     pub mask: MaskSpec,
     pub user: UserSpec,
@@ -158,7 +160,7 @@ impl AttentionSpec {
         if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
             text += "enable f16;\n";
         }
-        text += &format!("alias elem = {};\n", self.dtype);
+        text += &format!("alias elem = {};\nalias out_elem = {};\n", self.dtype, self.out_dtype());
         if bias {
             text += &format!("alias bias_elem = {};\n", self.bias_dtype);
         }
@@ -188,6 +190,7 @@ impl AttentionSpec {
                 Weights::Softmax => fragment("lib/rows_softmax.wgsl"),
                 Weights::Relu => fragment("lib/rows_relu.wgsl"),
             },
+            pick(self.split, "lib/split_parts.wgsl", "lib/split_none.wgsl"),
             pick(self.lse, "lib/lse_store.wgsl", "lib/lse_none.wgsl"),
             match self.visitor {
                 Visitor::Dense => fragment("softmax.wgsl"),
@@ -248,6 +251,11 @@ impl AttentionSpec {
         sources
     }
 
+    /// The type of what is written: parts are merged before they are rounded.
+    pub(crate) fn out_dtype(&self) -> DType {
+        if self.split { DType::F32 } else { self.dtype }
+    }
+
     fn has_relative(&self) -> bool {
         self.scores.iter().any(|score| matches!(score, ScoreMod::Relative(_)))
     }
@@ -292,7 +300,7 @@ impl fmt::Display for Spec {
         write!(
             f,
             "attention {visitor}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}",
+             {} loads, rows reduced by {}{}",
             spec.dtype,
             spec.head_dim,
             spec.v_dim,
@@ -305,7 +313,8 @@ impl fmt::Display for Spec {
                 (1, _) => "their own thread",
                 (_, true) => "subgroups",
                 (_, false) => "workgroup memory",
-            }
+            },
+            if spec.split { ", keys in parts" } else { "" }
         )
     }
 }
@@ -323,6 +332,7 @@ pub(crate) fn example_attention_spec() -> Spec {
         tile,
         subgroups: false,
         lse: true,
+        split: false,
         weights: Weights::Softmax,
         mask: MaskSpec {
             text: "fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool { return mask_by_bits(0u, at, q_idx, kv_idx); }\n"
@@ -344,5 +354,5 @@ pub(crate) fn example_attention_spec() -> Spec {
 /// Likewise for the merge.
 #[cfg(test)]
 pub(crate) fn example_combine_spec() -> Spec {
-    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, mass: true })
+    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, lse: true, mass: true })
 }

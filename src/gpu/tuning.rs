@@ -194,6 +194,25 @@ pub(crate) struct Shape {
     pub listed: bool,
 }
 
+/// Threads that keep a device busy, by its kind. No API tells the number of multiprocessors, so these are sizes of the
+/// devices that one meets: 132 of them with 512 threads each (H100, H200; 128 on an RTX 4090), an eighth of that for
+/// GPUs within a processor. CPUs run few workgroups at once, and gain nothing.
+pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
+    match device {
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 1 << 16,
+        wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Other => 1 << 13,
+        wgpu::DeviceType::Cpu => 0,
+    }
+}
+
+/// Parts to split the keys of every query tile into: as many as keep the device busy, as long as a part visits tiles
+/// enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys.
+pub(crate) fn splits(tile: &Tile, workgroups: usize, kv_tiles: usize, capabilities: &Capabilities) -> usize {
+    let wanted = capabilities.parallel_threads as usize / (workgroups * tile.threads as usize).max(1);
+    let worth = kv_tiles / (tile.block_q as usize / 8).max(1);
+    wanted.min(worth).max(1)
+}
+
 /// The tiles to consider, best first.
 fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
     if !capabilities.cpu {

@@ -15,6 +15,7 @@ mod patterns;
 mod permute;
 mod plans;
 mod properties;
+mod split;
 mod support;
 mod user_rules;
 mod window;

@@ -46,6 +46,7 @@ pub struct Case {
     pub bits: Option<[usize; 3]>,
     pub sinks: bool,
     pub tile: Option<Tile>,
+    pub splits: Option<usize>,
     pub seed: u64,
 }
 
@@ -65,6 +66,7 @@ impl Case {
             bits: None,
             sinks: false,
             tile: None,
+            splits: None,
             seed: 1,
         }
     }
@@ -168,6 +170,9 @@ impl Case {
         }
         if let Some(tile) = self.tile {
             description = description.tile(tile);
+        }
+        if let Some(splits) = self.splits {
+            description = description.splits(splits);
         }
         Ok(description)
     }
