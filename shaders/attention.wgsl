@@ -6,7 +6,7 @@
 //
 // provides  main
 // requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
-//           place (q_tile_at), split (whole_of part_of tiles_of), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
+//           place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
 //           mask_mod sink), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
@@ -49,21 +49,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    let result = rows_finish(rows, at, t);
+    let result = rows_finish(rows, at, row0, t);
     for (var r = 0u; r < ROWS; r++) { // unroll
+        let own = row_at(at, at.row + row0 + r);
         let q_idx = q_token(at, at.row + row0 + r);
         if (q_idx != NO_TOKEN) {
             for (var c = 0u; c < COLS4; c++) { // unroll
-                store_out(at, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
+                store_out(own, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
             }
-            if (lane == 0u) { store_lse(at, q_idx, result.lse[r]); }
+            if (lane == 0u) { store_lse(own, q_idx, result.lse[r]); }
         }
     }
 }
 
 // Dot products to scores: scale, the caller's score rule, then NEG_INF wherever a pair may not attend.
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32) {
-    let scale = head_scale(at.h);
     let last_q = at.len_q - 1u;
     let last_kv = at.len_kv - 1u;
     for (var c = 0u; c < KEYS4; c++) { // unroll
@@ -71,9 +71,10 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
         for (var r = 0u; r < ROWS; r++) { // unroll
             // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
             let q_idx = min(q_token(at, at.row + row0 + r), last_q);
-            var x = (*s)[r * KEYS4 + c] * scale;
+            let own = row_at(at, at.row + row0 + r);
+            var x = (*s)[r * KEYS4 + c] * head_scale(own.h);
             for (var j = 0u; j < 4u; j++) { // unroll
-                x[j] = score_mod(x[j], at, q_idx, min(kv_token(at, slot + j), last_kv));
+                x[j] = score_mod(x[j], own, q_idx, min(kv_token(at, slot + j), last_kv));
             }
             (*s)[r * KEYS4 + c] = x;
         }
@@ -83,12 +84,13 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
         let slot = kv.start + (c * LANES + lane) * 4u;
         for (var r = 0u; r < ROWS; r++) { // unroll
             let q_idx = min(q_token(at, at.row + row0 + r), last_q);
+            let own = row_at(at, at.row + row0 + r);
             var x = (*s)[r * KEYS4 + c];
             for (var j = 0u; j < 4u; j++) { // unroll
                 let token = kv_token(at, slot + j);
                 let kv_idx = min(token, last_kv);
                 // Not &&: a branch a pair would cost more than the rules do, and keep them from sharing what they read.
-                let visible = (token != NO_TOKEN) & keep(at, q_idx, kv_idx) & mask_mod(at, q_idx, kv_idx);
+                let visible = (token != NO_TOKEN) & keep(own, q_idx, kv_idx) & mask_mod(own, q_idx, kv_idx);
                 x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;

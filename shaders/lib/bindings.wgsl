@@ -52,7 +52,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 // One Q tile: the batch and head it belongs to, in the whole problem (b, h) and in this dispatch (local_b, local_h); its
-// first slot; which tile lists and orders (instance) and which mask (pattern) its head has; and the sequence it belongs
+// first row (`lib/pack.wgsl`); which tile lists and orders (instance) and which mask (pattern) its head has; and the sequence it belongs
 // to: the rows of q and k where that begins, and its lengths; which part of its KV tiles is visited.
 struct QTile {
     b: u32,

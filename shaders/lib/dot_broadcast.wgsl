@@ -27,9 +27,10 @@ fn has_nonfinite() -> bool {
 
 fn stage_init(at: QTile, t: u32) {
     member = t % SUBGROUP;
-    let first = base(params.q, at.local_b, at.local_h);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        q_at[r] = first + (at.first_q + min(at.row + t * ROWS + r, at.len_q - 1u)) * params.q.row;
+        let row = at.row + t * ROWS + r;
+        let first = base(params.q, at.local_b, row_at(at, row).local_h);
+        q_at[r] = first + (at.first_q + min(row_slot(row), at.len_q - 1u)) * params.q.row;
     }
 }
 

@@ -1,9 +1,10 @@
 // Slot i holds token i.
 //
 // provides  q_token kv_token
-// requires  bindings
+// requires  bindings, row_slot
 
-fn q_token(at: QTile, slot: u32) -> u32 {
+fn q_token(at: QTile, row: u32) -> u32 {
+    let slot = row_slot(row);
     return select(NO_TOKEN, slot, slot < at.len_q);
 }
 

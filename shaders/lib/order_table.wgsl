@@ -3,10 +3,10 @@
 // ever permuted in memory; masks and score rules see tokens. Rows of slots are whole tiles.
 //
 // provides  q_token kv_token
-// requires  bindings, tables
+// requires  bindings, tables, row_slot
 
-fn q_token(at: QTile, slot: u32) -> u32 {
-    return tables[params.order_q + at.instance * params.q_slots + slot];
+fn q_token(at: QTile, row: u32) -> u32 {
+    return tables[params.order_q + at.instance * params.q_slots + row_slot(row)];
 }
 
 fn kv_token(at: QTile, slot: u32) -> u32 {

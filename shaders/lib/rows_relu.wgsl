@@ -23,7 +23,7 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
     return alpha;
 }
 
-fn rows_finish(rows: Rows, at: QTile, t: u32) -> RowsResult {
+fn rows_finish(rows: Rows, at: QTile, row0: u32, t: u32) -> RowsResult {
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
         result.norm[r] = 1.0;

@@ -2,7 +2,7 @@
 // exp(x - m), a new tile moves m to m', scales l and the accumulator by alpha = exp(m - m'), and adds its own weights.
 //
 // provides  Rows RowsResult rows_init rows_update rows_finish
-// requires  reduction (lanes_max lanes_sum), sink, params
+// requires  reduction (lanes_max lanes_sum), sink, pack (row_at), params
 //
 // m is the same in all lanes of a row; l is each lane's own share until rows_finish.
 
@@ -48,12 +48,12 @@ fn rows_update(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCOR
 }
 
 // A sink adds exp(sink) to the denominator and no value; of several parts, the first counts it. A row without any weight gives 0 and lse -inf.
-fn rows_finish(rows: Rows, at: QTile, t: u32) -> RowsResult {
+fn rows_finish(rows: Rows, at: QTile, row0: u32, t: u32) -> RowsResult {
     var l = rows.l;
     lanes_sum(&l, t);
-    let sunk = select(NEG_INF, sink(at.h), at.part == 0u);
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
+        let sunk = select(NEG_INF, sink(row_at(at, at.row + row0 + r).h), at.part == 0u);
         let m = max(rows.m[r], sunk);
         let rescale = exp(rows.m[r] - m);
         let total = l[r] * rescale + select(exp(sunk - m), 0.0, sunk <= NEG_INF);

@@ -1,7 +1,7 @@
 // Staging: Q, K and V slices and the probabilities P in workgroup memory, as vec4s along a row.
 //
 // provides  q_tile kv_tile p_tile, stage_init stage_qk stage_v store_p has_nonfinite
-// requires  bindings, order (q_token kv_token), storage access (read_q read_k read_v)
+// requires  bindings, pack (row_at), order (q_token kv_token), storage access (read_q read_k read_v)
 //
 // Rows are padded to an odd number of vec4s, so that threads that read consecutive rows meet different banks. K and V
 // take turns in kv_tile. With Q_RESIDENT the whole of Q is staged once, else its slice travels with K's.
@@ -28,10 +28,10 @@ fn stage_init(at: QTile, t: u32) {
     }
 }
 
-fn q_or_zero(at: QTile, slot: u32, col4: u32) -> vec4<f32> {
-    let token = q_token(at, slot);
+fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
+    let token = q_token(at, row);
     if (token != NO_TOKEN && col4 < QK4) {
-        return read_q(base(params.q, at.local_b, at.local_h) + (at.first_q + token) * params.q.row, col4);
+        return read_q(base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row, col4);
     }
     return vec4<f32>();
 }

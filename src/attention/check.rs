@@ -71,6 +71,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     let len_kv = k.shape()[2];
     let out = output("out", &a.out, a.default_out()?, "[batch, heads, len_q, v_dim]")?;
     let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
+    let (tile, mut visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
     let mut problem = Problem {
         q,
         k,
@@ -91,14 +92,13 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         softcap: 0.0,
         scores: Vec::new(),
         tile_note: None,
-        tile: tile(a, ctx)?,
+        tile,
         split: None,
     };
     if a.tile.is_none() {
         problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
     }
     scale(&a.scale, heads, &mut problem)?;
-    let mut visiting = visiting(a, [batch, heads, len_q, len_kv], &problem.tile, ctx.capabilities())?;
     for score in &a.scores {
         score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem, &mut visiting.data)?;
     }
@@ -244,6 +244,26 @@ fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Resu
         )));
     }
     Ok(*layout)
+}
+
+/// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.
+fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visiting)> {
+    let pack = a.wanted_pack();
+    let chosen = tile(a, ctx)?;
+    let found = visiting(a, shape, &chosen, pack, ctx.capabilities())?;
+    if found.pack == pack {
+        return Ok((chosen, found));
+    }
+    if a.pack_gqa == Some(true) {
+        return Err(Error::Value(format!(
+            "pack_gqa: is asked for, but heads of a group cannot share tiles of {} rows: they differ in mask, tokens are \
+             visited in another order, or tile lists need a multiple of {pack} rows",
+            chosen.block_q
+        )));
+    }
+    let chosen = tile(a, ctx)?;
+    let found = visiting(a, shape, &chosen, 1, ctx.capabilities())?;
+    Ok((chosen, found))
 }
 
 fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {

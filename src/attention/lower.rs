@@ -153,6 +153,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         head_dim: p.q.shape()[3] as u32,
         v_dim: p.v.shape()[3] as u32,
         tile: p.tile,
+        pack: v.pack as u32,
         subgroups: p.tile.uses_subgroups(ctx.capabilities()),
         lse: p.lse.is_some() || p.split.is_some(),
         split: p.split.is_some(),
@@ -271,7 +272,7 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
 }
 
 fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
-    [v.tiles[0], p.parts(), part.heads.len(), part.batches.len()].iter().map(|&n| n as u64).product()
+    [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
 }
 
 fn grid(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Result<[u32; 2]> {

@@ -76,6 +76,7 @@ pub struct Attention {
     order: Option<Order>,
     visit: Visit,
     splits: Option<usize>,
+    pack_gqa: Option<bool>,
     tasks: Option<Result<Vec<Task>>>,
     weights: Weights,
     trusted: bool,
@@ -117,6 +118,7 @@ impl Attention {
             order: None,
             visit: Visit::Auto,
             splits: None,
+            pack_gqa: None,
             tasks: None,
             weights: Weights::Softmax,
             trusted: false,
@@ -214,6 +216,19 @@ impl Attention {
     /// Source: Flash-Decoding (Dao, Haziza, Massa and Sizov 2023); FlashAttention-2 (Dao 2023), section 3.1.
     pub fn splits(mut self, splits: usize) -> Self {
         self.splits = Some(splits);
+        self
+    }
+
+    /// Whether a query tile holds the rows of all query heads that share a key head, so that each key and value that is
+    /// loaded serves them all. Unless given, it does where a head has few queries, as in decoding, and the heads of a group
+    /// have the same mask. Results do not depend on it, up to rounding.
+    ///
+    /// Planning refuses `true` where heads differ in mask, where tokens are visited in another order, and where tiles of a
+    /// list do not hold whole queries.
+    ///
+    /// Source: grouped-query attention (Ainslie et al. 2023); FlashAttention-3 (Shah et al. 2024), its `pack_gqa`.
+    pub fn pack_gqa(mut self, pack: bool) -> Self {
+        self.pack_gqa = Some(pack);
         self
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Visiting {
     /// Whether lists are made anew at each call, because the mask reads tensors.
     pub dynamic: bool,
     pub tasks: bool,
+    /// Heads of a group whose rows lie in one query tile; 1 for none.
+    pub pack: usize,
     /// Whether every row of out is written: tasks may leave some as they are.
     pub every_row: bool,
     /// KV tiles that a query tile visits, at most, as far as is known without the GPU.
@@ -112,6 +114,21 @@ impl Attention {
         listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
     }
 
+    /// Queries of a head, or of the longest of several sequences.
+    fn queries(&self) -> usize {
+        match &self.tasks {
+            Some(Ok(tasks)) => tasks.iter().map(|task| task.q.len()).max().unwrap_or(0),
+            _ => self.q.layout.shape()[2],
+        }
+    }
+
+    /// Heads whose rows one query tile should hold: those of a group, where a head has few.
+    pub(super) fn wanted_pack(&self) -> usize {
+        let group = self.q.layout.shape()[1] / self.k.layout.shape()[1].max(1);
+        let pack = self.pack_gqa.unwrap_or(self.queries() <= tuning::PACKED_QUERIES);
+        if pack { group.max(1) } else { 1 }
+    }
+
     pub(super) fn tuning_shape(&self) -> tuning::Shape {
         let [batch, heads, len_q, head_dim] = self.q.layout.shape();
         let [_, _, len_kv, v_dim] = self.v.layout.shape();
@@ -151,22 +168,29 @@ fn bits_layout(mask: &Mask) -> Option<Layout> {
     mask.rules().into_iter().find_map(|rule| if let Rule::Bits(bits) = rule { Some(bits.layout) } else { None })
 }
 
-/// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile.
-pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabilities: &Capabilities) -> Result<Visiting> {
+/// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile that should hold `pack` heads; it holds one where
+/// they cannot share it.
+pub(super) fn visiting(
+    a: &Attention,
+    shape: [usize; 4],
+    tile: &Tile,
+    pack: usize,
+    capabilities: &Capabilities,
+) -> Result<Visiting> {
     if let Some(tasks) = &a.tasks {
         let tasks = tasks.clone()?;
         check_tasks(&tasks, shape)?;
-        return every(a, shape, tile, Some(&tasks));
+        return every(a, shape, tile, pack, Some(&tasks));
     }
-    let tiles = [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
+    let tiles = [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
     let ordered = a.is_ordered(Some(tile));
     let plain = a.mask.as_window().is_some() && !ordered;
     let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !ordered;
     match a.visit {
-        Visit::Every => every(a, shape, tile, None),
-        Visit::Auto if plain => every(a, shape, tile, None),
+        Visit::Every => every(a, shape, tile, pack, None),
+        Visit::Auto if plain => every(a, shape, tile, pack, None),
         Visit::Auto if few => {
-            let mut visiting = every(a, shape, tile, None)?;
+            let mut visiting = every(a, shape, tile, pack, None)?;
             visiting.note = Some(format!(
                 "every tile is visited and tested, because a list does not pay below {} tiles",
                 tuning::LISTED_TILES
@@ -174,7 +198,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
             Ok(visiting)
         }
         _ => {
-            let listed = listed(a, shape, tile)?;
+            let listed = listed(a, shape, tile, pack)?;
             let limit = capabilities.binding_bytes;
             let lists = 4 * (listed.data.words.len() as u64 + listed.list_words);
             // Classes are made of all batches and heads at once, whatever pieces attention is cut into.
@@ -187,7 +211,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
             if a.visit != Visit::Auto {
                 return Err(Error::Limit(format!("visit: {reason}")));
             }
-            let mut visiting = every(a, shape, tile, None)?;
+            let mut visiting = every(a, shape, tile, pack, None)?;
             visiting.note = Some(format!("every tile is visited and tested, because {reason}"));
             Ok(visiting)
         }
@@ -195,7 +219,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
 }
 
 /// Dense or band, with what remains of the mask tested on every pair.
-fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) -> Result<Visiting> {
+fn every(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, tasks: Option<&[Task]>) -> Result<Visiting> {
     let (window, rest) = split(&a.mask);
     if let (Some(_), Some(rule)) = (tasks, rest.rules().iter().find(|rule| !rule.is_positional())) {
         return Err(Error::Mask(format!(
@@ -207,6 +231,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
     let mut data = RuleData::default();
     let tested = rest != Mask::all();
     let compiled = tested.then(|| mask::compile(&rest, shape, &mut data)).transpose()?;
+    let pack = if compiled.as_ref().is_none_or(Compiled::one_head) { pack } else { 1 };
     let bounded = window.iter().any(Option::is_some);
     let mut visiting = Visiting {
         visitor: if bounded { Visitor::Window } else { Visitor::Dense },
@@ -216,9 +241,10 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         test_all: tested,
         dynamic: false,
         tasks: tasks.is_some(),
+        pack,
         every_row: tasks.is_none_or(|tasks| tasks.iter().map(|task| task.q.len()).sum::<usize>() == shape[2]),
         longest: longest(window, shape[3], tile, tasks),
-        tiles: [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
+        tiles: [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
         slots: [shape[2], shape[3]],
         batches: 1,
         instances: 1,
@@ -232,7 +258,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         visiting.add_mask(compiled);
     }
     if let Some(tasks) = tasks {
-        let places = places(tasks, tile.block_q as usize);
+        let places = places(tasks, pack, tile.block_q as usize);
         visiting.tiles[0] = places.len();
         visiting.at.places = visiting.data.append(places.as_flattened());
     }
@@ -250,7 +276,7 @@ fn longest(window: [Option<usize>; 2], len_kv: usize, tile: &Tile, tasks: Option
 }
 
 /// The tiles of a list.
-fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
+fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<Visiting> {
     let mut data = RuleData::default();
     let compiled = mask::compile(&a.mask, shape, &mut data)?;
     let lens = [shape[2], shape[3]];
@@ -270,6 +296,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         test_all: a.visit == Visit::ListedPartial,
         dynamic: compiled.dynamic,
         tasks: false,
+        pack: if compiled.one_head() && !ordered && blocks[0].is_multiple_of(pack) { pack } else { 1 },
         every_row: true,
         longest: 0,
         tiles: [0, 0],
@@ -286,7 +313,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
     if ordered {
         visiting.add_orders(&slots, lens, blocks);
     }
-    visiting.tiles = [visiting.slots[0].div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
+    visiting.tiles = [(visiting.slots[0] * visiting.pack).div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
     visiting.longest = visiting.tiles[1];
     visiting.add_mask(compiled);
     let rows = visiting.batches * visiting.instances * visiting.tiles[0];
@@ -327,10 +354,10 @@ impl Visiting {
 
 /// First row within the task, the task's first rows in q and in k, its lengths (`lib/place_tasks.wgsl`): one place a tile,
 /// those with the most keys first.
-fn places(tasks: &[Task], block_q: usize) -> Vec<[u32; 5]> {
+fn places(tasks: &[Task], pack: usize, block_q: usize) -> Vec<[u32; 5]> {
     let mut places = Vec::new();
     for Task { q, kv } in tasks {
-        for row in (0..q.len()).step_by(block_q) {
+        for row in (0..q.len() * pack).step_by(block_q) {
             places.push([row, q.start, kv.start, q.len(), kv.len()].map(|n| n as u32));
         }
     }

@@ -22,6 +22,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         head_dim: dims[0],
         v_dim: dims[1],
         tile,
+        pack: 1,
         subgroups,
         lse: true,
         split: false,
@@ -74,6 +75,7 @@ fn masks() -> Vec<Spec> {
                 spec.visitor = if on(0) || on(2) { Visitor::List } else { Visitor::Window };
                 spec.tasks = !on(0) && !on(2);
                 spec.test_all = spec.tasks;
+                spec.pack = if on(0) || on(1) { 1 } else { 4 };
                 spec.weights = if on(1) && on(2) { Weights::Relu } else { Weights::Softmax };
                 spec.scores = if on(2) { vec![ScoreMod::Relative(3), ScoreMod::Softcap] } else { vec![] };
                 spec.relative_dtype = if on(1) { DType::F16 } else { DType::F32 };
@@ -82,6 +84,7 @@ fn masks() -> Vec<Spec> {
                         step,
                         block_q: tile.block_q,
                         block_kv: tile.block_kv,
+                        pack: spec.pack,
                         mask: spec.mask.clone(),
                         user: UserSpec::default(),
                     }));
@@ -134,6 +137,7 @@ fn options() -> Vec<Spec> {
             spec.scale_per_head = on(4);
             spec.sinks = on(5);
             spec.split = bits % 5 < 2;
+            spec.pack = [1, 4, 7][bits as usize % 3];
             spec.bias_dtype = if bits % 3 == 0 { DType::F16 } else { DType::F32 };
             spec.scores = scores.to_vec();
             specs.push(Spec::Attention(spec));

@@ -53,6 +53,8 @@ pub(crate) struct AttentionSpec {
     pub head_dim: u32,
     pub v_dim: u32,
     pub tile: Tile,
+    /// Heads of a group whose rows lie in one query tile; 1 for none.
+    pub pack: u32,
     pub subgroups: bool,
     pub lse: bool,
     /// Whether keys are split into parts, whose results are f32.
@@ -121,6 +123,7 @@ impl AttentionSpec {
             ("BLOCK_KV", tile.block_kv),
             ("LANES", tile.lanes),
             ("THREADS", tile.threads),
+            ("PACK", self.pack),
             ("SLICE_V", tile.slice_v),
             ("SLICE_V4", tile.slice_v / 4),
             ("ROWS", sizes.rows),
@@ -180,6 +183,7 @@ impl AttentionSpec {
         let mut sources = vec![
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
+            fragment("lib/pack.wgsl"),
             pick(self.storage == Storage::Scalar, "lib/load_scalar.wgsl", "lib/load_vec4.wgsl"),
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
@@ -300,7 +304,7 @@ impl fmt::Display for Spec {
         write!(
             f,
             "attention {visitor}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}{}",
+             {} loads, rows reduced by {}{}{}",
             spec.dtype,
             spec.head_dim,
             spec.v_dim,
@@ -314,6 +318,7 @@ impl fmt::Display for Spec {
                 (_, true) => "subgroups",
                 (_, false) => "workgroup memory",
             },
+            if spec.pack > 1 { format!(", {} heads a tile", spec.pack) } else { String::new() },
             if spec.split { ", keys in parts" } else { "" }
         )
     }
@@ -330,6 +335,7 @@ pub(crate) fn example_attention_spec() -> Spec {
         head_dim: 64,
         v_dim: 64,
         tile,
+        pack: 1,
         subgroups: false,
         lse: true,
         split: false,

@@ -174,6 +174,9 @@ const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 
 /// Pairs of a problem from which each of the first two is worth its compile time.
 const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
 
+/// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
+pub(crate) const PACKED_QUERIES: usize = 32;
+
 /// Tiles of a problem from which a list of them pays: making one takes two dispatches.
 pub(crate) const LISTED_TILES: usize = 16;
 

@@ -4,6 +4,7 @@ mod contract;
 mod data;
 mod dense;
 mod errors;
+mod gqa;
 mod layouts;
 mod limits;
 mod lists;

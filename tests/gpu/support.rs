@@ -47,6 +47,7 @@ pub struct Case {
     pub sinks: bool,
     pub tile: Option<Tile>,
     pub splits: Option<usize>,
+    pub pack_gqa: Option<bool>,
     pub seed: u64,
 }
 
@@ -67,6 +68,7 @@ impl Case {
             sinks: false,
             tile: None,
             splits: None,
+            pack_gqa: None,
             seed: 1,
         }
     }
@@ -173,6 +175,9 @@ impl Case {
         }
         if let Some(splits) = self.splits {
             description = description.splits(splits);
+        }
+        if let Some(pack) = self.pack_gqa {
+            description = description.pack_gqa(pack);
         }
         Ok(description)
     }
