@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             stage_qk(at, kv.start, slice, t);
             workgroupBarrier();
-            qk(&s, row0, lane, slice);
+            qk(&s, at, kv, row0, lane, slice);
         }
         score_tile(&s, at, kv, row0, lane);
         let alpha = rows_update(&rows, &s, t);
@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             stage_v(at, kv, slice, t);
             workgroupBarrier();
-            pv(&acc, row0, lane, slice, !kv.full && has_nonfinite());
+            pv(&acc, at, kv, row0, lane, slice, !kv.full && has_nonfinite());
         }
     }
 

@@ -1,6 +1,6 @@
 // Slot i holds token i.
 //
-// provides  q_token kv_token
+// provides  q_token kv_token full_kv_token
 // requires  bindings, row_slot
 
 fn q_token(at: QTile, row: u32) -> u32 {
@@ -10,4 +10,9 @@ fn q_token(at: QTile, row: u32) -> u32 {
 
 fn kv_token(at: QTile, slot: u32) -> u32 {
     return select(NO_TOKEN, slot, slot < at.len_kv);
+}
+
+// In a full tile, where each slot has a token.
+fn full_kv_token(at: QTile, slot: u32) -> u32 {
+    return slot;
 }

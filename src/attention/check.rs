@@ -270,7 +270,7 @@ fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
     let shape = a.tuning_shape();
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
-    if shape.ordered && tile.products != Products::Staged {
+    if shape.ordered && matches!(tile.products, Products::Broadcast(_)) {
         return Err(Error::Limit(
             "tile: broadcast products need tokens in their own order, but another is given".into(),
         ));

@@ -147,7 +147,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         dtype: p.q.dtype(),
         storage: match (not_vec4(p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
-            (None, Products::Staged) => Storage::Vec4,
+            (None, Products::Staged | Products::Stream(_)) => Storage::Vec4,
             (None, Products::Broadcast(_)) => Storage::Wide,
         },
         head_dim: p.q.shape()[3] as u32,

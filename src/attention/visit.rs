@@ -110,7 +110,8 @@ impl Attention {
     /// the tile can. Broadcast products cannot, and gain more than an order does.
     fn is_ordered(&self, tile: Option<&Tile>) -> bool {
         let listed = self.visit != Visit::Every && self.tasks.is_none();
-        let by_mask = tile.is_some_and(|tile| tile.products == Products::Staged) && self.mask.is_ordered();
+        let by_mask =
+            tile.is_some_and(|tile| !matches!(tile.products, Products::Broadcast(_))) && self.mask.is_ordered();
         listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
     }
 

@@ -110,7 +110,7 @@ fn tiles_and_dims() -> Vec<Spec> {
                 let subgroups = subgroups && tile.lanes > 1;
                 specs.push(Spec::Attention(spec(tile, dims, dtype, Storage::Scalar, subgroups)));
                 if dims.iter().all(|d| d % 4 == 0) {
-                    let wide = tile.products != Products::Staged;
+                    let wide = matches!(tile.products, Products::Broadcast(_));
                     let storage = if wide { Storage::Wide } else { Storage::Vec4 };
                     specs.push(Spec::Attention(spec(tile, dims, dtype, storage, subgroups)));
                 }

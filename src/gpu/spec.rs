@@ -116,6 +116,8 @@ impl AttentionSpec {
     fn constants(&self) -> Vec<(&'static str, u32)> {
         let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
         let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
+        let share = tile.share();
+        let pieces = sizes.qk4.div_ceil(share);
         vec![
             ("HEAD_DIM", self.head_dim),
             ("V_DIM", self.v_dim),
@@ -150,6 +152,11 @@ impl AttentionSpec {
             ("SUBGROUP4", subgroup / 4),
             ("KEY_GROUPS", tile.block_kv / subgroup),
             ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
+            ("SHARE", share),
+            ("PIECES", pieces),
+            ("TURNS", tile.slice_qk / 4),
+            ("K_FLIGHT", tile.slice_qk * pieces),
+            ("V_FLIGHT", tile.slice_v * sizes.cols4),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ]
@@ -212,7 +219,13 @@ impl AttentionSpec {
             (Storage::Wide, _) => sources.push(fragment("lib/packed_words_f32.wgsl")),
         }
         match self.tile.products {
-            Products::Staged => sources.extend([fragment("lib/tile.wgsl"), fragment("lib/dot_fma.wgsl")]),
+            Products::Staged => {
+                sources.extend(["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/weights_tile.wgsl"].map(fragment));
+            }
+            Products::Stream(share) => {
+                sources.extend(["lib/dot_stream.wgsl", "lib/weights_tile.wgsl"].map(fragment));
+                sources.push(pick(share > 1, "lib/share_subgroup.wgsl", "lib/share_none.wgsl"));
+            }
             Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
         }
         sources.extend(self.mask.sources());

@@ -36,6 +36,11 @@ pub enum Products {
     /// rows: right for CPUs that run shaders. Needs 64-bit integers, `lanes` 1, and a `block_kv` that 8 and the size
     /// divide; nothing is staged, so the slices do not matter.
     Broadcast(u32),
+    /// Straight from memory, each element of K and V once (`lib/dot_stream.wgsl`), this many threads reading a key
+    /// together: right for a few rows, as in decoding. A power of two that divides `lanes`; more than 1 needs subgroups
+    /// of at least as many threads. `slice_qk` is how many keys, and `slice_v` how many values, a thread asks for before
+    /// it uses any; `slice_qk / 4` divides the number of threads.
+    Stream(u32),
 }
 
 /// The numbers that follow from a tile and the two row lengths; names as in the shaders.
@@ -78,6 +83,10 @@ impl Tile {
             && (lanes != 1 || size == 0 || size % 4 != 0 || block_kv % size.max(8) != 0 || threads % size != 0)
         {
             "broadcast products need lanes 1 and a subgroup that is a multiple of 4 and divides block_kv and threads"
+        } else if let Products::Stream(share) = self.products
+            && (!share.is_power_of_two() || lanes % share != 0 || share % (slice_qk / 4) != 0)
+        {
+            "streamed products need a power of two of threads a key that divides lanes, and that slice_qk / 4 divides"
         } else {
             return Ok(());
         };
@@ -87,13 +96,17 @@ impl Tile {
     pub(crate) fn sizes(&self, head_dim: u32, v_dim: u32) -> TileSizes {
         let (qk4, v4) = (head_dim.div_ceil(4), v_dim.div_ceil(4));
         let staged = self.products == Products::Staged;
+        let broadcast = matches!(self.products, Products::Broadcast(_));
         let qk_slices = if staged { qk4.div_ceil(self.slice_qk / 4) } else { 1 };
         let slice4 = qk4.div_ceil(qk_slices);
-        // Odd strides keep neighbouring rows in different banks.
-        let q_stride = if self.q_resident { qk_slices * slice4 } else { slice4 } | 1;
+        // Odd strides keep neighbouring rows in different banks; streamed products read a row as whole pieces.
+        let q_stride = match self.products {
+            Products::Stream(share) => qk4.next_multiple_of(share),
+            _ => (if self.q_resident { qk_slices * slice4 } else { slice4 }) | 1,
+        };
         let k_stride = slice4 | 1;
         // Broadcast products keep eight weights, as four 64-bit words, in an element of 32 bytes.
-        let p_stride = if staged { (self.block_kv / 4) | 1 } else { self.block_kv / 8 };
+        let p_stride = if broadcast { self.block_kv / 8 } else { (self.block_kv / 4) | 1 };
         TileSizes {
             rows: self.block_q * self.lanes / self.threads,
             keys4: self.block_kv / (4 * self.lanes),
@@ -106,10 +119,15 @@ impl Tile {
             q_stride,
             k_stride,
             p_stride,
-            q_tile: if staged { self.block_q * q_stride } else { 0 },
+            q_tile: if broadcast { 0 } else { self.block_q * q_stride },
             kv_tile: if staged { (self.block_kv * k_stride).max(self.slice_v * v4) } else { 0 },
             p_tile: self.block_q * p_stride,
         }
+    }
+
+    /// Threads that read a key together.
+    pub(crate) fn share(&self) -> u32 {
+        if let Products::Stream(share) = self.products { share } else { 1 }
     }
 
     /// Whether the rows of this tile can be reduced by subgroup shuffles.
@@ -122,7 +140,7 @@ impl Tile {
         let sizes = self.sizes(head_dim, v_dim);
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
         let flag = if self.products == Products::Staged { 4 } else { 0 };
-        let p_bytes = if self.products == Products::Staged { 16 } else { 32 };
+        let p_bytes = if matches!(self.products, Products::Broadcast(_)) { 32 } else { 16 };
         16 * (sizes.q_tile + sizes.kv_tile) + p_bytes * sizes.p_tile + reduction + flag
     }
 }
@@ -264,6 +282,11 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
         let have = capabilities.subgroup_min_size.zip(capabilities.subgroup_max_size);
         let have = have.map_or("none".into(), |(min, max)| format!("{min} to {max}"));
         return Err(Error::Limit(format!("subgroups: broadcast needs exactly {size} threads, device has {have}")));
+    }
+    if tile.share() > capabilities.subgroup_min_size.unwrap_or(1) {
+        let (share, have) =
+            (tile.share(), capabilities.subgroup_min_size.map_or("none".into(), |size| size.to_string()));
+        return Err(Error::Limit(format!("subgroups: {share} threads read a key together, device has {have}")));
     }
     if matches!(tile.products, Products::Broadcast(_)) && !capabilities.int64 {
         return Err(Error::Limit("broadcast products: need 64-bit integers, device has none".into()));

@@ -17,6 +17,7 @@ mod permute;
 mod plans;
 mod properties;
 mod split;
+mod stream;
 mod support;
 mod user_rules;
 mod window;
