@@ -96,7 +96,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         split: None,
     };
     if a.tile.is_none() {
-        problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
+        problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(visiting.pack), ctx.capabilities());
     }
     scale(&a.scale, heads, &mut problem)?;
     for score in &a.scores {
@@ -249,7 +249,7 @@ fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Resu
 /// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.
 fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visiting)> {
     let pack = a.wanted_pack();
-    let chosen = tile(a, ctx)?;
+    let chosen = tile(a, pack, ctx)?;
     let found = visiting(a, shape, &chosen, pack, ctx.capabilities())?;
     if found.pack == pack {
         return Ok((chosen, found));
@@ -261,13 +261,13 @@ fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visitin
             chosen.block_q
         )));
     }
-    let chosen = tile(a, ctx)?;
+    let chosen = tile(a, 1, ctx)?;
     let found = visiting(a, shape, &chosen, 1, ctx.capabilities())?;
     Ok((chosen, found))
 }
 
-fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
-    let shape = a.tuning_shape();
+fn tile(a: &Attention, pack: usize, ctx: &Context) -> Result<Tile> {
+    let shape = a.tuning_shape(pack);
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
     if shape.ordered && matches!(tile.products, Products::Broadcast(_)) {

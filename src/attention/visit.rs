@@ -130,7 +130,7 @@ impl Attention {
         if pack { group.max(1) } else { 1 }
     }
 
-    pub(super) fn tuning_shape(&self) -> tuning::Shape {
+    pub(super) fn tuning_shape(&self, pack: usize) -> tuning::Shape {
         let [batch, heads, len_q, head_dim] = self.q.layout.shape();
         let [_, _, len_kv, v_dim] = self.v.layout.shape();
         // The widest row of the window; open sides reach to the end.
@@ -144,7 +144,14 @@ impl Attention {
             Visit::Every => false,
             Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
         };
-        tuning::Shape { head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered, listed }
+        tuning::Shape {
+            head_dim: head_dim as u32,
+            v_dim: v_dim as u32,
+            rows: self.queries() * pack,
+            pairs,
+            ordered,
+            listed,
+        }
     }
 }
 

@@ -183,6 +183,29 @@ const GPU: [Tile; 6] = [
     staged([32, 32], 8, 64, [32, 4], false),
 ];
 
+const fn stream(block_q: u32, threads: u32, share: u32, flight: [u32; 2]) -> Tile {
+    Tile {
+        block_q,
+        block_kv: 128,
+        lanes: 32,
+        threads,
+        slice_qk: flight[0],
+        slice_v: flight[1],
+        q_resident: false,
+        products: Products::Stream(share),
+    }
+}
+
+/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: streamed, a subgroup of 32 threads for all rows of a tile, so that the
+/// splits of the keys bring the parallelism. Devices without subgroups take the small tiles of the other table.
+const FEW_ROWS: [[Tile; 3]; 5] = [
+    [stream(1, 32, 8, [4, 16]), GPU[4], GPU[5]],
+    [stream(2, 32, 8, [4, 16]), GPU[4], GPU[5]],
+    [stream(4, 32, 8, [4, 16]), GPU[4], GPU[5]],
+    [stream(8, 32, 8, [4, 16]), GPU[4], GPU[5]],
+    [stream(16, 64, 8, [4, 16]), GPU[4], GPU[5]],
+];
+
 /// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
 /// multiply-adds, whatever memory it is in, so operands are loaded once a subgroup and broadcast. Measured on Mesa 22.3,
 /// two cores, f32, B 1, H 4, N 512, D 64: the first takes 16 ms, the second 19; first use compiles for 3, 2 and half a
@@ -200,13 +223,30 @@ pub(crate) const LISTED_TILES: usize = 16;
 
 /// Every tile of the tables, for tests over all of them.
 #[cfg(test)]
-pub(crate) const ALL_TILES: [Tile; 9] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4], GPU[5], CPU[0], CPU[1], CPU[2]];
+pub(crate) const ALL_TILES: [Tile; 14] = [
+    GPU[0],
+    GPU[1],
+    GPU[2],
+    GPU[3],
+    GPU[4],
+    GPU[5],
+    CPU[0],
+    CPU[1],
+    CPU[2],
+    FEW_ROWS[0][0],
+    FEW_ROWS[1][0],
+    FEW_ROWS[2][0],
+    FEW_ROWS[3][0],
+    FEW_ROWS[4][0],
+];
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub head_dim: u32,
     pub v_dim: u32,
+    /// Rows of a head, or of all heads that share a tile.
+    pub rows: usize,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
     /// Whether tokens are visited in another order, which broadcast products cannot.
@@ -237,6 +277,9 @@ pub(crate) fn splits(tile: &Tile, workgroups: usize, kv_tiles: usize, capabiliti
 /// The tiles to consider, best first.
 fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
     if !capabilities.cpu {
+        if let Some(few) = FEW_ROWS.iter().find(|few| shape.rows <= few[0].block_q as usize) {
+            return few;
+        }
         // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
         // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
         return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
@@ -265,7 +308,7 @@ pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> 
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
     let best = table(shape, capabilities).first().filter(|best| *best != tile)?;
     let refusal = check_fits(best, shape.head_dim, shape.v_dim, capabilities).err()?;
-    Some(format!("a smaller tile, because of {refusal}"))
+    Some(format!("another tile, because of {refusal}"))
 }
 
 /// Refuses a tile that asks for more than the device has, with both numbers.
