@@ -183,27 +183,27 @@ const GPU: [Tile; 6] = [
     staged([32, 32], 8, 64, [32, 4], false),
 ];
 
-const fn stream(block_q: u32, threads: u32, share: u32, flight: [u32; 2]) -> Tile {
+const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2]) -> Tile {
     Tile {
-        block_q,
-        block_kv: 128,
-        lanes: 32,
+        block_q: blocks[0],
+        block_kv: blocks[1],
+        lanes,
         threads,
         slice_qk: flight[0],
         slice_v: flight[1],
         q_resident: false,
-        products: Products::Stream(share),
+        products: Products::Stream(8),
     }
 }
 
-/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: streamed, a subgroup of 32 threads for all rows of a tile, so that the
-/// splits of the keys bring the parallelism. Devices without subgroups take the small tiles of the other table.
-const FEW_ROWS: [[Tile; 3]; 5] = [
-    [stream(1, 32, 8, [4, 16]), GPU[4], GPU[5]],
-    [stream(2, 32, 8, [4, 16]), GPU[4], GPU[5]],
-    [stream(4, 32, 8, [4, 16]), GPU[4], GPU[5]],
-    [stream(8, 32, 8, [4, 16]), GPU[4], GPU[5]],
-    [stream(16, 64, 8, [4, 16]), GPU[4], GPU[5]],
+/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: a subgroup of 32 threads for all rows of a tile, since splits of the keys
+/// bring the parallelism. Devices without subgroups take the small tiles of the other table.
+const GPU_FEW_ROWS: [[Tile; 3]; 5] = [
+    [stream([1, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([2, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([4, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([8, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([16, 128], 32, 64, [4, 16]), GPU[4], GPU[5]],
 ];
 
 /// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
@@ -211,6 +211,16 @@ const FEW_ROWS: [[Tile; 3]; 5] = [
 /// two cores, f32, B 1, H 4, N 512, D 64: the first takes 16 ms, the second 19; first use compiles for 3, 2 and half a
 /// second. At 12 heads of 331 x 331, D 32, the last took 117 ms where the first took 32.
 const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 32], 8, 64, [8, 8], false)];
+
+/// Likewise for few rows; four of them a thread. f32, B 1, 8 heads over 2, N 4096, D 64: 1 query takes 2.8 ms where the
+/// small staged tile takes 24, 4 queries 10 where that takes 24; first use compiles in half a second.
+const CPU_FEW_ROWS: [[Tile; 2]; 5] = [
+    [stream([1, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([2, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([4, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([8, 32], 8, 16, [4, 4]), CPU[2]],
+    [stream([16, 32], 8, 32, [4, 4]), CPU[2]],
+];
 
 /// Pairs of a problem from which each of the first two is worth its compile time.
 const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
@@ -223,7 +233,7 @@ pub(crate) const LISTED_TILES: usize = 16;
 
 /// Every tile of the tables, for tests over all of them.
 #[cfg(test)]
-pub(crate) const ALL_TILES: [Tile; 14] = [
+pub(crate) const ALL_TILES: [Tile; 17] = [
     GPU[0],
     GPU[1],
     GPU[2],
@@ -233,11 +243,14 @@ pub(crate) const ALL_TILES: [Tile; 14] = [
     CPU[0],
     CPU[1],
     CPU[2],
-    FEW_ROWS[0][0],
-    FEW_ROWS[1][0],
-    FEW_ROWS[2][0],
-    FEW_ROWS[3][0],
-    FEW_ROWS[4][0],
+    GPU_FEW_ROWS[0][0],
+    GPU_FEW_ROWS[1][0],
+    GPU_FEW_ROWS[2][0],
+    GPU_FEW_ROWS[3][0],
+    GPU_FEW_ROWS[4][0],
+    CPU_FEW_ROWS[0][0],
+    CPU_FEW_ROWS[2][0],
+    CPU_FEW_ROWS[4][0],
 ];
 
 /// What the choice depends on.
@@ -276,13 +289,17 @@ pub(crate) fn splits(tile: &Tile, workgroups: usize, kv_tiles: usize, capabiliti
 
 /// The tiles to consider, best first.
 fn table(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+    let few = |tiles: &[Tile]| shape.rows <= tiles[0].block_q as usize;
     if !capabilities.cpu {
-        if let Some(few) = FEW_ROWS.iter().find(|few| shape.rows <= few[0].block_q as usize) {
-            return few;
+        if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+            return tiles;
         }
         // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
         // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
         return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
+    }
+    if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+        return tiles;
     }
     // Wide rows would spill: a thread holds 4 rows of v_dim sums.
     let first = if shape.v_dim > 128 || shape.ordered {
