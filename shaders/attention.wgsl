@@ -2,10 +2,10 @@
 //
 // The one tile loop of softmax attention. A workgroup owns BLOCK_Q queries of one head and walks the KV tiles that the
 // visitor names. A thread owns ROWS query rows and, of each, every LANES-th group of four keys and of four output
-// columns; K and V pass through workgroup memory in slices, so the loop needs no more of it for a larger head_dim.
+// columns; staging brings K and V in slices, so that the loop needs no more memory for a larger head_dim.
 //
 // provides  main
-// requires  bindings, staging (stage_q stage_k stage_v store_p), products (qk pv), row state (rows_*),
+// requires  bindings, staging (stage_init stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
 //           place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
 //           mask_mod sink), store_out, store_lse
 
