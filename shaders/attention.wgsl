@@ -6,8 +6,8 @@
 //
 // provides  main
 // requires  bindings, staging (stage_init stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
-//           place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), order (q_token kv_token), visitor (tile_count tile_at keep), mods (head_scale score_mod
-//           mask_mod sink), store_out, store_lse
+//           place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), order (q_token kv_token), visitor
+//           (tile_count tile_at keep), mods (head_scale score_mod mask_mod sink), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {

@@ -6,10 +6,12 @@ mod lists;
 mod lower;
 mod scores;
 mod split;
+mod tasks;
 mod visit;
 
 pub use io::AttentionIo;
-pub use visit::{Task, Visit};
+pub use tasks::Task;
+pub use visit::Visit;
 
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -239,7 +241,7 @@ impl Attention {
     /// Source: FlashAttention-2 (Dao 2023), variable lengths.
     pub fn packed(self, cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Self {
         let lens = [self.q.layout.shape()[2], self.k.layout.shape()[2]];
-        Attention { tasks: Some(visit::packed(lens, cu_seqlens_q, cu_seqlens_kv)), ..self }
+        Attention { tasks: Some(tasks::packed(lens, cu_seqlens_q, cu_seqlens_kv)), ..self }
     }
 
     /// Several pieces of work in one dispatch: the queries of each task see the keys of it, as if both were a problem of
