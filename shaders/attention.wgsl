@@ -2,26 +2,27 @@
 //
 // The one tile loop of softmax attention. A workgroup owns BLOCK_Q queries of one head and walks the KV tiles that the
 // visitor names. A thread owns ROWS query rows and, of each, every LANES-th group of four keys and of four output
-// columns; K and V pass through workgroup memory in slices, so the loop needs no more of it for a larger head_dim.
+// columns; staging brings K and V in slices, so that the loop needs no more memory for a larger head_dim.
 //
 // provides  main
-// requires  bindings, staging (stage_init stage_qk stage_v store_p), products (qk pv), row state (rows_*), score_tile, thread
-//           map (lib/threads_rows.wgsl), place (q_tile_at), order (q_token), visitor (tile_count tile_at), store_out, store_lse
+// requires  bindings, staging (stage_init stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
+//           score_tile, thread map (lib/threads_rows.wgsl), place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at),
+//           order (q_token), visitor (tile_count tile_at), store_out, store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
     if (linear >= params.workgroups) { return; }
-    let at = q_tile_at(linear);
+    let at = q_tile_at(whole_of(linear), part_of(linear));
     let lane = t % LANES;
     let row0 = t / LANES * ROWS;
 
     var rows = rows_init();
     var acc = array<vec4<f32>, ACCS>();
     stage_init(at, t);
-    let count = tile_count(at);
-    for (var i = 0u; i < count; i++) {
+    let tiles = tiles_of(at, tile_count(at));
+    for (var i = tiles.x; i < tiles.y; i++) {
         let named = tile_at(at, i);
         // A list's classes know the whole mask; the other visitors know only their own rule.
         let kv = KvTile(named.start, named.full && !TEST_ALL);
@@ -30,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             stage_qk(at, kv.start, slice, t);
             workgroupBarrier();
-            qk(&s, row0, lane, slice);
+            qk(&s, at, kv, row0, lane, slice);
         }
         score_tile(&s, at, kv, t);
         let alpha = rows_move(&rows, &s, t);
@@ -45,18 +46,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
             stage_v(at, kv, slice, t);
             workgroupBarrier();
-            pv(&acc, row0, lane, slice, !kv.full && has_nonfinite());
+            pv(&acc, at, kv, row0, lane, slice, !kv.full && has_nonfinite());
         }
     }
 
-    let result = rows_finish(rows, at.h, t);
+    let result = rows_finish(rows, at, t);
     for (var r = 0u; r < ROWS; r++) { // unroll
+        let own = row_at(at, at.row + row0 + r);
         let q_idx = q_token(at, at.row + row0 + r);
         if (q_idx != NO_TOKEN) {
             for (var c = 0u; c < COLS4; c++) { // unroll
-                store_out(at, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
+                store_out(own, q_idx, c * LANES + lane, acc[r * COLS4 + c] * result.norm[r]);
             }
-            if (lane == 0u) { store_lse(at, q_idx, result.lse[r]); }
+            if (lane == 0u) { store_lse(own, q_idx, result.lse[r]); }
         }
     }
 }

@@ -9,7 +9,7 @@
 //
 // provides  main
 // requires  bindings, staging (stage_kv stage_v load_q has_nonfinite), fragments (scores_of weights_of move_rows add_where store_acc),
-//           row state (rows_*), score_tile, place (q_tile_at), visitor (tile_count tile_at), store_lse
+//           row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at), store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -20,15 +20,15 @@ fn main(
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
     if (linear >= params.workgroups) { return; }
-    let at = q_tile_at(linear);
+    let at = q_tile_at(whole_of(linear), part_of(linear));
     let t = subgroup * SUBGROUP + member;
 
     var rows = rows_init();
     var acc = array<block_c, ACC_BLOCKS>();
     var q_blocks = array<block_a, Q_BLOCKS>();
     load_q(&q_blocks, at, t);
-    let count = tile_count(at);
-    for (var i = 0u; i < count; i++) {
+    let tiles = tiles_of(at, tile_count(at));
+    for (var i = tiles.x; i < tiles.y; i++) {
         let named = tile_at(at, i);
         // A list's classes know the whole mask; the other visitors know only their own rule.
         let full = named.full && !TEST_ALL;
@@ -53,11 +53,12 @@ fn main(
         }
     }
 
-    let result = rows_finish(rows, at.h, t);
+    let result = rows_finish(rows, at, t);
     store_acc(&acc, at, result.norm, t);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let q_idx = q_token(at, at.row + row_of(t, r));
-        if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(at, q_idx, result.lse[r]); }
+        let row = at.row + row_of(t, r);
+        let q_idx = q_token(at, row);
+        if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(row_at(at, row), q_idx, result.lse[r]); }
     }
 }
 

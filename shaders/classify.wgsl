@@ -20,7 +20,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let b = linear / params.kv_tiles / params.q_tiles / params.instances;
     // Any head of the instance: they agree on every pair.
     let h = instance_head(instance);
-    let at = QTile(b, h, b, h, row * BLOCK_Q, instance, pattern_of(h), 0u, 0u, params.len_q, params.len_kv);
+    let at = QTile(b, h, b, h, row * BLOCK_Q, instance, pattern_of(h), 0u, 0u, params.len_q, params.len_kv,
+        0u);
     if (t == 0u) {
         atomicStore(&any_pair, 0u);
         atomicStore(&any_hole, 0u);

@@ -4,7 +4,7 @@
 // A part with lse -inf is empty and counts for nothing, whatever its out holds; where all are, out = 0 and lse = -inf.
 //
 // provides  main
-// requires  prelude (elem out_elem THREADS), View, store_mass
+// requires  prelude (elem out_elem THREADS), View, store_lse, store_mass
 //
 // One thread a row and column of out; the threads of column 0 also write lse and mass. Part p of batch b is batch
 // p * params.batch + b of out_parts, lse_parts and mass.
@@ -32,7 +32,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> lse_parts: array<u32>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<out_elem>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 const NEG_INF_BITS: u32 = 0xff800000u;
 
@@ -72,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let merged = select(0.0, sum / total, seen);
     out[base(params.out, b, h) + row * params.out.row + col * params.out.col] = out_elem(merged);
     if (col == 0u) {
-        lse[base(params.lse, b, h) + row * params.lse.row] = select(params.empty_lse, m + log(total), seen);
+        store_lse(b, h, row, select(params.empty_lse, m + log(total), seen));
         for (var p = 0u; p < params.parts; p++) {
             let bits = lse_bits(p, b, h, row);
             var share = 0.0;

@@ -123,8 +123,8 @@ impl Merge {
             empty_lse: f32::NEG_INFINITY,
         };
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; self.parts]);
-        let spec =
-            CombineSpec { parts_dtype: self.out_parts.layout.dtype(), out_dtype: self.out_dtype, mass: self.mass };
+        let parts_dtype = self.out_parts.layout.dtype();
+        let spec = CombineSpec { parts_dtype, out_dtype: self.out_dtype, lse: true, mass: self.mass };
         builder.stage(
             Spec::Combine(spec),
             &[()],

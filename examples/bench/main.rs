@@ -38,11 +38,14 @@ struct Args {
     /// Timed repetitions; the median counts.
     #[arg(long, default_value_t = 11)]
     repeats: usize,
-    /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:BROADCAST
-    /// (0 for products staged in workgroup memory, the subgroup size to broadcast within, or `matrices` for matrix units and
-    /// `matrices-memory` for those by way of workgroup memory).
+    /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:PRODUCTS
+    /// (0 for staged, the subgroup size to broadcast within, s and the threads that stream a key together as in s8, `matrices`
+    /// for matrix units, `matrices-memory` for those by way of workgroup memory).
     #[arg(long, value_delimiter = ',')]
     tile: Vec<String>,
+    /// Parts to split the keys into, instead of the library's choice; each is tried with each tile.
+    #[arg(long, value_delimiter = ',')]
+    splits: Vec<usize>,
     /// Prints each plan.
     #[arg(long)]
     plan: bool,
@@ -76,23 +79,26 @@ fn run(args: &Args) -> Result<(), String> {
     let tiles =
         args.tile.iter().map(|text| parse_tile(text, ctx.capabilities()).map(Some)).collect::<Result<Vec<_>, _>>()?;
     let tiles = if tiles.is_empty() { vec![None] } else { tiles };
+    let splits: Vec<Option<usize>> =
+        if args.splits.is_empty() { vec![None] } else { args.splits.iter().map(|&n| Some(n)).collect() };
+    let ways: Vec<_> = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits))).collect();
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     let ceilings = ceilings::measure(&ctx).map_err(|e| e.to_string())?;
     eprintln!("ceilings: copy {:.0} GB/s, multiply-add {:.2} TFLOP/s", ceilings.copy_gbs, ceilings.fma_tflops);
-    let bar = ProgressBar::new((cases.len() * tiles.len()) as u64);
+    let bar = ProgressBar::new((cases.len() * ways.len()) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let mut rows = vec![CSV_HEADER.to_string()];
     let mut seconds = HashMap::new();
     for case in &cases {
         bar.set_message(case.name.clone());
         let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
-        for tile in &tiles {
+        for (tile, splits) in &ways {
             let permutes = case.mask_name.starts_with("permute");
             let measured = if permutes {
                 permute::measure(&ctx, case, &data, args.repeats)
             } else {
-                measure(&ctx, case, &data, *tile, args)
+                measure(&ctx, case, &data, (*tile, *splits), args)
             };
             match measured {
                 Ok(mut result) => {
@@ -102,7 +108,9 @@ fn run(args: &Args) -> Result<(), String> {
                     rows.push(result.csv(case, &info, &ceilings));
                 }
                 // A tile under trial may not fit; a case of the table must.
-                Err(e) if tile.is_some() => bar.suspend(|| eprintln!("{} {tile:?}: {e}", case.name)),
+                Err(e) if tile.is_some() || splits.is_some() => {
+                    bar.suspend(|| eprintln!("{} {tile:?} {splits:?}: {e}", case.name));
+                }
                 Err(e) => return Err(format!("{}: {e}", case.name)),
             }
             bar.inc(1);
@@ -120,9 +128,8 @@ fn run(args: &Args) -> Result<(), String> {
 
 fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
     let wrong = || format!("--tile: {text:?} must be seven numbers and a kind of products, joined by colons");
+    let number = |n: &str| n.parse::<u32>().map_err(|_| wrong());
     let (numbers, products) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let numbers: Vec<u32> = numbers.split(':').filter_map(|n| n.parse().ok()).collect();
-    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
     let none = || format!("--tile: {text:?} needs matrix units, which the device does not have");
     let products = match products {
         "0" => Products::Staged,
@@ -131,8 +138,13 @@ fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
             let lowered = capabilities.clone().without_matrix_registers();
             Products::Matrices(lowered.matrices.ok_or_else(none)?)
         }
-        size => Products::Broadcast(size.parse().map_err(|_| wrong())?),
+        _ => match products.strip_prefix('s') {
+            Some(share) => Products::Stream(number(share)?),
+            None => Products::Broadcast(number(products)?),
+        },
     };
+    let numbers = numbers.split(':').map(number).collect::<Result<Vec<u32>, _>>()?;
+    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
     Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
 }
 
@@ -174,10 +186,17 @@ struct Measured {
     /// Time over that of the dense case.
     of_dense: Option<f64>,
     rel_err: f64,
+    splits: usize,
     path: String,
 }
 
-fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &Args) -> Result<Measured, String> {
+fn measure(
+    ctx: &Context,
+    case: &Case,
+    data: &Data,
+    (tile, splits): (Option<Tile>, Option<usize>),
+    args: &Args,
+) -> Result<Measured, String> {
     let ids = Tensor::zeros(ctx, DType::U32, [1, 1, 1, case.len_kv]).map_err(|e| e.to_string())?;
     let mask = match case.wgsl {
         None => case.mask.clone(),
@@ -191,6 +210,9 @@ fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &A
     }
     if let Some(tile) = tile {
         description = description.tile(tile);
+    }
+    if let Some(splits) = splits {
+        description = description.splits(splits);
     }
     let plan = description.plan(ctx).map_err(|e| e.to_string())?;
     if args.plan {
@@ -209,7 +231,8 @@ fn measure(ctx: &Context, case: &Case, data: &Data, tile: Option<Tile>, args: &A
         .as_ref()
         .and(plan.tile())
         .map(|tile| case.tile_density([tile.block_q as usize, tile.block_kv as usize]));
-    Ok(Measured { seconds, tile_density, of_dense: None, rel_err, path: plan.stages().join(" + ") })
+    let (splits, path) = (plan.splits(), plan.stages().join(" + "));
+    Ok(Measured { seconds, tile_density, of_dense: None, rel_err, splits, path })
 }
 
 /// Runs once and compares some rows of the first and the last head with the f64 oracle. A kernel that errs more than
@@ -294,15 +317,17 @@ impl Measured {
                 u32::from(q_resident)
             )
         });
+        let splits = if self.splits > 1 { format!(", {} parts", self.splits) } else { String::new() };
         let dense = self.of_dense.zip(self.tile_density).map_or(String::new(), |(of_dense, density)| {
             format!(", {of_dense:.4} of dense, tiles {density:.4}, {:.3} of that", of_dense / density)
         });
         format!(
-            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, error {:.1e}{tile}{dense}",
+            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, {:>5.0} GB/s, error {:.1e}{tile}{splits}{dense}",
             case.name,
             self.seconds * 1e3,
             self.tflops(case),
             100.0 * self.tflops(case) / ceilings.fma_tflops,
+            case.bytes() / self.seconds * 1e-9,
             self.rel_err
         )
     }

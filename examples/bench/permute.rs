@@ -30,5 +30,5 @@ pub fn measure(ctx: &Context, case: &Case, data: &Data, repeats: usize) -> Resul
     }
     let seconds = timing::median_seconds(ctx, repeats, encode);
     let path = [there.stages(), home.stages()].concat().join(" + ");
-    Ok(Measured { seconds, tile_density: None, of_dense: None, rel_err: 0.0, path })
+    Ok(Measured { seconds, tile_density: None, of_dense: None, splits: 1, rel_err: 0.0, path })
 }

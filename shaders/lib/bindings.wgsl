@@ -44,13 +44,16 @@ struct Params {
     instances: u32,
     // Heads of the whole problem.
     all_heads: u32,
+    // Parts that the KV tiles of a query tile are split into, and the batches that each part's results are of.
+    parts: u32,
+    part_batches: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
 // One Q tile: the batch and head it belongs to, in the whole problem (b, h) and in this dispatch (local_b, local_h); its
-// first slot; which tile lists and orders (instance) and which mask (pattern) its head has; and the sequence it belongs
-// to: the rows of q and k where that begins, and its lengths.
+// first row (`lib/pack.wgsl`); which tile lists and orders (instance) and which mask (pattern) its head has; and the sequence it belongs
+// to: the rows of q and k where that begins, and its lengths; which part of its KV tiles is visited.
 struct QTile {
     b: u32,
     h: u32,
@@ -63,6 +66,7 @@ struct QTile {
     first_kv: u32,
     len_q: u32,
     len_kv: u32,
+    part: u32,
 }
 
 // One KV tile to visit. `full` promises that every pair of the tile attends, as far as the visitor knows.

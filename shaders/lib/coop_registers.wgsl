@@ -5,7 +5,7 @@
 // in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
 //
 // provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
-// requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move), staging (kv_tile), order (q_token), store_out
+// requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move), staging (kv_tile), pack (row_at), order (q_token), store_out
 
 // Slot r of a thread is one row; LANES threads share it.
 fn row_of(t: u32, r: u32) -> u32 {
@@ -105,7 +105,7 @@ fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: ar
         for (var i = t; i < BLOCK_Q * SIZE4; i += THREADS) {
             let token = q_token(at, at.row + i / SIZE4);
             let x = vec4<f32>(kv_tile[i / SIZE4 * SLAB_STRIDE + i % SIZE4]);
-            if (token != NO_TOKEN) { store_out(at, token, d * SIZE4 + i % SIZE4, x); }
+            if (token != NO_TOKEN) { store_out(row_at(at, at.row + i / SIZE4), token, d * SIZE4 + i % SIZE4, x); }
         }
     }
 }

@@ -3,7 +3,7 @@
 // in eights: 16 bytes a load.
 //
 // provides  kv_tile flags, stage_kv stage_v load_q has_nonfinite, FINITE POSITIVE NEGATIVE RAW
-// requires  bindings, order (q_token kv_token), storage access (Half8 half_q half_k half_v)
+// requires  bindings, pack (row_at), order (q_token kv_token), storage access (Half8 half_q half_k half_v)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // Four, so that every workgroup variable is a multiple of 16 bytes: blocks are loaded from addresses that divide by 16, and
@@ -30,12 +30,12 @@ fn put(at4: u32, x: Half8) {
 
 fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) {
     if (t == 0u) { atomicStore(&flags[NONFINITE], 0u); }
-    let first = base(params.q, at.local_b, at.local_h);
     let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         workgroupBarrier();
         for (var i = t; i < BLOCK_Q * SIZE8; i += THREADS) {
             let token = q_token(at, at.row + i / SIZE8);
+            let first = base(params.q, at.local_b, row_at(at, at.row + i / SIZE8).local_h);
             let col = d * SIZE8 + i % SIZE8;
             var x = Half8();
             if (token != NO_TOKEN && col < QK8) { x = half_q(first + (at.first_q + token) * params.q.row, col); }

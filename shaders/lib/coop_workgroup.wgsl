@@ -2,7 +2,7 @@
 // by rows and come back as blocks. A thread owns ROWS rows of its subgroup, and LANES threads share a row.
 //
 // provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
-// requires  bindings, staging (flags), row state (rows_grow rows_move), order (q_token), store_out
+// requires  bindings, staging (flags), row state (rows_grow rows_move), pack (row_at), order (q_token), store_out
 
 // A strip of scores for each subgroup; also where a block of sums passes through.
 var<workgroup> s_tile: array<vec4<f32>, S_TILE>;
@@ -120,7 +120,7 @@ fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: ar
             for (var c = 0u; c < COLS4; c++) { // unroll
                 let col = c * LANES + t % LANES;
                 let x = s_tile[row_of(t, r) * S_STRIDE + col] * norm[r];
-                if (token != NO_TOKEN) { store_out(at, token, d * SIZE4 + col, x); }
+                if (token != NO_TOKEN) { store_out(row_at(at, at.row + row_of(t, r)), token, d * SIZE4 + col, x); }
             }
         }
     }

@@ -27,9 +27,10 @@ fn has_nonfinite() -> bool {
 
 fn stage_init(at: QTile, t: u32) {
     member = t % SUBGROUP;
-    let first = base(params.q, at.local_b, at.local_h);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        q_at[r] = first + (at.first_q + min(at.row + t * ROWS + r, at.len_q - 1u)) * params.q.row;
+        let row = at.row + t * ROWS + r;
+        let first = base(params.q, at.local_b, row_at(at, row).local_h);
+        q_at[r] = first + (at.first_q + min(row_slot(row), at.len_q - 1u)) * params.q.row;
     }
 }
 
@@ -59,7 +60,7 @@ fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {
 
 // Unrolled as far as one piece of K goes: a sum is then kept in a register over four columns, and the loads in between
 // keep the compiler from computing all products first and spilling them.
-fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u32) {
+fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32, slice: u32) {
     for (var d = 0u; d < QK4; d++) {
         var x = array<vec4<f32>, ROWS>();
         for (var r = 0u; r < ROWS; r++) { // unroll
@@ -73,12 +74,12 @@ fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u
                 let k2 = subgroupBroadcast(mine, i * 4u + 2u);
                 let k3 = subgroupBroadcast(mine, i * 4u + 3u);
                 for (var r = 0u; r < ROWS; r++) { // unroll
-                    let at = r * KEYS4 + g * SUBGROUP4 + i;
-                    var sum = (*s)[at];
+                    let n = r * KEYS4 + g * SUBGROUP4 + i;
+                    var sum = (*s)[n];
                     for (var j = 0u; j < 4u; j++) { // unroll
                         sum = fma(vec4<f32>(x[r][j]), vec4<f32>(k0[j], k1[j], k2[j], k3[j]), sum);
                     }
-                    (*s)[at] = sum;
+                    (*s)[n] = sum;
                 }
             }
         }
@@ -105,7 +106,15 @@ fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
 }
 
 // With `guard`, a weight of 0 contributes nothing whatever the value is.
-fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u32, guard: bool) {
+fn pv(
+    acc: ptr<function, array<vec4<f32>, ACCS>>,
+    at: QTile,
+    kv: KvTile,
+    row0: u32,
+    lane: u32,
+    slice: u32,
+    guard: bool,
+) {
     if (guard) {
         pv_guarded(acc, row0);
         return;

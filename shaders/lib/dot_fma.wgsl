@@ -3,9 +3,9 @@
 // 30 % on an H200.
 //
 // provides  qk pv
-// requires  staging
+// requires  staging, weights (p_tile)
 
-fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u32) {
+fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32, slice: u32) {
     let q_col = select(0u, slice * SLICE4, Q_RESIDENT);
     for (var d = 0u; d < SLICE4; d++) { // unroll
         for (var c = 0u; c < KEYS4; c++) { // unroll
@@ -28,7 +28,15 @@ fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32, slice: u
 }
 
 // With `guard`, a weight of 0 contributes nothing whatever the value is.
-fn pv(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, slice: u32, guard: bool) {
+fn pv(
+    acc: ptr<function, array<vec4<f32>, ACCS>>,
+    at: QTile,
+    kv: KvTile,
+    row0: u32,
+    lane: u32,
+    slice: u32,
+    guard: bool,
+) {
     if (guard) {
         pv_guarded(acc, row0, lane, slice);
         return;

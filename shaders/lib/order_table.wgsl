@@ -2,13 +2,17 @@
 // group): a table says which token a slot holds, NO_TOKEN where it pads. Loads and stores go through it, so nothing is
 // ever permuted in memory; masks and score rules see tokens. Rows of slots are whole tiles.
 //
-// provides  q_token kv_token
-// requires  bindings, tables
+// provides  q_token kv_token full_kv_token
+// requires  bindings, tables, row_slot
 
-fn q_token(at: QTile, slot: u32) -> u32 {
-    return tables[params.order_q + at.instance * params.q_slots + slot];
+fn q_token(at: QTile, row: u32) -> u32 {
+    return tables[params.order_q + at.instance * params.q_slots + row_slot(row)];
 }
 
 fn kv_token(at: QTile, slot: u32) -> u32 {
     return tables[params.order_kv + at.instance * params.kv_slots + slot];
+}
+
+fn full_kv_token(at: QTile, slot: u32) -> u32 {
+    return kv_token(at, slot);
 }

@@ -32,7 +32,7 @@ fn rows_weigh(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORE
     }
 }
 
-fn rows_finish(rows: Rows, h: u32, t: u32) -> RowsResult {
+fn rows_finish(rows: Rows, at: QTile, t: u32) -> RowsResult {
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
         result.norm[r] = 1.0;

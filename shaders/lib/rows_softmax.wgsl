@@ -2,7 +2,7 @@
 // exp(x - m), a new tile moves m to m', scales l and the accumulator by alpha = exp(m - m'), and adds its own weights.
 //
 // provides  Rows RowsResult rows_init rows_grow rows_move rows_weigh rows_finish SCORE_UNIT
-// requires  reduction (lanes_max lanes_sum), sink, params, LAZY
+// requires  reduction (lanes_max lanes_sum), thread map (row_of), sink, pack (row_at), params, LAZY
 //
 // m is the same in all lanes of a row; l is each lane's own share until rows_finish. Scores come in units of log2, so that a
 // weight is one exp2. With LAZY, m stays while no score exceeds it by more than that: then weights reach 2^LAZY instead
@@ -73,13 +73,14 @@ fn rows_weigh(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORE
     }
 }
 
-// A sink adds exp(sink) to the denominator and no value. A row without any weight gives 0 and lse -inf.
-fn rows_finish(rows: Rows, h: u32, t: u32) -> RowsResult {
+// A sink adds exp(sink) to the denominator and no value; of several parts, the first counts it. A row without any weight
+// gives 0 and lse -inf.
+fn rows_finish(rows: Rows, at: QTile, t: u32) -> RowsResult {
     var l = rows.l;
     lanes_sum(&l, t);
-    let sunk = sink(h) * SCORE_UNIT;
     var result = RowsResult();
     for (var r = 0u; r < ROWS; r++) { // unroll
+        let sunk = select(NEG_INF, sink(row_at(at, at.row + row_of(t, r)).h), at.part == 0u) * SCORE_UNIT;
         let m = max(rows.m[r], sunk);
         let rescale = exp2(rows.m[r] - m);
         let total = l[r] * rescale + select(exp2(sunk - m), 0.0, sunk <= NEG_INF);

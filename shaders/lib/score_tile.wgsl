@@ -1,23 +1,23 @@
 // x_ij = score_mod(scale * s_ij) in the row state's unit, and NEG_INF wherever a pair may not attend.
 //
 // provides  score_tile
-// requires  bindings, thread map (row_of key_of), order (q_token kv_token), visitor (keep), mods (head_scale score_mod
+// requires  bindings, thread map (row_of key_of), pack (row_at), order (q_token kv_token), visitor (keep), mods (head_scale score_mod
 //           mask_mod), row state (SCORE_UNIT)
 
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, t: u32) {
-    // Without score rules scale and unit are one factor.
-    let scale = head_scale(at.h) * select(SCORE_UNIT, 1.0, SCORED);
     let last_q = at.len_q - 1u;
     let last_kv = at.len_kv - 1u;
     for (var c = 0u; c < KEYS4; c++) { // unroll
         for (var r = 0u; r < ROWS; r++) { // unroll
-            var x = (*s)[r * KEYS4 + c] * scale;
+            let own = row_at(at, at.row + row_of(t, r));
+            // Without score rules scale and unit are one factor.
+            var x = (*s)[r * KEYS4 + c] * (head_scale(own.h) * select(SCORE_UNIT, 1.0, SCORED));
             if (SCORED) {
                 // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
                 let q_idx = min(q_token(at, at.row + row_of(t, r)), last_q);
                 for (var j = 0u; j < 4u; j++) { // unroll
                     let kv_idx = min(kv_token(at, kv.start + key_of(t, c, j)), last_kv);
-                    x[j] = score_mod(x[j], at, q_idx, kv_idx) * SCORE_UNIT;
+                    x[j] = score_mod(x[j], own, q_idx, kv_idx) * SCORE_UNIT;
                 }
             }
             (*s)[r * KEYS4 + c] = x;
@@ -27,12 +27,13 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
     for (var c = 0u; c < KEYS4; c++) { // unroll
         for (var r = 0u; r < ROWS; r++) { // unroll
             let q_idx = min(q_token(at, at.row + row_of(t, r)), last_q);
+            let own = row_at(at, at.row + row_of(t, r));
             var x = (*s)[r * KEYS4 + c];
             for (var j = 0u; j < 4u; j++) { // unroll
                 let token = kv_token(at, kv.start + key_of(t, c, j));
                 let kv_idx = min(token, last_kv);
                 // Not &&: a branch a pair would cost more than the rules do, and keep them from sharing what they read.
-                let visible = (token != NO_TOKEN) & keep(at, q_idx, kv_idx) & mask_mod(at, q_idx, kv_idx);
+                let visible = (token != NO_TOKEN) & keep(own, q_idx, kv_idx) & mask_mod(own, q_idx, kv_idx);
                 x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;

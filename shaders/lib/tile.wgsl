@@ -1,14 +1,13 @@
-// Staging: Q, K and V slices and the probabilities P in workgroup memory, as vec4s along a row.
+// Staging: Q, K and V slices in workgroup memory, as vec4s along a row.
 //
-// provides  q_tile kv_tile p_tile, stage_init stage_qk stage_v store_p has_nonfinite
-// requires  bindings, order (q_token kv_token), storage access (read_q read_k read_v)
+// provides  q_tile kv_tile, stage_init stage_qk stage_v has_nonfinite
+// requires  bindings, pack (row_at), order (q_token kv_token), storage access (read_q read_k read_v)
 //
 // Rows are padded to an odd number of vec4s, so that threads that read consecutive rows meet different banks. K and V
 // take turns in kv_tile. With Q_RESIDENT the whole of Q is staged once, else its slice travels with K's.
 
 var<workgroup> q_tile: array<vec4<f32>, Q_TILE>;
 var<workgroup> kv_tile: array<vec4<f32>, KV_TILE>;
-var<workgroup> p_tile: array<vec4<f32>, P_TILE>;
 // Set once a partial tile held an infinite or NaN value: from then on partial tiles skip weights that are 0, because
 // 0 * NaN would carry a key that is masked for a row into that row.
 var<workgroup> nonfinite: atomic<u32>;
@@ -28,10 +27,10 @@ fn stage_init(at: QTile, t: u32) {
     }
 }
 
-fn q_or_zero(at: QTile, slot: u32, col4: u32) -> vec4<f32> {
-    let token = q_token(at, slot);
+fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
+    let token = q_token(at, row);
     if (token != NO_TOKEN && col4 < QK4) {
-        return read_q(base(params.q, at.local_b, at.local_h) + (at.first_q + token) * params.q.row, col4);
+        return read_q(base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row, col4);
     }
     return vec4<f32>();
 }
@@ -84,14 +83,6 @@ fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {
                 if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }
             }
             kv_tile[i] = x;
-        }
-    }
-}
-
-fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        for (var c = 0u; c < KEYS4; c++) { // unroll
-            p_tile[(row0 + r) * P_STRIDE + c * LANES + lane] = (*s)[r * KEYS4 + c];
         }
     }
 }

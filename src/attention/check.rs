@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::scores::score_rule;
+use super::split::{self, Split};
 use super::visit::{Visiting, visiting};
 use super::{Attention, Scale, Weights};
 use crate::gpu::context::Context;
@@ -44,11 +45,18 @@ pub(super) struct Problem {
     pub softcap: f32,
     pub scores: Vec<ScoreMod>,
     pub tile: Tile,
+    /// How keys are split into parts, if they are.
+    pub split: Option<Split>,
     /// Why a better tile was not taken.
     pub tile_note: Option<String>,
 }
 
 impl Problem {
+    /// Parts of the keys; 1 where they are not split.
+    pub fn parts(&self) -> usize {
+        self.split.map_or(1, |split| split.parts)
+    }
+
     pub fn heads_per_kv(&self) -> usize {
         let heads_kv = self.k.shape()[1].max(1);
         self.q.shape()[1] / heads_kv
@@ -63,6 +71,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     let len_kv = k.shape()[2];
     let out = output("out", &a.out, a.default_out()?, "[batch, heads, len_q, v_dim]")?;
     let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
+    let (tile, mut visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
     let mut problem = Problem {
         q,
         k,
@@ -83,13 +92,13 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         softcap: 0.0,
         scores: Vec::new(),
         tile_note: None,
-        tile: tile(a, ctx)?,
+        tile,
+        split: None,
     };
     if a.tile.is_none() {
-        problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(), ctx.capabilities());
+        problem.tile_note = tuning::why_not_better(&problem.tile, a.tuning_shape(visiting.pack), ctx.capabilities());
     }
     scale(&a.scale, heads, &mut problem)?;
-    let mut visiting = visiting(a, [batch, heads, len_q, len_kv], &problem.tile, ctx.capabilities())?;
     for score in &a.scores {
         score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem, &mut visiting.data)?;
     }
@@ -100,6 +109,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     for text in visiting.texts.iter().chain(&problem.score_texts.clone()) {
         user_data(text, ctx, &mut problem.data)?;
     }
+    problem.split = split::split(a, &problem, &visiting, ctx)?;
     Ok((problem, visiting))
 }
 
@@ -236,8 +246,28 @@ fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Resu
     Ok(*layout)
 }
 
-fn tile(a: &Attention, ctx: &Context) -> Result<Tile> {
-    let shape = a.tuning_shape();
+/// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.
+fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visiting)> {
+    let pack = a.wanted_pack();
+    let chosen = tile(a, pack, ctx)?;
+    let found = visiting(a, shape, &chosen, pack, ctx.capabilities())?;
+    if found.pack == pack {
+        return Ok((chosen, found));
+    }
+    if a.pack_gqa == Some(true) {
+        return Err(Error::Value(format!(
+            "pack_gqa: is asked for, but heads of a group cannot share tiles of {} rows: they differ in mask, tokens are \
+             visited in another order, or tile lists need a multiple of {pack} rows",
+            chosen.block_q
+        )));
+    }
+    let chosen = tile(a, 1, ctx)?;
+    let found = visiting(a, shape, &chosen, 1, ctx.capabilities())?;
+    Ok((chosen, found))
+}
+
+fn tile(a: &Attention, pack: usize, ctx: &Context) -> Result<Tile> {
+    let shape = a.tuning_shape(pack);
     let Some(tile) = a.tile else { return tuning::choose(shape, ctx.capabilities()) };
     tile.check()?;
     if shape.ordered && matches!(tile.products, Products::Broadcast(_)) {

@@ -18,7 +18,7 @@ pub(super) fn found(v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buf
         instances: v.instances,
         heads: v.heads.iter().map(|head| head[0] as usize).collect(),
         slots: v.slots,
-        tile: [spec.tile.block_q as usize, spec.tile.block_kv as usize],
+        tile: [(spec.tile.block_q / spec.pack) as usize, spec.tile.block_kv as usize],
     }
 }
 
@@ -43,6 +43,7 @@ pub(super) fn stages(
             step,
             block_q: spec.tile.block_q,
             block_kv: spec.tile.block_kv,
+            pack: spec.pack,
             mask: if classifies { v.mask.clone() } else { MaskSpec::default() },
             user: if classifies { user(p, v, false) } else { UserSpec::default() },
         };

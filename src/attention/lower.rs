@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::check::Problem;
 use super::lists;
+use super::split::{self, Partials};
 use super::visit::Visiting;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
@@ -38,13 +39,13 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         Storage::Vec8 => [8, 4],
     };
     let parts = parts(problem, &slots, ctx)?;
-    let grids = parts.iter().map(|part| grid(visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
+    let grids = parts.iter().map(|part| grid(problem, visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
-    let pieces: Vec<(Part, [u32; 2])> = parts.into_iter().zip(grids).collect();
+    let pieces: Vec<(Part, [u32; 2])> = parts.iter().cloned().zip(grids).collect();
     builder.stage(
         Spec::Attention(spec),
         &pieces,
@@ -57,10 +58,18 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                     bytemuck::bytes_of(&params),
                 )?));
             }
-            Ok(bind(name, problem, part, &owned, builder))
+            Ok(match (name, &owned.partials) {
+                ("out", Some(partials)) => Bound::Owned(partials.out.clone()),
+                ("lse", Some(partials)) => Bound::Owned(partials.lse.clone()),
+                _ => bind(name, problem, part, &owned, builder),
+            })
         },
         |(_, grid)| *grid,
     )?;
+    if let Some((split, partials)) = problem.split.as_ref().zip(owned.partials.as_ref()) {
+        split::merge(problem, split, &parts, &owned, partials, &mut builder)?;
+        builder.set_splits(split.parts);
+    }
     Ok(builder.finish())
 }
 
@@ -69,6 +78,8 @@ pub(super) struct Owned {
     per_head: Option<wgpu::Buffer>,
     rule_args: Option<wgpu::Buffer>,
     tables: Option<wgpu::Buffer>,
+    /// Results of the parts that keys are split into.
+    partials: Option<Partials>,
     /// Empty tensors have nothing to bind; no kernel reads past a length of 0.
     nothing: wgpu::Buffer,
 }
@@ -93,6 +104,7 @@ fn owned(p: &Problem, v: &Visiting, builder: &mut PlanBuilder<'_>) -> Result<Own
         per_head: per_head_buffer(p, builder)?,
         rule_args,
         tables,
+        partials: p.split.map(|split| split::partials(&split, builder)).transpose()?,
         nothing: builder.owned("empty", wgpu::BufferUsages::STORAGE, &[])?,
     })
 }
@@ -140,14 +152,16 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         storage: match (not_by(4, p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
             (None, Products::Matrices(_)) if not_by(8, p).is_none() => Storage::Vec8,
-            (None, Products::Staged | Products::Matrices(_)) => Storage::Vec4,
+            (None, Products::Staged | Products::Stream(_) | Products::Matrices(_)) => Storage::Vec4,
             (None, Products::Broadcast(_)) => Storage::Wide,
         },
         head_dim: p.q.shape()[3] as u32,
         v_dim: p.v.shape()[3] as u32,
         tile: p.tile,
+        pack: v.pack as u32,
         subgroups: p.tile.uses_subgroups(ctx.capabilities()),
-        lse: p.lse.is_some(),
+        lse: p.lse.is_some() || p.split.is_some(),
+        split: p.split.is_some(),
         weights: p.weights,
         // Lists know the mask, and full tiles are not tested; the text is needed for partial ones all the same.
         mask: v.mask.clone(),
@@ -182,7 +196,8 @@ pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
 
 /// Why memory cannot be read `unit` elements at a time, if it cannot.
 fn not_by(unit: usize, p: &Problem) -> Option<String> {
-    let all = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("out", &p.out)];
+    let out = p.split.map_or(p.out, |split| split.out);
+    let all = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("out", &out)];
     all.into_iter().find_map(|(name, layout)| Some(format!("{name}'s {}", layout.not_by(unit)?)))
 }
 
@@ -212,7 +227,7 @@ fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder
     }
 }
 
-fn part_of(name: &str, layout: &Layout, part: &Part, heads_per_kv: usize) -> Layout {
+pub(super) fn part_of(name: &str, layout: &Layout, part: &Part, heads_per_kv: usize) -> Layout {
     let shape = layout.shape();
     let heads = match name {
         "k" | "v" => part.heads.start / heads_per_kv..part.heads.end / heads_per_kv,
@@ -261,8 +276,12 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
     }
 }
 
-fn grid(v: &Visiting, part: &Part, ctx: &Context) -> Result<[u32; 2]> {
-    let workgroups = v.tiles[0] as u64 * part.heads.len() as u64 * part.batches.len() as u64;
+fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
+    [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
+}
+
+fn grid(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Result<[u32; 2]> {
+    let workgroups = workgroups(p, v, part);
     fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)
 }
 
@@ -280,7 +299,7 @@ pub(super) fn params(
         };
         layout.as_ref().map(|layout| window(layout).view).unwrap_or_default()
     };
-    let [_, all_heads, len_q, _] = p.q.shape();
+    let [batch, all_heads, len_q, _] = p.q.shape();
     let len_kv = p.k.shape()[2];
     // A side without bound reaches past every key.
     let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX).min(len_q + len_kv) as i32;
@@ -288,8 +307,10 @@ pub(super) fn params(
         q: view("q", &Some(p.q), unit),
         k: view("k", &Some(p.k), unit),
         v: view("v", &Some(p.v), unit),
-        out: view("out", &Some(p.out), out_unit),
-        lse: view("lse", &p.lse, 1),
+        out: p
+            .split
+            .map_or_else(|| view("out", &Some(p.out), out_unit), |split| split::view(&split.out, part, out_unit)),
+        lse: p.split.map_or_else(|| view("lse", &p.lse, 1), |split| split::view(&split.lse, part, 1)),
         bias: view("bias", &p.bias, 1),
         mask_bits: view("mask_bits", &p.mask_bits, 1),
         sinks: view("sinks", &p.sinks, 1),
@@ -301,7 +322,7 @@ pub(super) fn params(
         len_q: len_q as u32,
         len_kv: len_kv as u32,
         q_tiles: v.tiles[0] as u32,
-        workgroups: (v.tiles[0] * part.heads.len() * part.batches.len()) as u32,
+        workgroups: workgroups(p, v, part) as u32,
         grid_x: grid[0],
         left: side(v.window[0]),
         right: side(v.window[1]),
@@ -320,6 +341,8 @@ pub(super) fn params(
         kv_tiles: v.tiles[1] as u32,
         instances: v.instances as u32,
         all_heads: all_heads as u32,
+        parts: p.parts() as u32,
+        part_batches: batch as u32,
     }
 }
 

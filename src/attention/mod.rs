@@ -5,10 +5,13 @@ mod io;
 mod lists;
 mod lower;
 mod scores;
+mod split;
+mod tasks;
 mod visit;
 
 pub use io::AttentionIo;
-pub use visit::{Task, Visit};
+pub use tasks::Task;
+pub use visit::Visit;
 
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -74,6 +77,8 @@ pub struct Attention {
     tile: Option<Tile>,
     order: Option<Order>,
     visit: Visit,
+    splits: Option<usize>,
+    pack_gqa: Option<bool>,
     tasks: Option<Result<Vec<Task>>>,
     weights: Weights,
     trusted: bool,
@@ -114,6 +119,8 @@ impl Attention {
             tile: None,
             order: None,
             visit: Visit::Auto,
+            splits: None,
+            pack_gqa: None,
             tasks: None,
             weights: Weights::Softmax,
             trusted: false,
@@ -190,6 +197,43 @@ impl Attention {
         self
     }
 
+    /// Splits the keys of each query tile into this many parts, visited by workgroups of their own and merged after, as
+    /// [`Merge`](crate::Merge) does; 1 for none. Unless given, keys are split where there are too few queries to keep the
+    /// device busy, as in decoding. Parts are kept in f32, in the plan's own memory: `splits` times the size of out.
+    ///
+    /// ```no_run
+    /// use wgpu_attention::{Attention, Context, DType, Layout};
+    ///
+    /// let ctx = pollster::block_on(Context::request())?;
+    /// let q = Layout::new(DType::F32, [1, 32, 1, 128])?;
+    /// let kv = Layout::new(DType::F32, [1, 8, 4096, 128])?;
+    /// let plan = Attention::new(q, kv, kv).splits(16).plan(&ctx)?;
+    /// assert_eq!(plan.splits(), 16);
+    /// # Ok::<(), wgpu_attention::Error>(())
+    /// ```
+    ///
+    /// Planning refuses 0; several parts of [`Weights::Relu`], which has no lse to merge by, and of
+    /// [`tasks`](Attention::tasks) that leave rows of out alone, which a merge cannot; and parts that outgrow a binding.
+    ///
+    /// Source: Flash-Decoding (Dao, Haziza, Massa and Sizov 2023); FlashAttention-2 (Dao 2023), section 3.1.
+    pub fn splits(mut self, splits: usize) -> Self {
+        self.splits = Some(splits);
+        self
+    }
+
+    /// Whether a query tile holds the rows of all query heads that share a key head, so that each key and value that is
+    /// loaded serves them all. Unless given, it does where a head has few queries, as in decoding, and the heads of a group
+    /// have the same mask. Results do not depend on it, up to rounding.
+    ///
+    /// Planning refuses `true` where heads differ in mask, where tokens are visited in another order, and where tiles of a
+    /// list do not hold whole queries.
+    ///
+    /// Source: grouped-query attention (Ainslie et al. 2023); FlashAttention-3 (Shah et al. 2024), its `pack_gqa`.
+    pub fn pack_gqa(mut self, pack: bool) -> Self {
+        self.pack_gqa = Some(pack);
+        self
+    }
+
     /// Several sequences in one row, end to end, without padding: sequence s holds the queries
     /// `cu_seqlens_q[s]..cu_seqlens_q[s + 1]` and the keys `cu_seqlens_kv[s]..cu_seqlens_kv[s + 1]`. One dispatch for
     /// all; masks and score rules see indices within a sequence, and causal is aligned at the bottom right of each.
@@ -197,7 +241,7 @@ impl Attention {
     /// Source: FlashAttention-2 (Dao 2023), variable lengths.
     pub fn packed(self, cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Self {
         let lens = [self.q.layout.shape()[2], self.k.layout.shape()[2]];
-        Attention { tasks: Some(visit::packed(lens, cu_seqlens_q, cu_seqlens_kv)), ..self }
+        Attention { tasks: Some(tasks::packed(lens, cu_seqlens_q, cu_seqlens_kv)), ..self }
     }
 
     /// Several pieces of work in one dispatch: the queries of each task see the keys of it, as if both were a problem of

@@ -1,9 +1,9 @@
 //! How a problem's tiles are visited: what the mask is decides, together with the order of tokens and packed sequences.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::Attention;
+use super::tasks::{Task, check_tasks, places};
 use crate::gpu::capabilities::Capabilities;
 use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
@@ -27,15 +27,6 @@ pub enum Visit {
     ListedPartial,
 }
 
-/// Queries that see keys, by their rows in q and in k and v.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// Rows of q, and of out.
-    pub q: Range<usize>,
-    /// Rows of k and v.
-    pub kv: Range<usize>,
-}
-
 /// The decision, and the tables it needs.
 #[derive(Debug)]
 pub(super) struct Visiting {
@@ -48,6 +39,12 @@ pub(super) struct Visiting {
     /// Whether lists are made anew at each call, because the mask reads tensors.
     pub dynamic: bool,
     pub tasks: bool,
+    /// Heads of a group whose rows lie in one query tile; 1 for none.
+    pub pack: usize,
+    /// Whether every row of out is written: tasks may leave some as they are.
+    pub every_row: bool,
+    /// KV tiles that a query tile visits, at most, as far as is known without the GPU.
+    pub longest: usize,
     /// Tiles of queries and keys.
     pub tiles: [usize; 2],
     /// Slots of queries and keys.
@@ -73,32 +70,6 @@ pub(super) struct Offsets {
     pub places: u32,
 }
 
-/// Sequences end to end, as tasks.
-pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Result<Vec<Task>> {
-    let both = [("cu_seqlens_q", cu_seqlens_q, lens[0]), ("cu_seqlens_kv", cu_seqlens_kv, lens[1])];
-    for (name, cu_seqlens, len) in both {
-        if cu_seqlens.first() != Some(&0) {
-            return Err(Error::Value(format!("{name}: begins with {:?}, but must begin with 0", cu_seqlens.first())));
-        }
-        if let Some(n) = cu_seqlens.windows(2).position(|pair| pair[0] > pair[1]) {
-            let (a, b) = (cu_seqlens[n], cu_seqlens[n + 1]);
-            return Err(Error::Value(format!("{name}: {a} is followed by {b}, but must not decrease")));
-        }
-        if let Some(&last) = cu_seqlens.last().filter(|&&last| last != len) {
-            return Err(Error::Value(format!("{name}: ends with {last}, but there are {len} rows")));
-        }
-    }
-    if cu_seqlens_q.len() != cu_seqlens_kv.len() {
-        return Err(Error::Value(format!(
-            "cu_seqlens_kv: has {} values, but must have as many as cu_seqlens_q ({})",
-            cu_seqlens_kv.len(),
-            cu_seqlens_q.len()
-        )));
-    }
-    let ranges = |cu_seqlens: &[usize]| cu_seqlens.windows(2).map(|pair| pair[0]..pair[1]).collect::<Vec<_>>();
-    Ok(ranges(cu_seqlens_q).into_iter().zip(ranges(cu_seqlens_kv)).map(|(q, kv)| Task { q, kv }).collect())
-}
-
 impl Attention {
     /// Whether tokens are to be visited in another order than their own: one that was given, or that of the mask, where
     /// the tile can. Broadcast products cannot, and gain more than an order does.
@@ -109,7 +80,22 @@ impl Attention {
         listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
     }
 
-    pub(super) fn tuning_shape(&self) -> tuning::Shape {
+    /// Queries of a head, or of the longest of several sequences.
+    fn queries(&self) -> usize {
+        match &self.tasks {
+            Some(Ok(tasks)) => tasks.iter().map(|task| task.q.len()).max().unwrap_or(0),
+            _ => self.q.layout.shape()[2],
+        }
+    }
+
+    /// Heads whose rows one query tile should hold: those of a group, where a head has few.
+    pub(super) fn wanted_pack(&self) -> usize {
+        let group = self.q.layout.shape()[1] / self.k.layout.shape()[1].max(1);
+        let pack = self.pack_gqa.unwrap_or(self.queries() <= tuning::PACKED_QUERIES);
+        if pack { group.max(1) } else { 1 }
+    }
+
+    pub(super) fn tuning_shape(&self, pack: usize) -> tuning::Shape {
         let [batch, heads, len_q, head_dim] = self.q.layout.shape();
         let [_, _, len_kv, v_dim] = self.v.layout.shape();
         // The widest row of the window; open sides reach to the end.
@@ -123,8 +109,15 @@ impl Attention {
             Visit::Every => false,
             Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
         };
-        let dtype = self.q.layout.dtype();
-        tuning::Shape { dtype, head_dim: head_dim as u32, v_dim: v_dim as u32, pairs, ordered, listed }
+        tuning::Shape {
+            dtype: self.q.layout.dtype(),
+            head_dim: head_dim as u32,
+            v_dim: v_dim as u32,
+            rows: self.queries() * pack,
+            pairs,
+            ordered,
+            listed,
+        }
     }
 }
 
@@ -149,22 +142,29 @@ fn bits_layout(mask: &Mask) -> Option<Layout> {
     mask.rules().into_iter().find_map(|rule| if let Rule::Bits(bits) = rule { Some(bits.layout) } else { None })
 }
 
-/// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile.
-pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabilities: &Capabilities) -> Result<Visiting> {
+/// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile that should hold `pack` heads; it holds one where
+/// they cannot share it.
+pub(super) fn visiting(
+    a: &Attention,
+    shape: [usize; 4],
+    tile: &Tile,
+    pack: usize,
+    capabilities: &Capabilities,
+) -> Result<Visiting> {
     if let Some(tasks) = &a.tasks {
         let tasks = tasks.clone()?;
         check_tasks(&tasks, shape)?;
-        return every(a, shape, tile, Some(&tasks));
+        return every(a, shape, tile, pack, Some(&tasks));
     }
-    let tiles = [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
+    let tiles = [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
     let ordered = a.is_ordered(Some(tile));
     let plain = a.mask.as_window().is_some() && !ordered;
     let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !ordered;
     match a.visit {
-        Visit::Every => every(a, shape, tile, None),
-        Visit::Auto if plain => every(a, shape, tile, None),
+        Visit::Every => every(a, shape, tile, pack, None),
+        Visit::Auto if plain => every(a, shape, tile, pack, None),
         Visit::Auto if few => {
-            let mut visiting = every(a, shape, tile, None)?;
+            let mut visiting = every(a, shape, tile, pack, None)?;
             visiting.note = Some(format!(
                 "every tile is visited and tested, because a list does not pay below {} tiles",
                 tuning::LISTED_TILES
@@ -172,7 +172,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
             Ok(visiting)
         }
         _ => {
-            let listed = listed(a, shape, tile)?;
+            let listed = listed(a, shape, tile, pack)?;
             let limit = capabilities.binding_bytes;
             let lists = 4 * (listed.data.words.len() as u64 + listed.list_words);
             // Classes are made of all batches and heads at once, whatever pieces attention is cut into.
@@ -185,7 +185,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
             if a.visit != Visit::Auto {
                 return Err(Error::Limit(format!("visit: {reason}")));
             }
-            let mut visiting = every(a, shape, tile, None)?;
+            let mut visiting = every(a, shape, tile, pack, None)?;
             visiting.note = Some(format!("every tile is visited and tested, because {reason}"));
             Ok(visiting)
         }
@@ -193,7 +193,7 @@ pub(super) fn visiting(a: &Attention, shape: [usize; 4], tile: &Tile, capabiliti
 }
 
 /// Dense or band, with what remains of the mask tested on every pair.
-fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) -> Result<Visiting> {
+fn every(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, tasks: Option<&[Task]>) -> Result<Visiting> {
     let (window, rest) = split(&a.mask);
     if let (Some(_), Some(rule)) = (tasks, rest.rules().iter().find(|rule| !rule.is_positional())) {
         return Err(Error::Mask(format!(
@@ -205,6 +205,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
     let mut data = RuleData::default();
     let tested = rest != Mask::all();
     let compiled = tested.then(|| mask::compile(&rest, shape, &mut data)).transpose()?;
+    let pack = if compiled.as_ref().is_none_or(Compiled::one_head) { pack } else { 1 };
     let bounded = window.iter().any(Option::is_some);
     let mut visiting = Visiting {
         visitor: if bounded { Visitor::Window } else { Visitor::Dense },
@@ -214,7 +215,10 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         test_all: tested,
         dynamic: false,
         tasks: tasks.is_some(),
-        tiles: [shape[2].div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
+        pack,
+        every_row: tasks.is_none_or(|tasks| tasks.iter().map(|task| task.q.len()).sum::<usize>() == shape[2]),
+        longest: longest(window, shape[3], tile, tasks),
+        tiles: [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)],
         slots: [shape[2], shape[3]],
         batches: 1,
         instances: 1,
@@ -228,15 +232,25 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, tasks: Option<&[Task]>) 
         visiting.add_mask(compiled);
     }
     if let Some(tasks) = tasks {
-        let places = places(tasks, tile.block_q as usize);
+        let places = places(tasks, pack, tile.block_q as usize);
         visiting.tiles[0] = places.len();
         visiting.at.places = visiting.data.append(places.as_flattened());
     }
     Ok(visiting)
 }
 
+/// KV tiles that a query tile visits, at most.
+fn longest(window: [Option<usize>; 2], len_kv: usize, tile: &Tile, tasks: Option<&[Task]>) -> usize {
+    let keys = tasks.map_or(len_kv, |tasks| tasks.iter().map(|task| task.kv.len()).max().unwrap_or(0));
+    let band = match window {
+        [Some(left), Some(right)] => left.saturating_add(right).saturating_add(tile.block_q as usize),
+        _ => usize::MAX,
+    };
+    keys.min(band).div_ceil(tile.block_kv as usize)
+}
+
 /// The tiles of a list.
-fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
+fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<Visiting> {
     let mut data = RuleData::default();
     let compiled = mask::compile(&a.mask, shape, &mut data)?;
     let lens = [shape[2], shape[3]];
@@ -256,6 +270,9 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
         test_all: a.visit == Visit::ListedPartial,
         dynamic: compiled.dynamic,
         tasks: false,
+        pack: if compiled.one_head() && !ordered && blocks[0].is_multiple_of(pack) { pack } else { 1 },
+        every_row: true,
+        longest: 0,
         tiles: [0, 0],
         slots: lens,
         batches: if compiled.batched { shape[0] } else { 1 },
@@ -270,7 +287,8 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile) -> Result<Visiting> {
     if ordered {
         visiting.add_orders(&slots, lens, blocks);
     }
-    visiting.tiles = [visiting.slots[0].div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
+    visiting.tiles = [(visiting.slots[0] * visiting.pack).div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
+    visiting.longest = visiting.tiles[1];
     visiting.add_mask(compiled);
     let rows = visiting.batches * visiting.instances * visiting.tiles[0];
     visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64;
@@ -305,40 +323,6 @@ impl Visiting {
         let (kv_slots, order_kv) = rows(&|slots| slots.kv_tokens(lens[1]), blocks[1]);
         self.slots = [q_slots, kv_slots];
         (self.at.order_q, self.at.order_kv) = (order_q, order_kv);
-    }
-}
-
-/// First row within the task, the task's first rows in q and in k, its lengths (`lib/place_tasks.wgsl`): one place a tile,
-/// those with the most keys first.
-fn places(tasks: &[Task], block_q: usize) -> Vec<[u32; 5]> {
-    let mut places = Vec::new();
-    for Task { q, kv } in tasks {
-        for row in (0..q.len()).step_by(block_q) {
-            places.push([row, q.start, kv.start, q.len(), kv.len()].map(|n| n as u32));
-        }
-    }
-    // Under a causal mask the last rows of a task cost most.
-    places.sort_by_key(|&[row, _, _, _, len_kv]| std::cmp::Reverse((len_kv, row)));
-    places
-}
-
-fn check_tasks(tasks: &[Task], shape: [usize; 4]) -> Result<()> {
-    let [_, _, len_q, len_kv] = shape;
-    for (n, task) in tasks.iter().enumerate() {
-        for (name, range, len) in [("q", &task.q, len_q), ("kv", &task.kv, len_kv)] {
-            if range.start > range.end || range.end > len {
-                return Err(Error::Value(format!("task {n}: {name} is rows {range:?}, but {name} has {len} rows")));
-            }
-        }
-    }
-    let mut rows: Vec<&Range<usize>> = tasks.iter().map(|task| &task.q).filter(|q| !q.is_empty()).collect();
-    rows.sort_by_key(|q| q.start);
-    match rows.windows(2).find(|pair| pair[0].end > pair[1].start) {
-        Some(pair) => Err(Error::Value(format!(
-            "tasks: queries {:?} and {:?} overlap, but a row of out is written once; merge shards of keys with Merge",
-            pair[0], pair[1]
-        ))),
-        None => Ok(()),
     }
 }
 

@@ -22,6 +22,7 @@ impl<'a> PlanBuilder<'a> {
             stages: Vec::new(),
             prepared: Vec::new(),
             lists: None,
+            splits: 1,
             workspace_bytes: 0,
             notes: Vec::new(),
         };
@@ -103,6 +104,10 @@ impl<'a> PlanBuilder<'a> {
 
     pub(crate) fn set_lists(&mut self, lists: Lists) {
         self.plan.lists = Some(lists);
+    }
+
+    pub(crate) fn set_splits(&mut self, splits: usize) {
+        self.plan.splits = splits;
     }
 
     /// A faster path not taken, and why.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::matrices::{Fragments, Matrices};
+use super::tuning;
 use crate::{Error, Result};
 
 /// What the kernels need to know about a device.
@@ -37,6 +38,10 @@ pub struct Capabilities {
     pub offset_alignment: u32,
     /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles.
     pub cpu: bool,
+    /// Threads that keep the device busy: keys are split into parts until there are as many. A guess by the kind of
+    /// device, since no API tells; set it with [`Context::restricted`](crate::Context::restricted), also higher, if you
+    /// know better. 0 never splits.
+    pub parallel_threads: u32,
 }
 
 impl Capabilities {
@@ -56,6 +61,7 @@ impl Capabilities {
             binding_bytes: limits.max_storage_buffer_binding_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             cpu: info.device_type == wgpu::DeviceType::Cpu,
+            parallel_threads: tuning::parallel_threads(info.device_type),
         }
     }
 

@@ -9,6 +9,7 @@ use super::spec::FLAT_THREADS;
 pub(crate) struct CombineSpec {
     pub parts_dtype: DType,
     pub out_dtype: DType,
+    pub lse: bool,
     pub mass: bool,
 }
 
@@ -45,7 +46,8 @@ impl CombineSpec {
 
     pub(super) fn sources(&self) -> Vec<Source> {
         let mass = if self.mass { "lib/mass_store.wgsl" } else { "lib/mass_none.wgsl" };
-        vec![fragment("lib/view.wgsl"), fragment(mass), fragment("combine.wgsl")]
+        let lse = if self.lse { "lib/merged_lse_store.wgsl" } else { "lib/merged_lse_none.wgsl" };
+        vec![fragment("lib/view.wgsl"), fragment(lse), fragment(mass), fragment("combine.wgsl")]
     }
 }
 

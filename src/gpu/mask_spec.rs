@@ -75,6 +75,8 @@ pub(crate) struct ListsSpec {
     pub step: ListsStep,
     pub block_q: u32,
     pub block_kv: u32,
+    /// Heads in a query tile.
+    pub pack: u32,
     pub mask: MaskSpec,
     pub user: UserSpec,
 }
@@ -90,10 +92,11 @@ impl ListsSpec {
     pub(crate) fn prelude(&self) -> String {
         let f16 = if self.user.uses_f16() { "enable f16;\n" } else { "" };
         format!(
-            "{f16}const BLOCK_Q: u32 = {}u;\nconst BLOCK_KV: u32 = {}u;\nconst THREADS: u32 = {FLAT_THREADS}u;\n\
+            "{f16}const BLOCK_Q: u32 = {}u;\nconst BLOCK_KV: u32 = {}u;\nconst PACK: u32 = {}u;\nconst THREADS: u32 = {FLAT_THREADS}u;\n\
              const MAX_RULE_ARGS: u32 = {}u;\n",
             self.block_q,
             self.block_kv,
+            self.pack,
             2 * MAX_RULES
         )
     }
@@ -105,7 +108,7 @@ impl ListsSpec {
         match self.step {
             ListsStep::Compact => sources.push(fragment("compact.wgsl")),
             ListsStep::Classify => {
-                sources.push(fragment("classify.wgsl"));
+                sources.extend([fragment("classify.wgsl"), fragment("lib/pack.wgsl")]);
                 sources.extend(self.mask.sources());
                 if self.mask.reads_args() {
                     sources.push(fragment("lib/rule_args.wgsl"));

@@ -40,6 +40,8 @@ pub struct Plan {
     pub(super) prepared: Vec<String>,
     /// Tile lists, where there are any.
     pub(super) lists: Option<Lists>,
+    /// Parts that keys are split into.
+    pub(super) splits: usize,
     pub(super) workspace_bytes: u64,
     pub(super) notes: Vec<String>,
 }
@@ -197,6 +199,12 @@ impl Plan {
             .find_map(|stage| if let Spec::Attention(spec) = &stage.spec { Some(spec.tile) } else { None })
     }
 
+    /// Parts that keys are split into, to be merged after; 1 where they are not. See
+    /// [`Attention::splits`](crate::Attention::splits).
+    pub fn splits(&self) -> usize {
+        self.splits
+    }
+
     /// The kernels that run, in order; empty when there is nothing to compute.
     pub fn stages(&self) -> Vec<String> {
         self.stages.iter().map(|stage| stage.spec.to_string()).collect()
@@ -309,6 +317,9 @@ impl fmt::Display for Plan {
         }
         for (n, stage) in self.stages.iter().enumerate() {
             writeln!(f, "  {}. {stage}", n + 1)?;
+        }
+        if self.splits > 1 {
+            writeln!(f, "  split into {} parts of the keys, merged", self.splits)?;
         }
         write!(f, "  workspace {} bytes", self.workspace_bytes)?;
         for note in &self.notes {

@@ -23,8 +23,10 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         head_dim: dims[0],
         v_dim: dims[1],
         tile,
+        pack: 1,
         subgroups,
         lse: true,
+        split: false,
         weights: Weights::Softmax,
         mask: MaskSpec::default(),
         user: UserSpec::default(),
@@ -65,7 +67,7 @@ fn mask(rules: &[&'static str]) -> MaskSpec {
 fn masks() -> Vec<Spec> {
     let all = ["bits", "blocks", "distance", "groups", "ranges", "tiles", "tokens", "window"];
     let mut specs = Vec::new();
-    for tile in [ALL_TILES[1], ALL_TILES[ALL_TILES.len() - 1]] {
+    for tile in [ALL_TILES[1], ALL_TILES[8], ALL_TILES[9]] {
         for bits in 0..8u32 {
             let on = |bit: u32| bits >> bit & 1 == 1;
             for rules in all.map(|rule| vec![rule]).into_iter().chain([all.to_vec()]) {
@@ -74,6 +76,7 @@ fn masks() -> Vec<Spec> {
                 spec.visitor = if on(0) || on(2) { Visitor::List } else { Visitor::Window };
                 spec.tasks = !on(0) && !on(2);
                 spec.test_all = spec.tasks;
+                spec.pack = if on(0) || on(1) { 1 } else { 4 };
                 spec.weights = if on(1) && on(2) { Weights::Relu } else { Weights::Softmax };
                 spec.scores = if on(2) { vec![ScoreMod::Relative(3), ScoreMod::Softcap] } else { vec![] };
                 spec.relative_dtype = if on(1) { DType::F16 } else { DType::F32 };
@@ -82,6 +85,7 @@ fn masks() -> Vec<Spec> {
                         step,
                         block_q: tile.block_q,
                         block_kv: tile.block_kv,
+                        pack: spec.pack,
                         mask: spec.mask.clone(),
                         user: UserSpec::default(),
                     }));
@@ -107,7 +111,7 @@ fn tiles_and_dims() -> Vec<Spec> {
                 let subgroups = subgroups && tile.lanes > 1;
                 specs.push(Spec::Attention(spec(tile, dims, dtype, Storage::Scalar, subgroups)));
                 if dims.iter().all(|d| d % 4 == 0) {
-                    let wide = tile.products != Products::Staged;
+                    let wide = matches!(tile.products, Products::Broadcast(_));
                     let storage = if wide { Storage::Wide } else { Storage::Vec4 };
                     specs.push(Spec::Attention(spec(tile, dims, dtype, storage, subgroups)));
                 }
@@ -117,14 +121,14 @@ fn tiles_and_dims() -> Vec<Spec> {
     specs
 }
 
-/// Every combination of options, on one small tile.
+/// Every combination of options, on small tiles.
 fn options() -> Vec<Spec> {
     use ScoreMod::{Alibi, Bias, Softcap};
     let scores: [&[ScoreMod]; 5] = [&[], &[Softcap], &[Alibi], &[Bias, Softcap], &[Softcap, Alibi, Bias]];
-    let tile = ALL_TILES[ALL_TILES.len() - 1];
     let mut specs = Vec::new();
     for bits in 0..64u32 {
         let on = |bit: u32| bits >> bit & 1 == 1;
+        let tile = ALL_TILES[if bits % 7 < 5 { 8 } else { 9 }];
         for scores in scores {
             let mut spec = spec(tile, [16, 16], if on(0) { DType::F16 } else { DType::F32 }, Storage::Vec4, true);
             spec.visitor = if on(1) { Visitor::Window } else { Visitor::Dense };
@@ -133,13 +137,17 @@ fn options() -> Vec<Spec> {
             spec.test_all = on(3);
             spec.scale_per_head = on(4);
             spec.sinks = on(5);
+            spec.split = bits % 5 < 2;
+            spec.pack = [1, 4, 7][bits as usize % 3];
             spec.bias_dtype = if bits % 3 == 0 { DType::F16 } else { DType::F32 };
             spec.scores = scores.to_vec();
             specs.push(Spec::Attention(spec));
         }
     }
     for (parts_dtype, out_dtype) in [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32)] {
-        specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, mass })));
+        for lse in BOTH {
+            specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, lse, mass })));
+        }
     }
     specs
 }

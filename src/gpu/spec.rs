@@ -58,8 +58,12 @@ pub(crate) struct AttentionSpec {
     pub head_dim: u32,
     pub v_dim: u32,
     pub tile: Tile,
+    /// Heads of a group whose rows lie in one query tile; 1 for none.
+    pub pack: u32,
     pub subgroups: bool,
     pub lse: bool,
+    /// Whether keys are split into parts, whose results are f32.
+    pub split: bool,
     pub weights: Weights,
     pub mask: MaskSpec,
     pub user: UserSpec,
@@ -149,12 +153,13 @@ impl AttentionSpec {
             ("BLOCK_KV", tile.block_kv),
             ("LANES", tile.lanes),
             ("THREADS", tile.threads),
+            ("PACK", self.pack),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ];
         constants.extend(match tile.products {
             Products::Matrices(matrices) => matrices.constants(&tile, self.head_dim, self.v_dim),
-            Products::Staged | Products::Broadcast(_) => self.vector_constants(),
+            Products::Staged | Products::Broadcast(_) | Products::Stream(_) => self.vector_constants(),
         });
         constants
     }
@@ -162,6 +167,8 @@ impl AttentionSpec {
     fn vector_constants(&self) -> Vec<(&'static str, u32)> {
         let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
         let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
+        let share = tile.share();
+        let pieces = sizes.qk4.div_ceil(share);
         vec![
             ("SLICE_V", tile.slice_v),
             ("SLICE_V4", tile.slice_v / 4),
@@ -187,6 +194,11 @@ impl AttentionSpec {
             ("SUBGROUP4", subgroup / 4),
             ("KEY_GROUPS", tile.block_kv / subgroup),
             ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
+            ("SHARE", share),
+            ("PIECES", pieces),
+            ("TURNS", tile.slice_qk / 4),
+            ("K_FLIGHT", tile.slice_qk * pieces),
+            ("V_FLIGHT", tile.slice_v * sizes.cols4),
         ]
     }
 
@@ -200,7 +212,7 @@ impl AttentionSpec {
         } else if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
             text += "enable f16;\n";
         }
-        text += &format!("alias elem = {};\n", self.dtype);
+        text += &format!("alias elem = {};\nalias out_elem = {};\n", self.dtype, self.out_dtype());
         if bias {
             text += &format!("alias bias_elem = {};\n", self.bias_dtype);
         }
@@ -233,6 +245,7 @@ impl AttentionSpec {
         let mut sources = vec![
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
+            fragment("lib/pack.wgsl"),
             pick(self.storage == Storage::Scalar, "lib/load_scalar.wgsl", "lib/load_vec4.wgsl"),
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
@@ -243,6 +256,7 @@ impl AttentionSpec {
                 Weights::Softmax => fragment("lib/rows_softmax.wgsl"),
                 Weights::Relu => fragment("lib/rows_relu.wgsl"),
             },
+            pick(self.split, "lib/split_parts.wgsl", "lib/split_none.wgsl"),
             pick(self.lse, "lib/lse_store.wgsl", "lib/lse_none.wgsl"),
             match self.visitor {
                 Visitor::Dense => fragment("softmax.wgsl"),
@@ -261,13 +275,13 @@ impl AttentionSpec {
         }
         match self.tile.products {
             Products::Staged => {
-                sources.extend(
-                    ["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment),
-                );
+                sources.extend(["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/weights_tile.wgsl"].map(fragment));
             }
-            Products::Broadcast(_) => {
-                sources.extend(["lib/dot_broadcast.wgsl", "lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
+            Products::Stream(share) => {
+                sources.extend(["lib/dot_stream.wgsl", "lib/weights_tile.wgsl"].map(fragment));
+                sources.push(pick(share > 1, "lib/share_subgroup.wgsl", "lib/share_none.wgsl"));
             }
+            Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
             Products::Matrices(matrices) => {
                 sources.extend([
                     fragment(match self.storage {
@@ -287,6 +301,9 @@ impl AttentionSpec {
                     sources.push(fragment("lib/coop_lanes.wgsl"));
                 }
             }
+        }
+        if !matches!(self.tile.products, Products::Matrices(_)) {
+            sources.extend(["lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
         }
         sources.push(fragment("lib/score_tile.wgsl"));
         sources.extend(self.mask.sources());
@@ -326,6 +343,11 @@ impl AttentionSpec {
         // Last, so that a name that clashes is told at the user's line.
         sources.extend(self.user.sources());
         sources
+    }
+
+    /// The type of what is written: parts are merged before they are rounded.
+    pub(crate) fn out_dtype(&self) -> DType {
+        if self.split { DType::F32 } else { self.dtype }
     }
 
     fn has_relative(&self) -> bool {
@@ -373,12 +395,12 @@ impl fmt::Display for Spec {
         let units = match spec.tile.products {
             Products::Matrices(m) if m.fragments == Fragments::Workgroup => " on matrix units through workgroup memory",
             Products::Matrices(_) => " on matrix units",
-            Products::Staged | Products::Broadcast(_) => "",
+            Products::Staged | Products::Broadcast(_) | Products::Stream(_) => "",
         };
         write!(
             f,
             "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}",
+             {} loads, rows reduced by {}{}{}",
             spec.dtype,
             spec.head_dim,
             spec.v_dim,
@@ -392,7 +414,9 @@ impl fmt::Display for Spec {
                 (1, _) => "their own thread",
                 (_, true) => "subgroups",
                 (_, false) => "workgroup memory",
-            }
+            },
+            if spec.pack > 1 { format!(", {} heads a tile", spec.pack) } else { String::new() },
+            if spec.split { ", keys in parts" } else { "" }
         )
     }
 }
@@ -408,8 +432,10 @@ pub(crate) fn example_attention_spec() -> Spec {
         head_dim: 64,
         v_dim: 64,
         tile,
+        pack: 1,
         subgroups: false,
         lse: true,
+        split: false,
         weights: Weights::Softmax,
         mask: MaskSpec {
             text: "fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool { return mask_by_bits(0u, at, q_idx, kv_idx); }\n"
@@ -431,5 +457,5 @@ pub(crate) fn example_attention_spec() -> Spec {
 /// Likewise for the merge.
 #[cfg(test)]
 pub(crate) fn example_combine_spec() -> Spec {
-    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, mass: true })
+    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, lse: true, mass: true })
 }

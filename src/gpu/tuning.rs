@@ -42,6 +42,11 @@ pub enum Products {
     /// whole blocks; scores are held `slice_v` keys at a time, a multiple of the block; Q stays in registers, so the other
     /// slices do not matter.
     Matrices(Matrices),
+    /// Straight from memory, each element of K and V once (`lib/dot_stream.wgsl`), this many threads reading a key
+    /// together: right for a few rows, as in decoding. A power of two that divides `lanes`; more than 1 needs subgroups
+    /// of at least as many threads. `slice_qk` is how many keys, and `slice_v` how many values, a thread asks for before
+    /// it uses any; `slice_qk / 4` divides the number of threads.
+    Stream(u32),
 }
 
 /// The numbers that follow from a tile and the two row lengths; names as in the shaders.
@@ -88,6 +93,10 @@ impl Tile {
             && let Some(rule) = matrices.refusal(self)
         {
             rule
+        } else if let Products::Stream(share) = self.products
+            && (!share.is_power_of_two() || lanes % share != 0 || share % (slice_qk / 4) != 0)
+        {
+            "streamed products need a power of two of threads a key that divides lanes, and that slice_qk / 4 divides"
         } else {
             return Ok(());
         };
@@ -97,13 +106,17 @@ impl Tile {
     pub(crate) fn sizes(&self, head_dim: u32, v_dim: u32) -> TileSizes {
         let (qk4, v4) = (head_dim.div_ceil(4), v_dim.div_ceil(4));
         let staged = self.products == Products::Staged;
+        let broadcast = matches!(self.products, Products::Broadcast(_));
         let qk_slices = if staged { qk4.div_ceil(self.slice_qk / 4) } else { 1 };
         let slice4 = qk4.div_ceil(qk_slices);
-        // Odd strides keep neighbouring rows in different banks.
-        let q_stride = if self.q_resident { qk_slices * slice4 } else { slice4 } | 1;
+        // Odd strides keep neighbouring rows in different banks; streamed products read a row as whole pieces.
+        let q_stride = match self.products {
+            Products::Stream(share) => qk4.next_multiple_of(share),
+            _ => (if self.q_resident { qk_slices * slice4 } else { slice4 }) | 1,
+        };
         let k_stride = slice4 | 1;
         // Broadcast products keep eight weights, as four 64-bit words, in an element of 32 bytes.
-        let p_stride = if staged { (self.block_kv / 4) | 1 } else { self.block_kv / 8 };
+        let p_stride = if broadcast { self.block_kv / 8 } else { (self.block_kv / 4) | 1 };
         TileSizes {
             rows: self.block_q * self.lanes / self.threads,
             keys4: self.block_kv / (4 * self.lanes),
@@ -116,10 +129,15 @@ impl Tile {
             q_stride,
             k_stride,
             p_stride,
-            q_tile: if staged { self.block_q * q_stride } else { 0 },
+            q_tile: if broadcast { 0 } else { self.block_q * q_stride },
             kv_tile: if staged { (self.block_kv * k_stride).max(self.slice_v * v4) } else { 0 },
             p_tile: self.block_q * p_stride,
         }
+    }
+
+    /// Threads that read a key together.
+    pub(crate) fn share(&self) -> u32 {
+        if let Products::Stream(share) = self.products { share } else { 1 }
     }
 
     /// Whether the rows of this tile can be reduced by subgroup shuffles.
@@ -138,7 +156,7 @@ impl Tile {
         let sizes = self.sizes(head_dim, v_dim);
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
         let flag = if self.products == Products::Staged { 4 } else { 0 };
-        let p_bytes = if self.products == Products::Staged { 16 } else { 32 };
+        let p_bytes = if matches!(self.products, Products::Broadcast(_)) { 32 } else { 16 };
         16 * (sizes.q_tile + sizes.kv_tile) + p_bytes * sizes.p_tile + reduction + flag
     }
 }
@@ -181,21 +199,75 @@ const GPU: [Tile; 6] = [
     staged([32, 32], 8, 64, [32, 4], false),
 ];
 
+const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2]) -> Tile {
+    Tile {
+        block_q: blocks[0],
+        block_kv: blocks[1],
+        lanes,
+        threads,
+        slice_qk: flight[0],
+        slice_v: flight[1],
+        q_resident: false,
+        products: Products::Stream(8),
+    }
+}
+
+/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: a subgroup of 32 threads for all rows of a tile, since splits of the keys
+/// bring the parallelism. Devices without subgroups take the small tiles of the other table.
+const GPU_FEW_ROWS: [[Tile; 3]; 5] = [
+    [stream([1, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([2, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([4, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([8, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
+    [stream([16, 128], 32, 64, [4, 16]), GPU[4], GPU[5]],
+];
+
 /// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
 /// multiply-adds, whatever memory it is in, so operands are loaded once a subgroup and broadcast. Measured on Mesa 22.3,
 /// two cores, f32, B 1, H 4, N 512, D 64: the first takes 16 ms, the second 19; first use compiles for 3, 2 and half a
 /// second. At 12 heads of 331 x 331, D 32, the last took 117 ms where the first took 32.
 const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 32], 8, 64, [8, 8], false)];
 
+/// Likewise for few rows; four of them a thread. f32, B 1, 8 heads over 2, N 4096, D 64: 1 query takes 2.8 ms where the
+/// small staged tile takes 24, 4 queries 10 where that takes 24; first use compiles in half a second.
+const CPU_FEW_ROWS: [[Tile; 2]; 5] = [
+    [stream([1, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([2, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([4, 32], 8, 8, [4, 4]), CPU[2]],
+    [stream([8, 32], 8, 16, [4, 4]), CPU[2]],
+    [stream([16, 32], 8, 32, [4, 4]), CPU[2]],
+];
+
 /// Pairs of a problem from which each of the first two is worth its compile time.
 const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
+
+/// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
+pub(crate) const PACKED_QUERIES: usize = 32;
 
 /// Tiles of a problem from which a list of them pays: making one takes two dispatches.
 pub(crate) const LISTED_TILES: usize = 16;
 
 /// Every tile of the tables, for tests over all of them.
 #[cfg(test)]
-pub(crate) const ALL_TILES: [Tile; 9] = [GPU[0], GPU[1], GPU[2], GPU[3], GPU[4], GPU[5], CPU[0], CPU[1], CPU[2]];
+pub(crate) const ALL_TILES: [Tile; 17] = [
+    GPU[0],
+    GPU[1],
+    GPU[2],
+    GPU[3],
+    GPU[4],
+    GPU[5],
+    CPU[0],
+    CPU[1],
+    CPU[2],
+    GPU_FEW_ROWS[0][0],
+    GPU_FEW_ROWS[1][0],
+    GPU_FEW_ROWS[2][0],
+    GPU_FEW_ROWS[3][0],
+    GPU_FEW_ROWS[4][0],
+    CPU_FEW_ROWS[0][0],
+    CPU_FEW_ROWS[2][0],
+    CPU_FEW_ROWS[4][0],
+];
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
@@ -203,6 +275,8 @@ pub(crate) struct Shape {
     pub dtype: DType,
     pub head_dim: u32,
     pub v_dim: u32,
+    /// Rows of a head, or of all heads that share a tile.
+    pub rows: usize,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
     /// Whether tokens are visited in another order, which broadcast products cannot.
@@ -211,9 +285,30 @@ pub(crate) struct Shape {
     pub listed: bool,
 }
 
+/// Threads that keep a device busy, by its kind. No API tells the number of multiprocessors, so these are sizes of the
+/// devices that one meets: 132 of them with 512 threads each (H100, H200; 128 on an RTX 4090), an eighth of that for
+/// GPUs within a processor. CPUs run few workgroups at once, and gain nothing.
+pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
+    match device {
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 1 << 16,
+        wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Other => 1 << 13,
+        wgpu::DeviceType::Cpu => 0,
+    }
+}
+
+/// Parts to split the keys of every query tile into: as many as keep the device busy, as long as a part visits tiles
+/// enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys.
+pub(crate) fn splits(tile: &Tile, workgroups: usize, kv_tiles: usize, capabilities: &Capabilities) -> usize {
+    let wanted = capabilities.parallel_threads as usize / (workgroups * tile.threads as usize).max(1);
+    let worth = kv_tiles / (tile.block_q as usize / 8).max(1);
+    wanted.min(worth).max(1)
+}
+
 /// The tiles to consider, best first.
 fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
-    let mut tiles = matrix_tiles(shape, capabilities);
+    // A block of which few rows are there wastes the others; streaming reads as fast as memory goes.
+    let few = !capabilities.cpu && shape.rows <= GPU_FEW_ROWS[GPU_FEW_ROWS.len() - 1][0].block_q as usize;
+    let mut tiles = if few { Vec::new() } else { matrix_tiles(shape, capabilities) };
     tiles.extend(vector_tiles(shape, capabilities));
     tiles
 }
@@ -243,10 +338,17 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
 }
 
 fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+    let few = |tiles: &[Tile]| shape.rows <= tiles[0].block_q as usize;
     if !capabilities.cpu {
+        if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+            return tiles;
+        }
         // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
         // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
         return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
+    }
+    if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+        return tiles;
     }
     // Wide rows would spill: a thread holds 4 rows of v_dim sums.
     let first = if shape.v_dim > 128 || shape.ordered {
@@ -272,7 +374,7 @@ pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> 
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
     let best = table(shape, capabilities).into_iter().next().filter(|best| best != tile)?;
     let refusal = check_fits(&best, shape.head_dim, shape.v_dim, capabilities).err()?;
-    Some(format!("a smaller tile, because of {refusal}"))
+    Some(format!("another tile, because of {refusal}"))
 }
 
 /// Refuses a tile that asks for more than the device has, with both numbers.
@@ -292,6 +394,11 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
         let have = capabilities.subgroup_min_size.zip(capabilities.subgroup_max_size);
         let have = have.map_or("none".into(), |(min, max)| format!("{min} to {max}"));
         return Err(Error::Limit(format!("subgroups: broadcast needs exactly {size} threads, device has {have}")));
+    }
+    if tile.share() > capabilities.subgroup_min_size.unwrap_or(1) {
+        let (share, have) =
+            (tile.share(), capabilities.subgroup_min_size.map_or("none".into(), |size| size.to_string()));
+        return Err(Error::Limit(format!("subgroups: {share} threads read a key together, device has {have}")));
     }
     if matches!(tile.products, Products::Broadcast(_)) && !capabilities.int64 {
         return Err(Error::Limit("broadcast products: need 64-bit integers, device has none".into()));

@@ -46,6 +46,8 @@ pub struct Case {
     pub bits: Option<[usize; 3]>,
     pub sinks: bool,
     pub tile: Option<Tile>,
+    pub splits: Option<usize>,
+    pub pack_gqa: Option<bool>,
     pub seed: u64,
 }
 
@@ -65,6 +67,8 @@ impl Case {
             bits: None,
             sinks: false,
             tile: None,
+            splits: None,
+            pack_gqa: None,
             seed: 1,
         }
     }
@@ -168,6 +172,12 @@ impl Case {
         }
         if let Some(tile) = self.tile {
             description = description.tile(tile);
+        }
+        if let Some(splits) = self.splits {
+            description = description.splits(splits);
+        }
+        if let Some(pack) = self.pack_gqa {
+            description = description.pack_gqa(pack);
         }
         Ok(description)
     }

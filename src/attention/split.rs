@@ -1,0 +1,139 @@
+//! Keys split into parts (Flash-Decoding): how many, where their results lie, and the merge.
+
+use super::check::Problem;
+use super::lower::{Owned, Part, bind, part_of};
+use super::visit::Visiting;
+use super::{Attention, Weights};
+use crate::gpu::builder::PlanBuilder;
+use crate::gpu::context::Context;
+use crate::gpu::flat_spec::CombineSpec;
+use crate::gpu::layout::{DType, Layout};
+use crate::gpu::params::{CombineParams, View};
+use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::spec::{FLAT_THREADS, Spec};
+use crate::gpu::tuning;
+use crate::{Error, Result};
+
+/// Keys in parts, whose results (out and lse, f32) are stacked along the batch dimension as [`Merge`](crate::Merge) takes
+/// them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Split {
+    pub parts: usize,
+    pub out: Layout,
+    pub lse: Layout,
+}
+
+/// The split that the description asks for, else that which keeps the device busy, if any.
+pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> Result<Option<Split>> {
+    let refusal = if p.weights == Weights::Relu {
+        Some("weights are Relu, whose parts have no lse to merge by")
+    } else if !v.every_row {
+        Some("tasks leave rows of out as they are, and a merge writes all")
+    } else {
+        None
+    };
+    let limit = ctx.capabilities().binding_bytes;
+    let each = 4 * p.out.len() as u64;
+    let parts = match (a.splits, refusal) {
+        (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),
+        (Some(1), _) | (None, Some(_)) => 1,
+        (Some(n), Some(reason)) => return Err(Error::Value(format!("splits: is {n}, but {reason}"))),
+        (Some(n), None) => n,
+        (None, None) => {
+            let [batch, heads, ..] = p.q.shape();
+            let wanted = tuning::splits(&p.tile, v.tiles[0] * batch * heads / v.pack, v.longest, ctx.capabilities());
+            wanted.min((limit / each.max(1)) as usize)
+        }
+    };
+    if parts <= 1 || p.out.is_empty() {
+        return Ok(None);
+    }
+    let bytes = each.saturating_mul(parts as u64);
+    if bytes > limit {
+        return Err(Error::Limit(format!(
+            "splits: {parts} partial results span {bytes} bytes, but the device binds at most {limit}"
+        )));
+    }
+    let [batch, heads, len_q, v_dim] = p.out.shape();
+    let stacked = |dim| Layout::new(DType::F32, [parts * batch, heads, len_q, dim]);
+    Ok(Some(Split { parts, out: stacked(v_dim)?, lse: stacked(1)? }))
+}
+
+/// The partial results of a piece of the problem within the whole workspace.
+pub(super) fn view(layout: &Layout, part: &Part, unit: usize) -> View {
+    let mut view = Window::of(layout, unit, 1).view;
+    view.offset += part.batches.start as u32 * view.batch + part.heads.start as u32 * view.head;
+    view
+}
+
+/// Buffers of the partial results.
+pub(super) struct Partials {
+    pub out: wgpu::Buffer,
+    pub lse: wgpu::Buffer,
+}
+
+pub(super) fn partials(split: &Split, builder: &mut PlanBuilder<'_>) -> Result<Partials> {
+    let mut buffer =
+        |name, layout: Layout| builder.owned_of_size(name, wgpu::BufferUsages::STORAGE, &[], 4 * layout.len() as u64);
+    Ok(Partials { out: buffer("out_parts", split.out)?, lse: buffer("lse_parts", split.lse)? })
+}
+
+/// Adds the merge of all pieces.
+pub(super) fn merge(
+    p: &Problem,
+    split: &Split,
+    pieces: &[Part],
+    owned: &Owned,
+    partials: &Partials,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<()> {
+    let ctx = builder.ctx();
+    let weights = vec![1.0f32; split.parts];
+    let weights = builder.owned("weights", wgpu::BufferUsages::STORAGE, bytemuck::cast_slice(&weights))?;
+    let pieces = pieces.iter().map(|piece| Ok((piece.clone(), params(p, split, piece, ctx)?)));
+    let pieces: Vec<(Part, (CombineParams, [u32; 2]))> = pieces.collect::<Result<_>>()?;
+    let spec = CombineSpec { parts_dtype: DType::F32, out_dtype: p.out.dtype(), lse: p.lse.is_some(), mass: false };
+    builder.stage(
+        Spec::Combine(spec),
+        &pieces,
+        |builder, (piece, (params, _)), name| {
+            Ok(match name {
+                "params" => {
+                    let bytes = bytemuck::bytes_of(params);
+                    Bound::Owned(builder.owned(name, wgpu::BufferUsages::UNIFORM, bytes)?)
+                }
+                "weights" => Bound::Owned(weights.clone()),
+                "out_parts" => Bound::Owned(partials.out.clone()),
+                "lse_parts" => Bound::Owned(partials.lse.clone()),
+                _ => bind(name, p, piece, owned, builder),
+            })
+        },
+        |(_, (_, grid))| *grid,
+    )
+}
+
+/// What the merge of a piece is told, and its grid.
+fn params(p: &Problem, split: &Split, piece: &Part, ctx: &Context) -> Result<(CombineParams, [u32; 2])> {
+    let [batch, _, len, dim] = p.out.shape();
+    let window = |name: &str, layout: &Layout| {
+        Window::of(&part_of(name, layout, piece, p.heads_per_kv()), 1, ctx.capabilities().offset_alignment).view
+    };
+    let elements = (piece.batches.len() * piece.heads.len() * len * dim) as u64;
+    let grid = fold_grid(elements.div_ceil(FLAT_THREADS.into()), ctx.capabilities().workgroups_per_dimension)?;
+    let params = CombineParams {
+        out_parts: view(&split.out, piece, 1),
+        lse_parts: view(&split.lse, piece, 1),
+        out: window("out", &p.out),
+        lse: p.lse.as_ref().map_or_else(View::default, |lse| window("lse", lse)),
+        mass: View::default(),
+        parts: split.parts as u32,
+        batch: batch as u32,
+        heads: piece.heads.len() as u32,
+        len: len as u32,
+        dim: dim as u32,
+        elements: elements as u32,
+        grid_x: grid[0],
+        empty_lse: f32::NEG_INFINITY,
+    };
+    Ok((params, grid))
+}
