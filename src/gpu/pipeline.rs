@@ -22,12 +22,22 @@ pub(crate) struct Kernel {
 pub(crate) struct PipelineCache {
     kernels: Mutex<HashMap<Spec, Cell>>,
     compiled: AtomicUsize,
+    /// What the driver keeps of its compilations, where the device lets it be kept.
+    driver: Option<wgpu::PipelineCache>,
 }
 
 /// A kernel that is being compiled, or was.
 type Cell = Arc<OnceLock<Result<Arc<Kernel>>>>;
 
 impl PipelineCache {
+    pub(crate) fn new(driver: Option<wgpu::PipelineCache>) -> PipelineCache {
+        PipelineCache { driver, ..PipelineCache::default() }
+    }
+
+    pub(crate) fn driver(&self) -> Option<&wgpu::PipelineCache> {
+        self.driver.as_ref()
+    }
+
     /// How many compilations there were.
     pub(crate) fn compiled(&self) -> usize {
         self.compiled.load(Ordering::Relaxed)
@@ -111,7 +121,7 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: ctx.pipeline_cache().driver(),
         });
         Kernel { pipeline, layout, bindings: bindings.clone() }
     })
