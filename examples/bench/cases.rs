@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rand::SeedableRng;
 use serde::Deserialize;
-use wgpu_attention::{BlockMask, DType, Mask, Neighborhood, Order, TileClass, patterns};
+use wgpu_attention::{Attention, BlockMask, DType, Input, Mask, Neighborhood, Order, TileClass, patterns};
 
 /// One row of `benches/cases.toml`, defaults filled in.
 #[derive(Debug, Clone)]
@@ -171,6 +171,21 @@ fn random_blocks(len: usize, side: usize, density: f64) -> Mask {
 }
 
 impl Case {
+    /// The case over q, k and v; `ids` is a tensor of zeros, one a key.
+    pub fn describe(&self, [q, k, v]: [Input; 3], ids: Input) -> Attention {
+        let mask = match self.wgsl {
+            None => self.mask.clone(),
+            Some(Wgsl::Classify) => Mask::wgsl_with(Wgsl::Classify.text(), [("ids", ids)]),
+            Some(wgsl) => Mask::wgsl(wgsl.text()),
+        };
+        let description = Attention::new(q, k, v).mask(mask);
+        if matches!(self.wgsl, Some(Wgsl::Trusted | Wgsl::All)) {
+            // SAFETY: the text indexes nothing and has no loop.
+            return unsafe { description.trust_wgsl() };
+        }
+        description
+    }
+
     /// Pairs that attend, a head.
     pub fn pairs(&self) -> f64 {
         if self.mask_name == "full" {

@@ -4,6 +4,7 @@
 
 mod cases;
 mod ceilings;
+mod host;
 mod permute;
 mod timing;
 
@@ -16,9 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::reference::{Rules, Sizes, check, softmax_attention};
-use wgpu_attention::{
-    Attention, AttentionIo, Capabilities, Context, DType, Element, Error, Input, Mask, Plan, Products, Tensor, Tile,
-};
+use wgpu_attention::{AttentionIo, Capabilities, Context, DType, Element, Error, Input, Plan, Products, Tensor, Tile};
 
 use cases::{Case, Wgsl};
 use ceilings::Ceilings;
@@ -46,6 +45,11 @@ struct Args {
     /// Parts to split the keys into, instead of the library's choice; each is tried with each tile.
     #[arg(long, value_delimiter = ',')]
     splits: Vec<usize>,
+    /// Measures what the host spends instead: the first plan, split into the library's part, wgpu's and the driver's; the
+    /// first with a kept pipeline cache; plans of a kernel that is there; recording. Drivers keep a cache of their own on
+    /// disk: for the cost of a first use, turn it off (NVIDIA: __GL_SHADER_DISK_CACHE=0; Mesa: MESA_SHADER_CACHE_DISABLE=true).
+    #[arg(long)]
+    host: bool,
     /// Prints each plan.
     #[arg(long)]
     plan: bool,
@@ -84,6 +88,9 @@ fn run(args: &Args) -> Result<(), String> {
     let ways: Vec<_> = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits))).collect();
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    if args.host {
+        return write(args, &host::measure(&cases, &tiles, !args.case.is_empty())?);
+    }
     let ceilings = ceilings::measure(&ctx).map_err(|e| e.to_string())?;
     eprintln!("ceilings: copy {:.0} GB/s, multiply-add {:.2} TFLOP/s", ceilings.copy_gbs, ceilings.fma_tflops);
     let bar = ProgressBar::new((cases.len() * ways.len()) as u64);
@@ -117,6 +124,11 @@ fn run(args: &Args) -> Result<(), String> {
         }
     }
     bar.finish_and_clear();
+    write(args, &rows)
+}
+
+/// Rows to the file that was asked for.
+fn write(args: &Args, rows: &[String]) -> Result<(), String> {
     let text = rows.join("\n") + "\n";
     match &args.csv {
         Some(path) if path.as_os_str() == "-" => print!("{text}"),
@@ -198,16 +210,7 @@ fn measure(
     args: &Args,
 ) -> Result<Measured, String> {
     let ids = Tensor::zeros(ctx, DType::U32, [1, 1, 1, case.len_kv]).map_err(|e| e.to_string())?;
-    let mask = match case.wgsl {
-        None => case.mask.clone(),
-        Some(Wgsl::Classify) => Mask::wgsl_with(Wgsl::Classify.text(), [("ids", Input::from(&ids))]),
-        Some(wgsl) => Mask::wgsl(wgsl.text()),
-    };
-    let mut description = Attention::new(&data.q, &data.k, &data.v).mask(mask);
-    if matches!(case.wgsl, Some(Wgsl::Trusted | Wgsl::All)) {
-        // SAFETY: the text indexes nothing and has no loop.
-        description = unsafe { description.trust_wgsl() };
-    }
+    let mut description = case.describe([&data.q, &data.k, &data.v].map(Input::from), Input::from(&ids));
     if let Some(tile) = tile {
         description = description.tile(tile);
     }

@@ -95,7 +95,7 @@ fn is_strange(x: vec4<f16>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(vec4<f32>(x)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
-fn part_of(x: vec4<f16>, what: u32) -> vec4<f16> {
+fn share_of(x: vec4<f16>, what: u32) -> vec4<f16> {
     if (what == RAW) { return x; }
     let bits = bitcast<vec4<u32>>(vec4<f32>(x));
     let strange = is_strange(x);
@@ -113,6 +113,6 @@ fn stage_v(at: QTile, start: u32, what: u32, t: u32) {
         let token = min(kv_token(at, start + i / V_COLS8), at.len_kv - 1u);
         var x = Half8();
         if (i % V_COLS8 < V8) { x = half_v(first + token * params.v.row, i % V_COLS8); }
-        put(V_START + i / V_COLS8 * V_STRIDE + i % V_COLS8 * 2u, Half8(part_of(x.lo, what), part_of(x.hi, what)));
+        put(V_START + i / V_COLS8 * V_STRIDE + i % V_COLS8 * 2u, Half8(share_of(x.lo, what), share_of(x.hi, what)));
     }
 }

@@ -48,6 +48,7 @@ impl Context {
             | wgpu::Features::SUBGROUP
             | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
             | wgpu::Features::PASSTHROUGH_SHADERS
+            | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let (device, queue) = adapter
@@ -66,14 +67,78 @@ impl Context {
     }
 
     /// Uses your device and queue. What the device was opened with is what the kernels may use: ask for
-    /// `Features::SHADER_F16` and `Features::SUBGROUP`, and for `adapter.limits()`, where the adapter has them.
+    /// `Features::SHADER_F16` and `Features::SUBGROUP`, and for `adapter.limits()`, where the adapter has them; for
+    /// `Features::PIPELINE_CACHE`, to keep what the driver compiles.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Context {
-        Context {
+        let ctx = Context {
             capabilities: Arc::new(Capabilities::of(device)),
             device: device.clone(),
             queue: queue.clone(),
             pipelines: Arc::default(),
+        };
+        // SAFETY: no bytes are given. Without a cache, kernels compile all the same.
+        let driver = unsafe { ctx.driver_cache(None) }.unwrap_or_default();
+        Context { pipelines: Arc::new(PipelineCache::new(driver)), ..ctx }
+    }
+
+    /// The same device with nothing compiled yet, and a driver that begins with what an earlier run compiled: the bytes of
+    /// its [`pipeline_cache_data`](Context::pipeline_cache_data). Planning a kernel that they hold takes milliseconds
+    /// instead of a compilation.
+    ///
+    /// Bytes of another version of the driver or of wgpu, and bytes that end early, count for nothing. So do all on a
+    /// device without `Features::PIPELINE_CACHE`, which only Vulkan has.
+    ///
+    /// ```no_run
+    /// use wgpu_attention::Context;
+    ///
+    /// let ctx = pollster::block_on(Context::request())?;
+    /// // A name for each device; none where there is nothing to keep.
+    /// let file = wgpu::util::pipeline_cache_key(&ctx.device().adapter_info());
+    /// let file = file.map(|name| std::path::Path::new("cache").join(name));
+    /// let kept = file.as_ref().and_then(|file| std::fs::read(file).ok());
+    /// let ctx = match kept {
+    ///     // SAFETY: nobody else writes to this program's own folder, and it writes what is written below.
+    ///     Some(bytes) => unsafe { ctx.with_pipeline_cache(&bytes)? },
+    ///     None => ctx,
+    /// };
+    /// // ... plan, and at the end:
+    /// if let (Some(file), Some(bytes)) = (file, ctx.pipeline_cache_data()) {
+    ///     // Under another name first, so that the file is never half written.
+    ///     std::fs::create_dir_all("cache")?;
+    ///     std::fs::write(file.with_extension("new"), bytes)?;
+    ///     std::fs::rename(file.with_extension("new"), file)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the bytes are of another device, or the driver refuses.
+    ///
+    /// # Safety
+    /// The bytes must be what `pipeline_cache_data` gave, unaltered: the driver trusts all but their header, and what they
+    /// hold is machine code. Keep them where nobody else writes.
+    pub unsafe fn with_pipeline_cache(&self, bytes: &[u8]) -> Result<Context> {
+        // SAFETY: the caller vouches for the bytes.
+        let driver = unsafe { self.driver_cache(Some(bytes)) }?;
+        Ok(Context { pipelines: Arc::new(PipelineCache::new(driver)), ..self.clone() })
+    }
+
+    /// What the driver compiled here, to be kept for a later run's [`with_pipeline_cache`](Context::with_pipeline_cache):
+    /// everything since the context was made, clones and restrictions included, and what it began with. `None` on a device
+    /// without `Features::PIPELINE_CACHE`.
+    pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
+        self.pipelines.driver()?.get_data()
+    }
+
+    /// # Safety
+    /// As for [`with_pipeline_cache`](Context::with_pipeline_cache).
+    unsafe fn driver_cache(&self, data: Option<&[u8]>) -> Result<Option<wgpu::PipelineCache>> {
+        if !self.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return Ok(None);
         }
+        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgpu-attention"), data, fallback: true };
+        // SAFETY: there are no bytes, or the caller vouches for them.
+        self.checked("pipeline cache", || Some(unsafe { self.device.create_pipeline_cache(&descriptor) }))
     }
 
     /// Also uses the device's matrix units for f16, which only the adapter tells of. The device must have been opened with

@@ -111,7 +111,7 @@ impl Matrices {
     /// Why the loop cannot run this tile, if it cannot.
     pub(crate) fn refusal(&self, tile: &Tile) -> Option<&'static str> {
         let Matrices { size, subgroup, fragments } = *self;
-        let strips = if subgroup == 0 { 0 } else { tile.threads / subgroup };
+        let strips = tile.threads.checked_div(subgroup).unwrap_or(0);
         if !matches!(size, 8 | 16) || subgroup == 0 || !tile.threads.is_multiple_of(subgroup) {
             return Some("matrix units need blocks of 8 or 16, and threads a multiple of the subgroup");
         }

@@ -23,12 +23,22 @@ pub(crate) struct Kernel {
 pub(crate) struct PipelineCache {
     kernels: Mutex<HashMap<Spec, Cell>>,
     compiled: AtomicUsize,
+    /// What the driver keeps of its compilations, where the device lets it be kept.
+    driver: Option<wgpu::PipelineCache>,
 }
 
 /// A kernel that is being compiled, or was.
 type Cell = Arc<OnceLock<Result<Arc<Kernel>>>>;
 
 impl PipelineCache {
+    pub(crate) fn new(driver: Option<wgpu::PipelineCache>) -> PipelineCache {
+        PipelineCache { driver, ..PipelineCache::default() }
+    }
+
+    pub(crate) fn driver(&self) -> Option<&wgpu::PipelineCache> {
+        self.driver.as_ref()
+    }
+
     /// How many compilations there were.
     pub(crate) fn compiled(&self) -> usize {
         self.compiled.load(Ordering::Relaxed)
@@ -79,9 +89,9 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
     let bindings = reflect_bindings(&linked.module);
     let label = spec.to_string();
     let device = ctx.device();
-    let made = match spec.elements().or(std::env::var("WA_SPV").ok().map(|_| 0)) {
+    let made = match spec.elements() {
         Some(elements) => Made::Spirv(spirv::write(&linked.module, &bindings, elements, checks(spec))?),
-        None => Made::Module(linked.module),
+        None => Made::Module(Box::new(linked.module)),
     };
     ctx.checked(&label, || {
         let module = shader_module(device, &label, made, spec);
@@ -110,7 +120,7 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: ctx.pipeline_cache().driver(),
         });
         Kernel { pipeline, layout, bindings: bindings.clone() }
     })
@@ -118,7 +128,7 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
 
 /// What the device is given.
 enum Made {
-    Module(wgpu::naga::Module),
+    Module(Box<wgpu::naga::Module>),
     Spirv(Vec<u32>),
 }
 
@@ -131,7 +141,7 @@ fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) ->
             Made::Module(module) => device.create_shader_module_trusted(
                 wgpu::ShaderModuleDescriptor {
                     label: Some(label),
-                    source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),
+                    source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(*module)),
                 },
                 checks(spec),
             ),

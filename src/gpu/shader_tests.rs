@@ -270,7 +270,10 @@ fn matrix_units_translate() {
         let bytes = a.tile.workgroup_bytes(a.head_dim, a.v_dim, true);
         assert_eq!(bytes, reflect_workgroup_bytes(&linked.module), "{spec}");
         let (bindings, checks) = (reflect_bindings(&linked.module), wgpu::ShaderRuntimeChecks::unchecked());
-        let written = super::spirv::write(&linked.module, &bindings, spec.elements().unwrap_or(0), checks);
+        let written = match spec.elements() {
+            Some(elements) => super::spirv::write(&linked.module, &bindings, elements, checks),
+            None => super::spirv::write_plain(&linked.module, &bindings, checks),
+        };
         written.unwrap_or_else(|e| panic!("{spec}: {e}"));
     }
 }

@@ -62,9 +62,6 @@ pub(crate) fn write(
     checks: wgpu::ShaderRuntimeChecks,
 ) -> Result<Vec<u32>> {
     let words = write_plain(module, bindings, checks)?;
-    if elements == 0 {
-        return share_memory(words).map_err(failed);
-    }
     give_bodies(words, elements).and_then(share_memory).map_err(failed)
 }
 

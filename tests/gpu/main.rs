@@ -10,6 +10,7 @@ mod limits;
 mod lists;
 mod mask_errors;
 mod masks;
+mod matrices;
 mod mods;
 mod packed;
 mod patterns;

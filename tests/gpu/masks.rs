@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use wgpu_attention::reference::{Real, Rules, Sizes, softmax_attention};
-use wgpu_attention::{Attention, BlockMask, DType, Mask, Order, Tensor, TileClass, Visit, pack_bits};
+use wgpu_attention::{Attention, BlockMask, Context, DType, Mask, Order, Tensor, Tile, TileClass, Visit, pack_bits};
 
 use crate::support::{Case, contexts, ctx, download};
 
@@ -21,7 +21,7 @@ pub const SMALL: wgpu_attention::Tile = wgpu_attention::Tile {
 pub const VISITS: [Visit; 4] = [Visit::Auto, Visit::Every, Visit::Listed, Visit::ListedPartial];
 
 /// Ways and tiles that a mask is run by: small tiles in every way, and what the library would do.
-const WAYS: [(Visit, Option<wgpu_attention::Tile>); 4] = [
+const WAYS: [(Visit, Option<Tile>); 4] = [
     (Visit::Auto, None),
     (Visit::Every, Some(SMALL)),
     (Visit::Listed, Some(SMALL)),
@@ -40,17 +40,23 @@ fn oracle<T: Real>(case: &Case, pairs: Pairs<'_>) -> (Vec<f64>, Vec<f64>) {
 
 /// Runs a mask in every way and compares with the oracle.
 pub fn check(case: &Case, mask: &Mask, pairs: Pairs<'_>) {
+    check_by(case, mask, pairs, ctx(), &WAYS);
+}
+
+/// Runs a mask in these ways and compares with the oracle.
+pub fn check_by(case: &Case, mask: &Mask, pairs: Pairs<'_>, ctx: &Context, ways: &[(Visit, Option<Tile>)]) {
     let (exact, plain) = (oracle::<f64>(case, pairs), oracle::<f32>(case, pairs));
-    let [q, k, v] = case.upload(ctx()).unwrap();
-    for (visit, tile) in WAYS {
-        let mut description = Attention::new(&q, &k, &v).mask(mask.clone()).visit(visit);
+    let [q, k, v] = case.upload(ctx).unwrap();
+    for (visit, tile) in ways {
+        let mut description = Attention::new(&q, &k, &v).mask(mask.clone()).visit(*visit);
         if let Some(tile) = tile {
-            description = description.tile(tile);
+            description = description.tile(*tile);
         }
-        let (out, lse) = description.run_with_lse(ctx()).unwrap_or_else(|e| panic!("{visit:?}: {e}\n{mask:?}"));
-        let got = [download(ctx(), &out).unwrap(), download(ctx(), &lse).unwrap()];
-        for (got, exact, plain) in [(&got[0], &exact.0, &plain.0), (&got[1], &exact.1, &plain.1)] {
-            wgpu_attention::reference::check(got, exact, plain, DType::F32)
+        let (out, lse) = description.run_with_lse(ctx).unwrap_or_else(|e| panic!("{visit:?}: {e}\n{mask:?}"));
+        let got = [download(ctx, &out).unwrap(), download(ctx, &lse).unwrap()];
+        let all = [(&got[0], &exact.0, &plain.0, case.dtype), (&got[1], &exact.1, &plain.1, DType::F32)];
+        for (got, exact, plain, dtype) in all {
+            wgpu_attention::reference::check(got, exact, plain, dtype)
                 .unwrap_or_else(|e| panic!("{visit:?}, tile {tile:?}: {e}\n{mask:?}"));
         }
     }

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use half::f16;
 use wgpu_attention::reference::{Real, Rules, Sizes, check, softmax_attention};
-use wgpu_attention::{Attention, Context, DType, Element, Mask, Result, Score, Tensor, Tile};
+use wgpu_attention::{Attention, Capabilities, Context, DType, Element, Mask, Result, Score, Tensor, Tile};
 
 use crate::data;
 
@@ -21,12 +21,29 @@ pub fn ctx() -> &'static Context {
 pub fn contexts() -> Vec<(&'static str, Context)> {
     let found = ctx().capabilities().clone();
     let lower = |capabilities| ctx().restricted(capabilities).expect("lowering is always allowed");
-    vec![
-        ("as found", ctx().clone()),
+    let mut contexts = vec![("as found", ctx().clone())];
+    if found.matrices.is_some() {
+        // CPUs that run shaders are given other tiles, whatever units they report.
+        let gpu = as_gpu(&found);
+        contexts.extend([
+            ("matrix units", lower(gpu.clone())),
+            ("matrix units by way of workgroup memory", lower(gpu.without_matrix_registers())),
+            ("without matrix units", lower(found.clone().without_matrices())),
+        ]);
+    }
+    contexts.extend([
         ("without subgroups", lower(found.clone().without_subgroups())),
         ("without f16", lower(found.clone().without_f16())),
         ("WebGPU defaults", lower(found.webgpu_defaults())),
-    ]
+    ]);
+    contexts
+}
+
+/// What a CPU that runs shaders would be given if it were a GPU.
+pub fn as_gpu(found: &Capabilities) -> Capabilities {
+    let mut capabilities = found.clone();
+    capabilities.cpu = false;
+    capabilities
 }
 
 /// A problem in full: lengths, types, options, and a seed for its data.

@@ -1,0 +1,118 @@
+//! Matrix units: every way of visiting and every rule on tiles of their own, through registers and through workgroup
+//! memory, on devices that have them.
+
+use wgpu_attention::{Attention, Capabilities, Context, DType, Fragments, Mask, Matrices, Products, Tile};
+
+use crate::masks;
+use crate::support::{Case, ctx, download, upload};
+
+/// A tile of `strips` subgroups with `row_blocks` blocks of rows each, that scores `step` of `block_kv` keys at a time.
+fn tile(matrices: Matrices, [strips, row_blocks, block_kv, step]: [u32; 4]) -> Tile {
+    let Matrices { size, subgroup, fragments } = matrices;
+    let lanes = match fragments {
+        Fragments::Registers(layout) => layout.lanes,
+        Fragments::Workgroup => (subgroup / (row_blocks * size)).clamp(1, size / 4),
+    };
+    Tile {
+        block_q: strips * row_blocks * size,
+        block_kv,
+        lanes,
+        threads: strips * subgroup,
+        slice_qk: 4,
+        slice_v: step,
+        q_resident: true,
+        products: Products::Matrices(matrices),
+    }
+}
+
+/// Both ways of reaching into blocks that the device allows; none where it has no matrix units.
+fn ways() -> Vec<(&'static str, Context, Matrices)> {
+    let found = ctx().capabilities().clone();
+    let through_memory = found.clone().without_matrix_registers();
+    let lower = |capabilities: Capabilities| ctx().restricted(capabilities).expect("lowering is always allowed");
+    let ways = [("registers", found), ("workgroup memory", through_memory)];
+    ways.into_iter().filter_map(|(name, c)| c.matrices.map(|matrices| (name, lower(c), matrices))).collect()
+}
+
+/// Checks a case on a few tiles, each way.
+fn check(case: &Case) {
+    for (name, ctx, matrices) in ways() {
+        for sizes in [[2, 1, 32, 32], [1, 2, 64, 32]] {
+            let mut case = case.clone().f16();
+            case.tile = Some(tile(matrices, sizes));
+            case.check_on(name, &ctx);
+        }
+    }
+}
+
+#[test]
+fn lengths_and_widths() {
+    for (len_q, len_kv) in [(1, 1), (17, 70), (70, 101), (130, 33)] {
+        check(&Case::new(len_q, len_kv).dims(16, 16));
+    }
+    for (head_dim, v_dim) in [(24, 40), (7, 3), (12, 20)] {
+        check(&Case::new(37, 45).dims(head_dim, v_dim));
+    }
+}
+
+#[test]
+fn bands_heads_and_rules() {
+    check(&Case::new(70, 101).dims(16, 16).causal());
+    check(&Case::new(101, 70).dims(16, 16).causal());
+    let mut case = Case::new(40, 50).dims(16, 16).heads(2, 6, 2);
+    case.softcap = Some(3.0);
+    case.slopes = Some(vec![0.5, 0.25, 0.1, 0.05, 0.0, 1.0]);
+    case.bias = Some([2, 1, 40]);
+    case.bits = Some([1, 6, 40]);
+    case.sinks = true;
+    check(&case);
+    case.splits = Some(3);
+    check(&case);
+}
+
+/// Scores of several hundred, either sign of scale: weights stay finite and sums are rescaled where they must be.
+#[test]
+fn large_scores() {
+    for scale in [20.0, -30.0, 0.0] {
+        let mut case = Case::new(40, 130).dims(16, 16);
+        case.scale = Some(scale);
+        check(&case);
+    }
+}
+
+#[test]
+fn tile_lists() {
+    let mut case = masks::small(70, 130);
+    case.dtype = DType::F16;
+    let mask = (Mask::causal() & !Mask::window(20, 0)) | Mask::keys(0..5);
+    let host = mask.host([2, 2, 70, 130]).unwrap();
+    for (_, ctx, matrices) in ways() {
+        let tile = Some(tile(matrices, [2, 1, 32, 32]));
+        let visits = masks::VISITS.map(|visit| (visit, tile));
+        masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &visits);
+    }
+}
+
+/// A value that is infinite or NaN shows in the rows that see its key, and in no other.
+#[test]
+fn strange_values_show_where_they_are_seen() {
+    let (len, dim, key) = (70, 16, 44);
+    let case = Case::new(len, len).dims(dim, dim).heads(1, 1, 1).causal().f16();
+    for (name, ctx, matrices) in ways() {
+        for strange in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let [q, k, mut v] = case.operands();
+            v[key * dim + 3] = strange;
+            let tensors = [&q, &k, &v].map(|x| upload(&ctx, DType::F16, [1, 1, len, dim], x).unwrap());
+            let description = Attention::new(&tensors[0], &tensors[1], &tensors[2])
+                .mask(Mask::causal())
+                .tile(tile(matrices, [2, 1, 64, 32]));
+            let got = download(&ctx, &description.run(&ctx).unwrap()).unwrap();
+            for (n, x) in got.iter().enumerate() {
+                let (row, col) = (n / dim, n % dim);
+                let wanted = if row >= key && col == 3 { f64::from(strange) } else { 0.0 };
+                let right = if wanted == 0.0 { x.is_finite() } else { *x == wanted || (x.is_nan() && wanted.is_nan()) };
+                assert!(right, "{name}, {strange} in key {key}: row {row}, column {col} is {x}");
+            }
+        }
+    }
+}
