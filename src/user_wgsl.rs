@@ -1,5 +1,7 @@
 //! WGSL that a user writes: checked by itself, so that an error is told at the user's own line, then linked by name.
 
+use std::sync::OnceLock;
+
 use wgpu::naga;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
@@ -8,10 +10,18 @@ use crate::gpu::tensor::Input;
 use crate::{Error, Result};
 
 /// A text, and the tensors it reads.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Text {
     pub text: String,
     pub data: Vec<(String, Input)>,
+    /// What its one rule depends on, or what is wrong with it: found when first planned, kept for the plans after.
+    checked: OnceLock<Result<Usage>>,
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.text == other.text && self.data == other.data
+    }
 }
 
 /// What the rule of a text depends on.
@@ -31,7 +41,8 @@ struct Signature {
 
 impl Text {
     pub(crate) fn new<'a>(text: &str, data: impl IntoIterator<Item = (&'a str, Input)>) -> Text {
-        Text { text: text.to_string(), data: data.into_iter().map(|(name, input)| (name.to_string(), input)).collect() }
+        let data = data.into_iter().map(|(name, input)| (name.to_string(), input)).collect();
+        Text { text: text.to_string(), data, checked: OnceLock::new() }
     }
 
     /// Whether a loop in the text could run for ever: then the module bounds its loops.
@@ -54,8 +65,13 @@ impl Text {
         text
     }
 
-    /// Checks the text by itself, and its tensors; tells what its rule depends on.
+    /// Checks the text by itself, and its tensors; tells what its rule depends on. A text has one rule: it is always asked
+    /// for the same.
     pub(crate) fn usage(&self, rule: &'static str) -> Result<Usage> {
+        self.checked.get_or_init(|| self.check(rule)).clone()
+    }
+
+    fn check(&self, rule: &'static str) -> Result<Usage> {
         self.check_data(rule)?;
         let signature = signature(rule);
         let declarations = declarations(self.data.iter().map(|(name, input)| (&**name, input.layout.dtype())), 0);

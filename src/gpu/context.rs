@@ -112,14 +112,20 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Device`] when the bytes are of another device, or the driver refuses.
+    /// [`Error::Value`] when the bytes are of another device; [`Error::Device`] when the driver refuses.
     ///
     /// # Safety
     /// The bytes must be what `pipeline_cache_data` gave, unaltered: the driver trusts all but their header, and what they
     /// hold is machine code. Keep them where nobody else writes.
     pub unsafe fn with_pipeline_cache(&self, bytes: &[u8]) -> Result<Context> {
         // SAFETY: the caller vouches for the bytes.
-        let driver = unsafe { self.driver_cache(Some(bytes)) }?;
+        let driver = unsafe { self.driver_cache(Some(bytes)) }.map_err(|e| {
+            if !e.to_string().contains("different device") {
+                return e;
+            }
+            let name = self.device.adapter_info().name;
+            Error::Value(format!("pipeline cache: is of another device, but must be of this one ({name})"))
+        })?;
         Ok(Context { pipelines: Arc::new(PipelineCache::new(driver)), ..self.clone() })
     }
 

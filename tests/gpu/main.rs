@@ -15,6 +15,7 @@ mod mods;
 mod packed;
 mod patterns;
 mod permute;
+mod pipeline_cache;
 mod plans;
 mod properties;
 mod split;
