@@ -8,6 +8,7 @@ use crate::gpu::capabilities::Capabilities;
 use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::spec::Visitor;
+use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
 use crate::mask::{self, Compiled, Node, Order, Rule, RuleData, Slots};
 use crate::user_wgsl::Text;
@@ -91,7 +92,7 @@ impl Attention {
     /// Heads whose rows one query tile should hold: those of a group, where a head has few.
     pub(super) fn wanted_pack(&self) -> usize {
         let group = self.q.layout.shape()[1] / self.k.layout.shape()[1].max(1);
-        let pack = self.pack_gqa.unwrap_or(self.queries() <= tuning::PACKED_QUERIES);
+        let pack = self.pack_gqa.unwrap_or(self.queries() <= tiles::PACKED_QUERIES);
         if pack { group.max(1) } else { 1 }
     }
 
@@ -114,6 +115,7 @@ impl Attention {
             head_dim: head_dim as u32,
             v_dim: v_dim as u32,
             rows: self.queries() * pack,
+            banded: left.is_some() || right.is_some(),
             pairs,
             ordered,
             listed,
@@ -159,7 +161,7 @@ pub(super) fn visiting(
     let tiles = [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
     let ordered = a.is_ordered(Some(tile));
     let plain = a.mask.as_window().is_some() && !ordered;
-    let few = tiles[0] * tiles[1] < tuning::LISTED_TILES && !ordered;
+    let few = tiles[0] * tiles[1] < tiles::LISTED_TILES && !ordered;
     match a.visit {
         Visit::Every => every(a, shape, tile, pack, None),
         Visit::Auto if plain => every(a, shape, tile, pack, None),
@@ -167,7 +169,7 @@ pub(super) fn visiting(
             let mut visiting = every(a, shape, tile, pack, None)?;
             visiting.note = Some(format!(
                 "every tile is visited and tested, because a list does not pay below {} tiles",
-                tuning::LISTED_TILES
+                tiles::LISTED_TILES
             ));
             Ok(visiting)
         }

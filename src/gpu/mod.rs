@@ -12,10 +12,12 @@ pub(crate) mod matrices;
 pub(crate) mod params;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
+mod prelude;
 pub(crate) mod probe;
 pub(crate) mod spec;
 pub(crate) mod spirv;
 pub(crate) mod tensor;
+pub(crate) mod tiles;
 pub(crate) mod tuning;
 pub(crate) mod unroll;
 

@@ -9,7 +9,8 @@ use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::spec::{AttentionSpec, ScoreMod, Spec, Storage, Visitor};
-use super::tuning::{ALL_TILES, Products, Tile};
+use super::tiles::ALL_TILES;
+use super::tuning::{Products, Tile};
 use crate::attention::Weights;
 
 /// Both values of a switch.

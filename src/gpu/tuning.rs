@@ -2,7 +2,8 @@
 
 use super::capabilities::Capabilities;
 use super::layout::DType;
-use super::matrices::{Fragments, Matrices};
+use super::matrices::Matrices;
+use super::tiles::table;
 use crate::{Error, Result};
 
 /// How the softmax loop cuts a problem into workgroups, and a workgroup into threads.
@@ -161,114 +162,6 @@ impl Tile {
     }
 }
 
-const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
-    Tile {
-        block_q: blocks[0],
-        block_kv: blocks[1],
-        lanes,
-        threads,
-        slice_qk: slices[0],
-        slice_v: slices[1],
-        q_resident,
-        products: Products::Staged,
-    }
-}
-
-const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
-    Tile {
-        block_q,
-        block_kv,
-        lanes: 1,
-        threads: subgroup,
-        slice_qk: 4,
-        slice_v: 4,
-        q_resident: false,
-        products: Products::Broadcast(subgroup),
-    }
-}
-
-/// Tiles for GPUs, best first, as measured on an H200 (f32, B 4, N 4096; TFLOP/s): at D 64 the first reaches 25.7, the
-/// second 22.4; at D 128 the second reaches 24.5, the third 23.6, the fourth 20.8, and the third with 128 threads 20.2.
-/// The last fits any device that WebGPU allows.
-const GPU: [Tile; 6] = [
-    staged([128, 32], 8, 256, [32, 32], false),
-    staged([64, 64], 16, 256, [32, 32], false),
-    staged([64, 64], 16, 256, [32, 16], false),
-    staged([64, 64], 16, 256, [16, 16], false),
-    staged([32, 32], 8, 64, [32, 8], false),
-    staged([32, 32], 8, 64, [32, 4], false),
-];
-
-const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2]) -> Tile {
-    Tile {
-        block_q: blocks[0],
-        block_kv: blocks[1],
-        lanes,
-        threads,
-        slice_qk: flight[0],
-        slice_v: flight[1],
-        q_resident: false,
-        products: Products::Stream(8),
-    }
-}
-
-/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: a subgroup of 32 threads for all rows of a tile, since splits of the keys
-/// bring the parallelism. Devices without subgroups take the small tiles of the other table.
-const GPU_FEW_ROWS: [[Tile; 3]; 5] = [
-    [stream([1, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
-    [stream([2, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
-    [stream([4, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
-    [stream([8, 128], 32, 32, [4, 16]), GPU[4], GPU[5]],
-    [stream([16, 128], 32, 64, [4, 16]), GPU[4], GPU[5]],
-];
-
-/// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
-/// multiply-adds, whatever memory it is in, so operands are loaded once a subgroup and broadcast. Measured on Mesa 22.3,
-/// two cores, f32, B 1, H 4, N 512, D 64: the first takes 16 ms, the second 19; first use compiles for 3, 2 and half a
-/// second. At 12 heads of 331 x 331, D 32, the last took 117 ms where the first took 32.
-const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 32], 8, 64, [8, 8], false)];
-
-/// Likewise for few rows; four of them a thread. f32, B 1, 8 heads over 2, N 4096, D 64: 1 query takes 2.8 ms where the
-/// small staged tile takes 24, 4 queries 10 where that takes 24; first use compiles in half a second.
-const CPU_FEW_ROWS: [[Tile; 2]; 5] = [
-    [stream([1, 32], 8, 8, [4, 4]), CPU[2]],
-    [stream([2, 32], 8, 8, [4, 4]), CPU[2]],
-    [stream([4, 32], 8, 8, [4, 4]), CPU[2]],
-    [stream([8, 32], 8, 16, [4, 4]), CPU[2]],
-    [stream([16, 32], 8, 32, [4, 4]), CPU[2]],
-];
-
-/// Pairs of a problem from which each of the first two is worth its compile time.
-const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
-
-/// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
-pub(crate) const PACKED_QUERIES: usize = 32;
-
-/// Tiles of a problem from which a list of them pays: making one takes two dispatches.
-pub(crate) const LISTED_TILES: usize = 16;
-
-/// Every tile of the tables, for tests over all of them.
-#[cfg(test)]
-pub(crate) const ALL_TILES: [Tile; 17] = [
-    GPU[0],
-    GPU[1],
-    GPU[2],
-    GPU[3],
-    GPU[4],
-    GPU[5],
-    CPU[0],
-    CPU[1],
-    CPU[2],
-    GPU_FEW_ROWS[0][0],
-    GPU_FEW_ROWS[1][0],
-    GPU_FEW_ROWS[2][0],
-    GPU_FEW_ROWS[3][0],
-    GPU_FEW_ROWS[4][0],
-    CPU_FEW_ROWS[0][0],
-    CPU_FEW_ROWS[2][0],
-    CPU_FEW_ROWS[4][0],
-];
-
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -279,6 +172,8 @@ pub(crate) struct Shape {
     pub rows: usize,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
+    /// Whether each row sees a band of the keys, so that many tiles are cut.
+    pub banded: bool,
     /// Whether tokens are visited in another order, which broadcast products cannot.
     pub ordered: bool,
     /// Whether tiles come from a list.
@@ -286,11 +181,11 @@ pub(crate) struct Shape {
 }
 
 /// Threads that keep a device busy, by its kind. No API tells the number of multiprocessors, so these are sizes of the
-/// devices that one meets: 132 of them with 512 threads each (H100, H200; 128 on an RTX 4090), an eighth of that for
-/// GPUs within a processor. CPUs run few workgroups at once, and gain nothing.
+/// devices that one meets: 132 of them with 2048 threads each (H100, H200; 128 with 1536 on an RTX 4090), a 32nd of that
+/// for GPUs within a processor. CPUs run few workgroups at once, and gain nothing.
 pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
     match device {
-        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 1 << 16,
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 1 << 18,
         wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Other => 1 << 13,
         wgpu::DeviceType::Cpu => 0,
     }
@@ -299,64 +194,11 @@ pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
 /// Parts to split the keys of every query tile into: as many as keep the device busy, as long as a part visits tiles
 /// enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys.
 pub(crate) fn splits(tile: &Tile, workgroups: usize, kv_tiles: usize, capabilities: &Capabilities) -> usize {
-    let wanted = capabilities.parallel_threads as usize / (workgroups * tile.threads as usize).max(1);
+    // Streaming is all about loads in flight; the other products need registers, and leave room for a quarter.
+    let resident = if let Products::Stream(_) = tile.products { 1 } else { 4 };
+    let wanted = capabilities.parallel_threads as usize / (resident * workgroups * tile.threads as usize).max(1);
     let worth = kv_tiles / (tile.block_q as usize / 8).max(1);
     wanted.min(worth).max(1)
-}
-
-/// The tiles to consider, best first.
-fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
-    // A block of which few rows are there wastes the others; streaming reads as fast as memory goes.
-    let few = !capabilities.cpu && shape.rows <= GPU_FEW_ROWS[GPU_FEW_ROWS.len() - 1][0].block_q as usize;
-    let mut tiles = if few { Vec::new() } else { matrix_tiles(shape, capabilities) };
-    tiles.extend(vector_tiles(shape, capabilities));
-    tiles
-}
-
-/// Tiles on matrix units, best first: none where the device has none, or the operands are not f16. Each is subgroups,
-/// blocks of rows of each, keys staged, keys scored at a time.
-///
-/// Measured on an H200 (f16, N 4096, TFLOP/s): D 128: the first of the wide tiles 233, 4 subgroups and 32 keys 222, one
-/// block of rows for each of 8 subgroups 192 (its K and V are read twice as often); D 64: 4 subgroups, 64 keys scored at
-/// once 226, 32 at a time 210, 8 subgroups with one block 220; D 256: 196, in registers only with one block of rows.
-/// Through workgroup memory: 123 at D 128 (8 subgroups, one block, 32 keys). Loading the next tile into registers while one is
-/// computed lost 5 to 15 % nearly everywhere.
-fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
-    // A CPU that runs shaders has no such units, whatever it reports.
-    let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
-    let Some(matrices) = found else { return Vec::new() };
-    let wide: &[[u32; 4]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
-        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 64, 64]],
-        (Fragments::Registers(_), 16, 65..=128) => &[[8, 2, 64, 16], [4, 2, 32, 32]],
-        (_, 16, _) => &[[8, 1, 32, 32]],
-        _ => &[],
-    };
-    // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
-    let narrow = [[4, 1, 32, 32], [2, 1, 32, 32]];
-    let tiles = wide.iter().chain(&narrow);
-    tiles.map(|&[strips, row_blocks, block_kv, step]| matrices.tile(strips, row_blocks, block_kv, step)).collect()
-}
-
-fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
-    let few = |tiles: &[Tile]| shape.rows <= tiles[0].block_q as usize;
-    if !capabilities.cpu {
-        if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
-            return tiles;
-        }
-        // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
-        // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
-        return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
-    }
-    if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
-        return tiles;
-    }
-    // Wide rows would spill: a thread holds 4 rows of v_dim sums.
-    let first = if shape.v_dim > 128 || shape.ordered {
-        CPU.len() - 1
-    } else {
-        CPU_PAIRS.iter().position(|&pairs| shape.pairs >= pairs).unwrap_or(CPU.len() - 1)
-    };
-    &CPU[first..]
 }
 
 /// The first tile of the table that the device can run, or why even the last cannot run.

@@ -178,7 +178,13 @@ fn bits_are_classified_at_each_call() {
     let rule = |step: usize| move |i: usize, j: usize| (i / step + j / step).is_multiple_of(2);
     let bits = pack_bits(ctx(), 70, 70, rule(16)).unwrap();
     let out = Tensor::zeros(ctx(), DType::F32, [2, 2, 70, 12]).unwrap();
-    let plan = Attention::new(&q, &k, &v).mask(Mask::bits(&bits)).visit(Visit::Listed).tile(SMALL).plan(ctx()).unwrap();
+    let plan = Attention::new(&q, &k, &v)
+        .mask(Mask::bits(&bits))
+        .visit(Visit::Listed)
+        .tile(SMALL)
+        .splits(1)
+        .plan(ctx())
+        .unwrap();
     assert_eq!(plan.stages().len(), 3, "{plan}");
     // Other bits for the same plan.
     for step in [16, 5, 35] {

@@ -1,0 +1,110 @@
+//! The first lines of an attention kernel: its types and its numbers.
+
+use std::collections::HashMap;
+
+use super::layout::DType;
+use super::params::MAX_PER_HEAD;
+use super::spec::{AttentionSpec, ScoreMod};
+use super::tuning::Products;
+use crate::mask::MAX_RULES;
+
+impl AttentionSpec {
+    /// The numbers of the prelude; the unroller knows loop bounds by them.
+    pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
+        let tile = self.tile;
+        let mut constants = vec![
+            ("HEAD_DIM", self.head_dim),
+            ("V_DIM", self.v_dim),
+            ("QK4", self.head_dim.div_ceil(4)),
+            ("V4", self.v_dim.div_ceil(4)),
+            ("BLOCK_Q", tile.block_q),
+            ("BLOCK_KV", tile.block_kv),
+            ("LANES", tile.lanes),
+            ("THREADS", tile.threads),
+            ("PACK", self.pack),
+            ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
+            ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
+        ];
+        constants.extend(match tile.products {
+            Products::Matrices(matrices) => matrices.constants(&tile, self.head_dim, self.v_dim),
+            Products::Staged | Products::Broadcast(_) | Products::Stream(_) => self.vector_constants(),
+        });
+        constants
+    }
+
+    fn vector_constants(&self) -> Vec<(&'static str, u32)> {
+        let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
+        let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
+        let share = tile.share();
+        let pieces = sizes.qk4.div_ceil(share);
+        vec![
+            ("SLICE_V", tile.slice_v),
+            ("SLICE_V4", tile.slice_v / 4),
+            ("ROWS", sizes.rows),
+            ("KEYS4", sizes.keys4),
+            ("COLS4", sizes.cols4),
+            ("SCORES", sizes.rows * sizes.keys4),
+            ("ACCS", sizes.rows * sizes.cols4),
+            ("QK_SLICES", sizes.qk_slices),
+            ("SLICE4", sizes.slice4),
+            ("V_SLICES", sizes.v_slices),
+            ("Q_STRIDE", sizes.q_stride),
+            ("K_STRIDE", sizes.k_stride),
+            ("P_STRIDE", sizes.p_stride),
+            ("Q_TILE", sizes.q_tile),
+            ("KV_TILE", sizes.kv_tile),
+            ("P_TILE", sizes.p_tile),
+            ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
+            ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
+            ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
+            ("KEYS8", sizes.keys4 / 2),
+            ("SUBGROUP", subgroup),
+            ("SUBGROUP4", subgroup / 4),
+            ("KEY_GROUPS", tile.block_kv / subgroup),
+            ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
+            ("SHARE", share),
+            ("PIECES", pieces),
+            ("TURNS", tile.slice_qk / 4),
+            ("K_FLIGHT", tile.slice_qk * pieces),
+            ("V_FLIGHT", tile.slice_v * sizes.cols4),
+        ]
+    }
+
+    pub(super) fn prelude(&self) -> String {
+        let mut text = String::new();
+        let bias = self.scores.contains(&ScoreMod::Bias);
+        let relative = self.has_relative();
+        let f16 = [(true, self.dtype), (bias, self.bias_dtype), (relative, self.relative_dtype)];
+        if let Products::Matrices(matrices) = self.tile.products {
+            text += &matrices.prelude();
+        } else if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
+            text += "enable f16;\n";
+        }
+        text += &format!("alias elem = {};\nalias out_elem = {};\n", self.dtype, self.out_dtype());
+        if bias {
+            text += &format!("alias bias_elem = {};\n", self.bias_dtype);
+        }
+        if relative {
+            text += &format!("alias relative_elem = {};\n", self.relative_dtype);
+        }
+        for (name, value) in self.constants() {
+            text += &format!("const {name}: u32 = {value}u;\n");
+        }
+        // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
+        let lazy = if let Products::Matrices(m) = self.tile.products {
+            let c: HashMap<_, _> = m.constants(&self.tile, self.head_dim, self.v_dim).into_iter().collect();
+            for (name, cols) in [("K_EVEN", c["K_COLS8"]), ("V_EVEN", c["V_COLS8"])] {
+                let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
+                text += &format!("const {name}: bool = {even};\n");
+            }
+            8.0
+        } else {
+            text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+            0.0
+        };
+        text += &format!("const LAZY: f32 = {lazy:?};\n");
+        text += &format!("const SCORED: bool = {};\n", !self.scores.is_empty());
+        text += &format!("const TEST_ALL: bool = {};\n", self.test_all);
+        text
+    }
+}

@@ -1,0 +1,176 @@
+//! The tables of tiles, best first, with the measurements behind each row.
+
+use super::capabilities::Capabilities;
+use super::layout::DType;
+use super::matrices::Fragments;
+use super::tuning::{Products, Shape, Tile};
+
+const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
+    Tile {
+        block_q: blocks[0],
+        block_kv: blocks[1],
+        lanes,
+        threads,
+        slice_qk: slices[0],
+        slice_v: slices[1],
+        q_resident,
+        products: Products::Staged,
+    }
+}
+
+const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
+    Tile {
+        block_q,
+        block_kv,
+        lanes: 1,
+        threads: subgroup,
+        slice_qk: 4,
+        slice_v: 4,
+        q_resident: false,
+        products: Products::Broadcast(subgroup),
+    }
+}
+
+/// Tiles for GPUs, best first, as measured on an H200 (f32, B 4, N 4096; TFLOP/s): at D 64 the first reaches 25.7, the
+/// second 22.4; at D 128 the second reaches 24.5, the third 23.6, the fourth 20.8, and the third with 128 threads 20.2.
+/// The last fits any device that WebGPU allows.
+const GPU: [Tile; 6] = [
+    staged([128, 32], 8, 256, [32, 32], false),
+    staged([64, 64], 16, 256, [32, 32], false),
+    staged([64, 64], 16, 256, [32, 16], false),
+    staged([64, 64], 16, 256, [16, 16], false),
+    staged([32, 32], 8, 64, [32, 8], false),
+    staged([32, 32], 8, 64, [32, 4], false),
+];
+
+const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2], share: u32) -> Tile {
+    Tile {
+        block_q: blocks[0],
+        block_kv: blocks[1],
+        lanes,
+        threads,
+        slice_qk: flight[0],
+        slice_v: flight[1],
+        q_resident: false,
+        products: Products::Stream(share),
+    }
+}
+
+/// Tiles for up to 1, 2, 4, 8 and 16 rows on GPUs: a subgroup of 32 threads for all rows of a tile, since splits of the keys
+/// bring the parallelism. Devices without subgroups take the small tiles of the other table.
+///
+/// Measured on an H200 (f16, B 8, H 32, D 128, 32768 keys, 32 parts; GB/s, where copying reaches 4160): one row, 16 threads
+/// a key 4168, 8 threads a key 3955, twice the keys in flight 2976, twice the values in flight 3483, 256 keys a tile 3483;
+/// with 8 parts 3316. Four rows of 8 key heads (16 parts): 8 threads a key 2979, 4 threads 3003, 16 threads 2947, half the
+/// values in flight 2722, two subgroups 2706.
+const GPU_FEW_ROWS: [[Tile; 3]; 5] = [
+    [stream([1, 128], 32, 32, [4, 16], 16), GPU[4], GPU[5]],
+    [stream([2, 128], 32, 32, [4, 16], 8), GPU[4], GPU[5]],
+    [stream([4, 128], 32, 32, [4, 16], 8), GPU[4], GPU[5]],
+    [stream([8, 128], 32, 32, [4, 16], 8), GPU[4], GPU[5]],
+    [stream([16, 128], 32, 64, [4, 16], 8), GPU[4], GPU[5]],
+];
+
+/// Tiles for CPUs that run shaders, best first. On lavapipe a load from any buffer costs as much as a dozen
+/// multiply-adds, whatever memory it is in, so operands are loaded once a subgroup and broadcast. Measured on Mesa 22.3,
+/// two cores, f32, B 1, H 4, N 512, D 64: the first takes 16 ms, the second 19; first use compiles for 3, 2 and half a
+/// second. At 12 heads of 331 x 331, D 32, the last took 117 ms where the first took 32.
+const CPU: [Tile; 3] = [broadcast(32, 64, 8), broadcast(32, 32, 8), staged([32, 32], 8, 64, [8, 8], false)];
+
+/// Likewise for few rows; four of them a thread. f32, B 1, 8 heads over 2, N 4096, D 64: 1 query takes 2.8 ms where the
+/// small staged tile takes 24, 4 queries 10 where that takes 24; first use compiles in half a second.
+const CPU_FEW_ROWS: [[Tile; 2]; 5] = [
+    [stream([1, 32], 8, 8, [4, 4], 16), CPU[2]],
+    [stream([2, 32], 8, 8, [4, 4], 8), CPU[2]],
+    [stream([4, 32], 8, 8, [4, 4], 8), CPU[2]],
+    [stream([8, 32], 8, 16, [4, 4], 8), CPU[2]],
+    [stream([16, 32], 8, 32, [4, 4], 8), CPU[2]],
+];
+
+/// Pairs of a problem from which each of the first two is worth its compile time.
+const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
+
+/// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
+pub(crate) const PACKED_QUERIES: usize = 32;
+
+/// Tiles of a problem from which a list of them pays: making one takes two dispatches.
+pub(crate) const LISTED_TILES: usize = 16;
+
+/// Every tile of the tables, for tests over all of them.
+#[cfg(test)]
+pub(crate) const ALL_TILES: [Tile; 17] = [
+    GPU[0],
+    GPU[1],
+    GPU[2],
+    GPU[3],
+    GPU[4],
+    GPU[5],
+    CPU[0],
+    CPU[1],
+    CPU[2],
+    GPU_FEW_ROWS[0][0],
+    GPU_FEW_ROWS[1][0],
+    GPU_FEW_ROWS[2][0],
+    GPU_FEW_ROWS[3][0],
+    GPU_FEW_ROWS[4][0],
+    CPU_FEW_ROWS[0][0],
+    CPU_FEW_ROWS[2][0],
+    CPU_FEW_ROWS[4][0],
+];
+
+/// The tiles to consider, best first.
+pub(super) fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
+    // A block of which few rows are there wastes the others; streaming reads as fast as memory goes.
+    let few = !capabilities.cpu && shape.rows <= GPU_FEW_ROWS[GPU_FEW_ROWS.len() - 1][0].block_q as usize;
+    let mut tiles = if few { Vec::new() } else { matrix_tiles(shape, capabilities) };
+    tiles.extend(vector_tiles(shape, capabilities));
+    tiles
+}
+
+/// Tiles on matrix units, best first: none where the device has none, or the operands are not f16. Each is subgroups,
+/// blocks of rows of each, keys staged, keys scored at a time.
+///
+/// Measured on an H200 (f16, N 4096, TFLOP/s): D 128: the first of the wide tiles 240, 16 keys at a time 233 (causal 186
+/// against 161), all 64 226, 4 subgroups and 32 keys 222 (causal 168), one block of rows for each of 8 subgroups 192 (its K
+/// and V are read twice as often); D 64: 4 subgroups, 64 keys scored at once 228, 32 at a time 210, 8 subgroups with one
+/// block 220, with two 180; D 256: 193, in registers only with one block of rows.
+/// Through workgroup memory: 123 at D 128 (8 subgroups, one block, 32 keys). Loading the next tile into registers while one is
+/// computed lost 5 to 15 % nearly everywhere.
+fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
+    // A CPU that runs shaders has no such units, whatever it reports.
+    let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
+    let Some(matrices) = found else { return Vec::new() };
+    let wide: &[[u32; 4]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 64, 64]],
+        (Fragments::Registers(_), 16, 65..=128) if shape.banded => &[[8, 2, 64, 16], [4, 2, 32, 32]],
+        (Fragments::Registers(_), 16, 65..=128) => &[[8, 2, 64, 32], [4, 2, 32, 32]],
+        (_, 16, _) => &[[8, 1, 32, 32]],
+        _ => &[],
+    };
+    // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
+    let narrow = [[4, 1, 32, 32], [2, 1, 32, 32]];
+    let tiles = wide.iter().chain(&narrow);
+    tiles.map(|&[strips, row_blocks, block_kv, step]| matrices.tile(strips, row_blocks, block_kv, step)).collect()
+}
+
+fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+    let few = |tiles: &[Tile]| shape.rows <= tiles[0].block_q as usize;
+    if !capabilities.cpu {
+        if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+            return tiles;
+        }
+        // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
+        // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
+        return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
+    }
+    if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
+        return tiles;
+    }
+    // Wide rows would spill: a thread holds 4 rows of v_dim sums.
+    let first = if shape.v_dim > 128 || shape.ordered {
+        CPU.len() - 1
+    } else {
+        CPU_PAIRS.iter().position(|&pairs| shape.pairs >= pairs).unwrap_or(CPU.len() - 1)
+    };
+    &CPU[first..]
+}
