@@ -4,7 +4,6 @@
 # packages are downloaded, unpacked, and programs run through the C library that came with them.
 
 mesa_suite=trixie
-mesa_archive=http://deb.debian.org/debian
 # What a program linked by rustc needs beside the driver; what these need follows.
 mesa_packages=(mesa-vulkan-drivers libvulkan1 libc6 libstdc++6 libgcc-s1)
 mesa_root="${CARGO_TARGET_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target}/mesa"
@@ -57,8 +56,13 @@ mesa_apt() {
             mesa_unavailable "Debian's keys are missing, and apt-get download debian-archive-keyring failed: $(mesa_reason "$log")"
         keyring="$folder/keys$keyring"
     fi
+    # The archive that this system's own packages come from.
+    local archive
+    archive=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 2>/dev/null | grep -v security | sort -u | head -n1)
+    [ -n "$archive" ] || archive=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep '/debian/$' | sort -u | head -n1)
+    [ -n "$archive" ] || mesa_unavailable "this system gets no packages from a Debian archive"
     for suite in "$mesa_suite" "$mesa_suite-backports"; do
-        echo "deb [arch=amd64 signed-by=$keyring] $mesa_archive $suite main"
+        echo "deb [arch=amd64 signed-by=$keyring] $archive $suite main"
     done >"$folder/sources.list"
     : >"$folder/status"
     local options=(
