@@ -140,7 +140,10 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     // A CPU that runs shaders has no such units, whatever it reports.
     let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
     let Some(matrices) = found else { return Vec::new() };
+    // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 fill 0.35 of tiles of 256 x 64, and
+    // 0.10 of tiles of 64 x 32, which compute at two thirds of the pace.
     let wide: &[[u32; 4]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+        _ if shape.listed => &[],
         (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 64, 64]],
         (Fragments::Registers(_), 16, 65..=128) if shape.banded => &[[8, 2, 64, 16], [4, 2, 32, 32]],
         (Fragments::Registers(_), 16, 65..=128) => &[[8, 2, 64, 32], [4, 2, 32, 32]],

@@ -138,7 +138,8 @@ fn the_device_decides_on_parts() {
     };
     let all = ctx().capabilities().binding_bytes;
     assert_eq!(planned(0, 1, 4096, all), 1);
-    let per_part = 2 * SMALL.threads;
+    // Two heads, and room for a quarter of the threads where products need registers.
+    let per_part = 4 * 2 * SMALL.threads;
     assert_eq!(planned(5 * per_part, 1, 4096, all), 5);
     // A part of 16 rows visits two tiles at least, and all parts fit a binding.
     assert_eq!(planned(1 << 20, 1, 160, all), 5);
