@@ -55,7 +55,7 @@ async fn open_device() -> Result<(wgpu::Device, wgpu::Queue), String> {
         wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
     let adapter = instance.request_adapter(&options).await.map_err(|e| format!("no adapter: {e}"))?;
     // The device is the opened adapter, the queue takes work for it. Features and limits not asked for here are not
-    // there later: 16-bit floats, subgroups and large bindings make attention faster.
+    // there later: 16-bit floats, subgroups and large bindings make attention faster. For f16 on matrix units ask for two more; see `Context::with_adapter`.
     let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("application"),

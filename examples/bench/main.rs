@@ -113,6 +113,10 @@ fn run(args: &Args) -> Result<(), String> {
                     seconds.insert(case.name.clone(), result.seconds);
                     bar.suspend(|| eprintln!("{}", result.line(case, tile, &ceilings)));
                     rows.push(result.csv(case, &info, &ceilings));
+                    // As soon as it is there: a run that is cut short has measured something.
+                    if args.csv.as_ref().is_some_and(|path| path.as_os_str() != "-") {
+                        write(args, &rows)?;
+                    }
                 }
                 // A tile under trial may not fit; a case of the table must.
                 Err(e) if tile.is_some() || splits.is_some() => {
