@@ -206,6 +206,11 @@ impl Case {
         host.tiles(0, 0, tile, &host.order(0)).expect("the plan used this tile").density()
     }
 
+    /// Whether moving the bytes is the work, as when a few queries read many keys: arithmetic waits for memory then.
+    pub fn is_bound_by_memory(&self) -> bool {
+        self.flops() < 16.0 * self.bytes()
+    }
+
     /// Bytes of q, k, v and out, each once.
     pub fn bytes(&self) -> f64 {
         let q = self.heads * self.len_q * (self.head_dim + self.v_dim);

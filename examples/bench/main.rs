@@ -2,25 +2,30 @@
 //!
 //!     cargo run --release --example bench -- --case dense_f32_b1_h8_n1024_d64 --csv -
 
+mod against;
+#[path = "../demo/canvas.rs"]
+mod canvas;
 mod cases;
 mod ceilings;
+mod chart;
+mod data;
 mod host;
 mod permute;
 mod timing;
+mod verify;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use half::f16;
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::SeedableRng;
-use rand_distr::{Distribution, StandardNormal};
-use wgpu_attention::reference::{Rules, Sizes, check, softmax_attention};
-use wgpu_attention::{AttentionIo, Capabilities, Context, DType, Element, Error, Input, Plan, Products, Tensor, Tile};
+use wgpu_attention::{AttentionIo, Capabilities, Context, DType, Input, Products, Tensor, Tile};
 
+use against::Comparison;
 use cases::{Case, Wgsl};
 use ceilings::Ceilings;
+use data::Data;
+use verify::verify;
 
 #[derive(Parser)]
 #[command(about = "Times attention against the device's own ceilings, after checking it against an f64 oracle.")]
@@ -53,6 +58,15 @@ struct Args {
     /// Prints each plan.
     #[arg(long)]
     plan: bool,
+    /// CSV files of the same form, by benches/peers or by an earlier run, to compare each case with.
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    against: Vec<PathBuf>,
+    /// Where the Markdown table of that comparison goes; standard output unless given.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Draws TFLOP/s by case, with those compared with, as bars.
+    #[arg(long, value_name = "FILE.png")]
+    plot: Option<PathBuf>,
 }
 
 const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
@@ -75,6 +89,7 @@ fn run(args: &Args) -> Result<(), String> {
             return Err(format!("--case: {name} is not in the case table"));
         }
     }
+    let mut comparison = Comparison::new(against::read(&args.against, &cases)?);
     cases.retain(|case| {
         let wanted =
             if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
@@ -89,7 +104,8 @@ fn run(args: &Args) -> Result<(), String> {
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     if args.host {
-        return write(args, &host::measure(&cases, &tiles, !args.case.is_empty())?);
+        let rows = host::measure(&cases, &tiles, !args.case.is_empty())?;
+        return report(args, &rows, &comparison, &info.name);
     }
     let ceilings = ceilings::measure(&ctx).map_err(|e| e.to_string())?;
     eprintln!("ceilings: copy {:.0} GB/s, multiply-add {:.2} TFLOP/s", ceilings.copy_gbs, ceilings.fma_tflops);
@@ -112,10 +128,12 @@ fn run(args: &Args) -> Result<(), String> {
                     result.of_dense = case.against.as_ref().and_then(|name| Some(result.seconds / seconds.get(name)?));
                     seconds.insert(case.name.clone(), result.seconds);
                     bar.suspend(|| eprintln!("{}", result.line(case, tile, &ceilings)));
+                    let ratios = comparison.add(case, result.seconds);
+                    bar.suspend(|| ratios.iter().for_each(|ratio| eprintln!("    {ratio}")));
                     rows.push(result.csv(case, &info, &ceilings));
                     // As soon as it is there: a run that is cut short has measured something.
-                    if args.csv.as_ref().is_some_and(|path| path.as_os_str() != "-") {
-                        write(args, &rows)?;
+                    if let Some(path) = args.csv.as_ref().filter(|path| path.as_os_str() != "-") {
+                        write(path, &(rows.join("\n") + "\n"))?;
                     }
                 }
                 // A tile under trial may not fit; a case of the table must.
@@ -128,18 +146,27 @@ fn run(args: &Args) -> Result<(), String> {
         }
     }
     bar.finish_and_clear();
-    write(args, &rows)
+    report(args, &rows, &comparison, &info.name)
 }
 
-/// Rows to the file that was asked for.
-fn write(args: &Args, rows: &[String]) -> Result<(), String> {
+/// What was asked for: the rows, the table, the picture.
+fn report(args: &Args, rows: &[String], comparison: &Comparison, device: &str) -> Result<(), String> {
     let text = rows.join("\n") + "\n";
     match &args.csv {
         Some(path) if path.as_os_str() == "-" => print!("{text}"),
-        Some(path) => std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))?,
+        Some(path) => write(path, &text)?,
         None => {}
     }
-    Ok(())
+    match &args.table {
+        Some(path) => write(path, &comparison.table())?,
+        None if args.against.is_empty() => {}
+        None => print!("{}", comparison.table()),
+    }
+    args.plot.as_ref().map_or(Ok(()), |path| chart::draw(comparison, device, path))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
@@ -162,37 +189,6 @@ fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
     let numbers = numbers.split(':').map(number).collect::<Result<Vec<u32>, _>>()?;
     let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
     Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
-}
-
-/// Random operands of a case, on the device and, rounded as there, on the host.
-struct Data {
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    host: [Vec<f32>; 3],
-}
-
-impl Data {
-    fn new(ctx: &Context, case: &Case) -> Result<Data, Error> {
-        let mut rng = rand::rngs::StdRng::seed_from_u64(7);
-        let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = *case;
-        let shapes =
-            [[batch, heads, len_q, head_dim], [batch, heads_kv, len_kv, head_dim], [batch, heads_kv, len_kv, v_dim]];
-        let mut upload = |shape: [usize; 4]| -> Result<(Tensor, Vec<f32>), Error> {
-            let values: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(shape.iter().product()).collect();
-            if dtype == DType::F32 {
-                return Ok((Tensor::from_slice(ctx, shape, &values)?, values));
-            }
-            let rounded: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
-            Ok((Tensor::from_slice(ctx, shape, &rounded)?, rounded.iter().map(|x| x.to_f32()).collect()))
-        };
-        let (q, q_host) = upload(shapes[0])?;
-        let (k, k_host) = upload(shapes[1])?;
-        let (v, v_host) = upload(shapes[2])?;
-        let out = Tensor::zeros(ctx, dtype, [batch, heads, len_q, v_dim])?;
-        Ok(Data { q, k, v, out, host: [q_host, k_host, v_host] })
-    }
 }
 
 struct Measured {
@@ -240,75 +236,6 @@ fn measure(
         .map(|tile| case.tile_density([tile.block_q as usize, tile.block_kv as usize]));
     let (splits, path) = (plan.splits(), plan.stages().join(" + "));
     Ok(Measured { seconds, tile_density, of_dense: None, rel_err, splits, path })
-}
-
-/// Runs once and compares some rows of the first and the last head with the f64 oracle. A kernel that errs more than
-/// twice as much as the plain formula, plus rounding, is not worth timing.
-fn verify(ctx: &Context, case: &Case, data: &Data, plan: &Plan, io: &AttentionIo<'_>) -> Result<f64, String> {
-    let mut encoder = ctx.device().create_command_encoder(&Default::default());
-    plan.encode(&mut encoder, io).map_err(|e| e.to_string())?;
-    ctx.queue().submit([encoder.finish()]);
-    let step = (case.len_q / 24).max(1);
-    let rows: Vec<usize> = (0..case.len_q).step_by(step).chain([case.len_q - 1]).collect();
-    let mut worst: f64 = 0.0;
-    for (b, h) in [(0, 0), (case.batch - 1, case.heads - 1)] {
-        let got = read_head(ctx, case, data, b, h)?;
-        let exact = oracle::<f64>(case, data, b, h, &rows);
-        let plain = oracle::<f32>(case, data, b, h, &rows);
-        let got: Vec<f64> =
-            rows.iter().flat_map(|row| got[row * case.v_dim..][..case.v_dim].iter().map(|&x| f64::from(x))).collect();
-        let error = check(&got, &exact, &plain, case.dtype)
-            .map_err(|e| format!("head {h} of batch {b} is wrong ({e}): not timed"))?;
-        worst = worst.max(error / exact.iter().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs())));
-    }
-    Ok(worst)
-}
-
-fn read_head(ctx: &Context, case: &Case, data: &Data, b: usize, h: usize) -> Result<Vec<f32>, String> {
-    let head = data.out.narrow(0, b, 1).and_then(|x| x.narrow(1, h, 1)).map_err(|e| e.to_string())?;
-    fn read<T: Element>(ctx: &Context, head: &Tensor) -> Result<Vec<T>, String> {
-        pollster::block_on(head.read(ctx)).map_err(|e| e.to_string())
-    }
-    if case.dtype == DType::F32 {
-        return read(ctx, &head);
-    }
-    Ok(read::<f16>(ctx, &head)?.iter().map(|x| x.to_f32()).collect())
-}
-
-/// Some rows of one head by the reference, in f64 or f32.
-fn oracle<T: wgpu_attention::reference::Real>(
-    case: &Case,
-    data: &Data,
-    b: usize,
-    h: usize,
-    rows: &[usize],
-) -> Vec<f64> {
-    let kv = b * case.heads_kv + h / (case.heads / case.heads_kv);
-    let cast = |values: &[f32]| values.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
-    let q: Vec<T> = rows
-        .iter()
-        .flat_map(|row| {
-            let first = ((b * case.heads + h) * case.len_q + row) * case.head_dim;
-            cast(&data.host[0][first..first + case.head_dim])
-        })
-        .collect();
-    let k = cast(&data.host[1][kv * case.len_kv * case.head_dim..][..case.len_kv * case.head_dim]);
-    let v = cast(&data.host[2][kv * case.len_kv * case.v_dim..][..case.len_kv * case.v_dim]);
-    let sizes = Sizes {
-        batch: 1,
-        heads: 1,
-        heads_kv: 1,
-        len_q: rows.len(),
-        len_kv: case.len_kv,
-        head_dim: case.head_dim,
-        v_dim: case.v_dim,
-    };
-    let scale = T::of(1.0 / (case.head_dim as f64).sqrt());
-    let host = case.mask.host([1, 1, case.len_q, case.len_kv]).expect("masks of the table are known on the host");
-    let mask = |_: usize, _: usize, i: usize, j: usize| host.allows(0, 0, rows[i], j);
-    let scale = |_| scale;
-    let rules = Rules { mask: &mask, ..Rules::dense(&scale) };
-    softmax_attention(sizes, &q, &k, &v, rules).0.into_iter().map(T::to_f64).collect()
 }
 
 impl Measured {

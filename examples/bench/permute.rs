@@ -3,7 +3,8 @@
 use wgpu_attention::{Context, Permute, PermuteIo, Tensor, inverse_order};
 
 use crate::cases::Case;
-use crate::{Data, Measured, timing};
+use crate::data::Data;
+use crate::{Measured, timing};
 
 pub fn measure(ctx: &Context, case: &Case, data: &Data, repeats: usize) -> Result<Measured, String> {
     let text = |e: wgpu_attention::Error| e.to_string();
