@@ -199,18 +199,19 @@ impl Matrices {
         text
     }
 
-    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows and score `step` keys at a time.
-    pub(crate) fn tile(self, strips: u32, row_blocks: u32, block_kv: u32, step: u32) -> Tile {
+    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows, visit `block_kv` keys at a time and score `step`
+    /// of them at once, for [`Attention::tile`](crate::Attention::tile). What the loop cannot run is refused when planning.
+    pub fn tile(self, strips: u32, row_blocks: u32, block_kv: u32, step: u32) -> Tile {
         let Matrices { size, subgroup, fragments } = self;
         let lanes = match fragments {
             Fragments::Registers(layout) => layout.lanes,
-            Fragments::Workgroup => (subgroup / (row_blocks * size)).clamp(1, size / 4),
+            Fragments::Workgroup => (subgroup / row_blocks.saturating_mul(size).max(1)).clamp(1, (size / 4).max(1)),
         };
         Tile {
-            block_q: strips * row_blocks * size,
+            block_q: strips.saturating_mul(row_blocks).saturating_mul(size),
             block_kv,
             lanes,
-            threads: strips * subgroup,
+            threads: strips.saturating_mul(subgroup),
             slice_qk: 4,
             slice_v: step,
             q_resident: true,

@@ -1,29 +1,10 @@
 //! Matrix units: every way of visiting and every rule on tiles of their own, through registers and through workgroup
 //! memory, on devices that have them.
 
-use wgpu_attention::{Attention, Capabilities, Context, DType, Fragments, Mask, Matrices, Products, Tile};
+use wgpu_attention::{Attention, Capabilities, Context, DType, Mask, Matrices};
 
 use crate::masks;
 use crate::support::{Case, ctx, download, upload};
-
-/// A tile of `strips` subgroups with `row_blocks` blocks of rows each, that scores `step` of `block_kv` keys at a time.
-fn tile(matrices: Matrices, [strips, row_blocks, block_kv, step]: [u32; 4]) -> Tile {
-    let Matrices { size, subgroup, fragments } = matrices;
-    let lanes = match fragments {
-        Fragments::Registers(layout) => layout.lanes,
-        Fragments::Workgroup => (subgroup / (row_blocks * size)).clamp(1, size / 4),
-    };
-    Tile {
-        block_q: strips * row_blocks * size,
-        block_kv,
-        lanes,
-        threads: strips * subgroup,
-        slice_qk: 4,
-        slice_v: step,
-        q_resident: true,
-        products: Products::Matrices(matrices),
-    }
-}
 
 /// Both ways of reaching into blocks that the device allows; none where it has no matrix units.
 fn ways() -> Vec<(&'static str, Context, Matrices)> {
@@ -39,7 +20,7 @@ fn check(case: &Case) {
     for (name, ctx, matrices) in ways() {
         for sizes in [[2, 1, 32, 32], [1, 2, 64, 32]] {
             let mut case = case.clone().f16();
-            case.tile = Some(tile(matrices, sizes));
+            case.tile = Some(matrices.tile(sizes[0], sizes[1], sizes[2], sizes[3]));
             case.check_on(name, &ctx);
         }
     }
@@ -87,7 +68,7 @@ fn tile_lists() {
     let mask = (Mask::causal() & !Mask::window(20, 0)) | Mask::keys(0..5);
     let host = mask.host([2, 2, 70, 130]).unwrap();
     for (_, ctx, matrices) in ways() {
-        let tile = Some(tile(matrices, [2, 1, 32, 32]));
+        let tile = Some(matrices.tile(2, 1, 32, 32));
         let visits = masks::VISITS.map(|visit| (visit, tile));
         masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &visits);
     }
@@ -105,7 +86,7 @@ fn strange_values_show_where_they_are_seen() {
             let tensors = [&q, &k, &v].map(|x| upload(&ctx, DType::F16, [1, 1, len, dim], x).unwrap());
             let description = Attention::new(&tensors[0], &tensors[1], &tensors[2])
                 .mask(Mask::causal())
-                .tile(tile(matrices, [2, 1, 64, 32]));
+                .tile(matrices.tile(2, 1, 64, 32));
             let got = download(&ctx, &description.run(&ctx).unwrap()).unwrap();
             for (n, x) in got.iter().enumerate() {
                 let (row, col) = (n / dim, n % dim);
