@@ -28,6 +28,7 @@ pub mod balance;
 mod error;
 mod gpu;
 mod head_norm;
+mod linear;
 mod mask;
 mod merge;
 pub mod patterns;
@@ -49,6 +50,7 @@ pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};
 pub use head_norm::{HeadNorm, HeadNormIo};
+pub use linear::{Decay, FeatureMap, LinearAttention, LinearIo, LinearOutput, Normalizer};
 pub use mask::{
     BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,
 };

@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Tensor};
 
 use crate::case::{Array, Case, Data};
-use crate::{composed, masks, merge, packed, pictures, planners, softmax, video};
+use crate::{composed, linear, masks, merge, packed, pictures, planners, softmax, video};
 
 /// Why a case has no outputs.
 #[derive(Debug)]
@@ -102,6 +102,24 @@ const OPERATORS: &[Operator] = &[
         run: packed::core_attention_tasks,
     },
     Operator {
+        name: "cosformer_attention",
+        params: &["act", "causal", "eps"],
+        inputs: &["q", "k", "v"],
+        run: linear::cosformer_attention,
+    },
+    Operator {
+        name: "delta_product",
+        params: &["gated", "num_householder", "scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
+        run: linear::described_attention,
+    },
+    Operator {
+        name: "delta_rule",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state"],
+        run: linear::described_attention,
+    },
+    Operator {
         name: "diag_attention",
         params: &["block", "causal", "kind", "norm_eps", "scale", "tail"],
         inputs: &["q", "k", "v"],
@@ -112,6 +130,18 @@ const OPERATORS: &[Operator] = &[
         params: &["block_size", "causal", "eps", "kind", "padding", "scale"],
         inputs: &["q", "k", "v"],
         run: masks::diag_block_attention,
+    },
+    Operator {
+        name: "gated_delta_rule",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
+        run: linear::described_attention,
+    },
+    Operator {
+        name: "gla",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "initial_state", "log_decay"],
+        run: linear::described_attention,
     },
     Operator {
         name: "gna_simulator",
@@ -132,10 +162,28 @@ const OPERATORS: &[Operator] = &[
         run: pictures::isolation_attention,
     },
     Operator {
+        name: "kda",
+        params: &["l2norm_eps", "qk_l2norm", "scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
+        run: linear::described_attention,
+    },
+    Operator {
         name: "kernel_regression_heads",
         params: &["noise_var"],
         inputs: &["x", "x_query", "y", "omega", "mu"],
         run: composed::kernel_regression_heads,
+    },
+    Operator {
+        name: "lightning_attention",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "initial_state", "log_decay"],
+        run: linear::described_attention,
+    },
+    Operator {
+        name: "linear_attention",
+        params: &["causal", "eps", "feature_map", "n_features", "normalize", "scale", "softmax_temp"],
+        inputs: &["q", "k", "v", "initial_state", "initial_z", "omega"],
+        run: linear::linear_attention,
     },
     Operator {
         name: "maxvit_block",
@@ -211,10 +259,22 @@ const OPERATORS: &[Operator] = &[
         run: planners::reposition_resample,
     },
     Operator {
+        name: "simple_gla",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "initial_state", "log_decay"],
+        run: linear::described_attention,
+    },
+    Operator {
         name: "softmax_attention",
         params: &["alibi", "align", "bias_shape", "causal", "causal_align", "scale", "sinks", "softcap", "window"],
         inputs: &["q", "k", "v", "alibi_slopes", "bias", "mask_bits", "sinks"],
         run: softmax::softmax_attention,
+    },
+    Operator {
+        name: "taylor_attention",
+        params: &["causal", "scale"],
+        inputs: &["q", "k", "v"],
+        run: linear::taylor_attention,
     },
     Operator {
         name: "varlen_attention",

@@ -11,6 +11,7 @@ mod visit;
 
 pub use io::AttentionIo;
 pub use tasks::Task;
+pub(crate) use tasks::sequences;
 pub use visit::Visit;
 
 use crate::gpu::context::Context;

@@ -17,16 +17,7 @@ pub struct Task {
 pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Result<Vec<Task>> {
     let both = [("cu_seqlens_q", cu_seqlens_q, lens[0]), ("cu_seqlens_kv", cu_seqlens_kv, lens[1])];
     for (name, cu_seqlens, len) in both {
-        if cu_seqlens.first() != Some(&0) {
-            return Err(Error::Value(format!("{name}: begins with {:?}, but must begin with 0", cu_seqlens.first())));
-        }
-        if let Some(n) = cu_seqlens.windows(2).position(|pair| pair[0] > pair[1]) {
-            let (a, b) = (cu_seqlens[n], cu_seqlens[n + 1]);
-            return Err(Error::Value(format!("{name}: {a} is followed by {b}, but must not decrease")));
-        }
-        if let Some(&last) = cu_seqlens.last().filter(|&&last| last != len) {
-            return Err(Error::Value(format!("{name}: ends with {last}, but there are {len} rows")));
-        }
+        sequences(name, cu_seqlens, len)?;
     }
     if cu_seqlens_q.len() != cu_seqlens_kv.len() {
         return Err(Error::Value(format!(
@@ -37,6 +28,21 @@ pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[
     }
     let ranges = |cu_seqlens: &[usize]| cu_seqlens.windows(2).map(|pair| pair[0]..pair[1]).collect::<Vec<_>>();
     Ok(ranges(cu_seqlens_q).into_iter().zip(ranges(cu_seqlens_kv)).map(|(q, kv)| Task { q, kv }).collect())
+}
+
+/// Where sequences that lie end to end begin, and where the last ends.
+pub(crate) fn sequences(name: &str, cu_seqlens: &[usize], len: usize) -> Result<()> {
+    if cu_seqlens.first() != Some(&0) {
+        return Err(Error::Value(format!("{name}: begins with {:?}, but must begin with 0", cu_seqlens.first())));
+    }
+    if let Some(n) = cu_seqlens.windows(2).position(|pair| pair[0] > pair[1]) {
+        let (a, b) = (cu_seqlens[n], cu_seqlens[n + 1]);
+        return Err(Error::Value(format!("{name}: {a} is followed by {b}, but must not decrease")));
+    }
+    match cu_seqlens.last().filter(|&&last| last != len) {
+        Some(last) => Err(Error::Value(format!("{name}: ends with {last}, but there are {len} rows"))),
+        None => Ok(()),
+    }
 }
 
 /// First row within the task, the task's first rows in q and in k, its lengths (`lib/place_tasks.wgsl`): one place a tile,

@@ -43,6 +43,8 @@ fragments! {
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
+    "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/recurrent.wgsl" "linear/delta.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
+    "linear/solve.wgsl"
     "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"
 }
 
@@ -55,6 +57,14 @@ pub(crate) fn fragment(path: &'static str) -> Source {
         Some((name, text)) => Source { name, text: (*text).into() },
         None => panic!("shaders/{path} is not listed in link.rs"),
     }
+}
+
+/// The text of a shipped file.
+///
+/// # Panics
+/// As [`fragment`].
+pub(crate) fn fragment_text(path: &'static str) -> String {
+    fragment(path).text.into_owned()
 }
 
 /// A module ready for the device.

@@ -5,6 +5,7 @@ pub(crate) mod capabilities;
 pub(crate) mod context;
 pub(crate) mod flat_spec;
 pub(crate) mod layout;
+pub(crate) mod linear_spec;
 pub(crate) mod link;
 pub(crate) mod lists;
 pub(crate) mod mask_spec;

@@ -56,6 +56,24 @@ pub(crate) struct AttentionParams {
     pub part_batches: u32,
 }
 
+/// WGSL `Params` of `linear/chunk.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct LinearParams {
+    pub views: [View; 8],
+    pub heads: u32,
+    pub group: u32,
+    pub chunks: u32,
+    pub sequences: u32,
+    pub instances: u32,
+    pub items: u32,
+    pub grid_x: u32,
+    pub scale: f32,
+    pub eps: f32,
+    pub first_head: u32,
+    pub pad: [u32; 2],
+}
+
 /// WGSL `Params` of `combine.wgsl`, field by field.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]

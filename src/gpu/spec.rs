@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
 use super::layout::DType;
+use super::linear_spec::LinearSpec;
 use super::link::{Linked, Source, fragment, link};
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
 use super::matrices::Fragments;
@@ -83,6 +84,7 @@ pub(crate) enum Spec {
     Lists(ListsSpec),
     HeadNorm(HeadNormSpec),
     Permute(PermuteSpec),
+    Linear(LinearSpec),
     Probe(ProbeSpec),
 }
 
@@ -96,6 +98,7 @@ impl Spec {
             Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
             Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Probe(spec) => spec.link(),
+            Spec::Linear(spec) => spec.link(),
             Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
             Spec::HeadNorm(spec) => {
@@ -109,7 +112,7 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) | Spec::Probe(_) => return None,
+            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) | Spec::Linear(_) | Spec::Probe(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
     }
@@ -132,6 +135,7 @@ impl Spec {
         match self {
             Spec::Attention(spec) => spec.tile.threads,
             Spec::Probe(spec) => spec.subgroup,
+            Spec::Linear(spec) => spec.threads,
             _ => FLAT_THREADS,
         }
     }
@@ -274,6 +278,7 @@ impl fmt::Display for Spec {
         let spec = match self {
             Spec::Attention(spec) => spec,
             Spec::Lists(spec) => return spec.fmt(f),
+            Spec::Linear(spec) => return spec.fmt(f),
             Spec::Probe(spec) => return write!(f, "probe of {0} x {0} blocks", spec.size),
             Spec::Permute(spec) => {
                 let unit = if spec.vec4 { "vec4" } else { "scalar" };

@@ -1,0 +1,44 @@
+// Where a kernel of linear attention works: rows (tokens, or steps of a token) are cut into chunks of at most CHUNK, which never
+// straddle two sequences; a place is one chunk of one head.
+//
+// provides  params table Params Place place sequence_place chunks_of
+// requires  View
+//
+// table     one vec4 a chunk (first row, rows, sequence, 0), then one a sequence (first chunk, chunk after the last, 0, 0)
+
+struct Params {
+    views: array<View, 8>,
+    heads: u32,
+    group: u32,
+    chunks: u32,
+    sequences: u32,
+    instances: u32,
+    items: u32,
+    grid_x: u32,
+    scale: f32,
+    eps: f32,
+    first_head: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> table: array<vec4<u32>>;
+
+// b, h: batch and value head; bh: both in one; start, len: rows; sequence: whose state it is.
+struct Place { b: u32, h: u32, bh: u32, chunk: u32, start: u32, len: u32, sequence: u32 }
+
+fn place(bh: u32, chunk: u32) -> Place {
+    let entry = table[chunk];
+    return Place(bh / params.heads, bh % params.heads, bh, chunk, entry.x, entry.y, entry.z);
+}
+
+// A sequence as a whole: what lies before its first chunk and after its last.
+fn sequence_place(bh: u32, sequence: u32) -> Place {
+    return Place(bh / params.heads, bh % params.heads, bh, 0u, 0u, 0u, sequence);
+}
+
+// First chunk of a sequence, and the one after its last.
+fn chunks_of(sequence: u32) -> vec2<u32> {
+    return table[params.chunks + sequence].xy;
+}

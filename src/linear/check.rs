@@ -1,0 +1,356 @@
+//! A description to a sound problem, or to a sentence.
+
+use super::chunks::Chunks;
+use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
+use crate::attention::sequences;
+use crate::gpu::context::Context;
+use crate::gpu::layout::{DType, Layout};
+use crate::{Error, Result};
+
+/// Rows up to which tokens are computed one after the other.
+const RECURRENT_ROWS: usize = 16;
+
+/// How the state forgets.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Gate {
+    None,
+    PerHead(Vec<f32>),
+    /// A tensor, whose rows have 1 column or one a channel.
+    PerToken(Layout),
+    PerChannel(Layout),
+}
+
+/// A sound problem.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    pub q: Layout,
+    pub k: Layout,
+    pub v: Layout,
+    pub out: Layout,
+    pub map: FeatureMap,
+    pub omega: Option<Layout>,
+    pub gate: Gate,
+    pub beta: Option<Layout>,
+    pub normalizer: Normalizer,
+    pub causal: bool,
+    pub steps: usize,
+    pub scale: f32,
+    pub initial: Option<Layout>,
+    pub last: Option<Layout>,
+    pub in_place: Option<Layout>,
+    pub initial_z: Option<Layout>,
+    pub last_z: Option<Layout>,
+    pub in_place_z: Option<Layout>,
+    /// Rows of each sequence.
+    pub sequences: Vec<usize>,
+    pub packed: bool,
+    pub chunk: usize,
+    pub recurrent: bool,
+}
+
+impl Problem {
+    pub(super) fn batch(&self) -> usize {
+        self.q.shape()[0]
+    }
+
+    /// Value heads.
+    pub(super) fn heads(&self) -> usize {
+        self.v.shape()[1]
+    }
+
+    /// Value heads that share a key head.
+    pub(super) fn group(&self) -> usize {
+        self.heads() / self.k.shape()[1].max(1)
+    }
+
+    /// Features of q and k, once mapped.
+    pub(super) fn dim_k(&self) -> usize {
+        let dim = self.k.shape()[3];
+        match (&self.map, &self.omega) {
+            (FeatureMap::Favor { .. }, Some(omega)) => 2 * omega.shape()[3],
+            (FeatureMap::Cosformer, _) => 2 * dim,
+            (FeatureMap::Taylor, _) => 1 + dim + dim * (dim + 1) / 2,
+            _ => dim,
+        }
+    }
+
+    pub(super) fn dim_v(&self) -> usize {
+        self.v.shape()[3]
+    }
+
+    /// Whether a denominator is summed.
+    pub(super) fn has_z(&self) -> bool {
+        self.normalizer != Normalizer::None
+    }
+
+    /// Columns of the state within: those of v, and one for the denominator.
+    pub(super) fn state_cols(&self) -> usize {
+        self.dim_v() + usize::from(self.has_z())
+    }
+
+    /// Of the caller's states.
+    pub(super) fn state_shape(&self) -> [usize; 4] {
+        let rows = if self.packed { self.sequences.len() } else { self.batch() };
+        [rows, self.heads(), self.dim_k(), self.dim_v()]
+    }
+
+    pub(super) fn z_shape(&self) -> [usize; 4] {
+        let [rows, heads, dim_k, _] = self.state_shape();
+        [rows, heads, dim_k, 1]
+    }
+
+    /// Chunks of k's rows.
+    pub(super) fn chunks(&self) -> Chunks {
+        Chunks::new(self.chunk, &self.sequences)
+    }
+}
+
+pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
+    let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
+    dtypes(&[("q", q), ("k", k), ("v", v)], ctx)?;
+    shapes(a)?;
+    let [batch, _, len, dim] = q.shape();
+    let [_, heads, rows, dim_v] = v.shape();
+    let mut problem = Problem {
+        q,
+        k,
+        v,
+        out: Layout::new(v.dtype(), [batch, heads, len, dim_v])?,
+        map: a.map.clone(),
+        omega: None,
+        gate: Gate::None,
+        beta: None,
+        normalizer: a.normalizer,
+        causal: a.causal,
+        steps: a.steps,
+        scale: a.scale,
+        initial: None,
+        last: None,
+        in_place: None,
+        initial_z: None,
+        last_z: None,
+        in_place_z: None,
+        sequences: vec![rows],
+        packed: false,
+        chunk: 0,
+        recurrent: false,
+    };
+    if let FeatureMap::Favor { omega, temperature } = &a.map {
+        finite("temperature", *temperature)?;
+        let [_, _, _, directions] = omega.layout.shape();
+        tensor("omega", &omega.layout, [1, 1, dim, directions], "[1, 1, dim, directions]")?;
+        problem.omega = Some(omega.layout);
+    }
+    finite("scale", a.scale)?;
+    if let Normalizer::Add(eps) | Normalizer::Clamp(eps) = a.normalizer
+        && !(eps.is_finite() && eps >= 0.0)
+    {
+        return Err(Error::Value(format!("normalizer: eps is {eps}, but must be finite and not negative")));
+    }
+    problem.gate = gate(a, [batch, heads, len, dim])?;
+    if let Some(beta) = &a.beta {
+        tensor("beta", &beta.layout, [batch, heads, rows, 1], "[batch, heads, steps * len, 1]")?;
+        problem.beta = Some(beta.layout);
+    }
+    if let Some(cu_seqlens) = &a.cu_seqlens {
+        if batch != 1 {
+            return Err(Error::Shape(format!("cu_seqlens: is given, but needs a batch of 1 (batch {batch})")));
+        }
+        sequences("cu_seqlens", cu_seqlens, len)?;
+        problem.sequences = cu_seqlens.windows(2).map(|pair| a.steps * (pair[1] - pair[0])).collect();
+        problem.packed = true;
+    }
+    contradictions(a, &problem)?;
+    states(a, &mut problem)?;
+    problem.chunk = chunk(a, &problem)?;
+    problem.recurrent = recurrent(a, &problem)?;
+    Ok(problem)
+}
+
+fn dtypes(given: &[(&str, Layout)], ctx: &Context) -> Result<()> {
+    for (name, layout) in given {
+        if layout.dtype() == DType::U32 {
+            return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
+        }
+        ctx.require_dtype(name, layout.dtype())?;
+    }
+    Ok(())
+}
+
+fn shapes(a: &LinearAttention) -> Result<()> {
+    let ([batch, heads_k, len, dim], k, v) = (a.q.layout.shape(), a.k.layout.shape(), a.v.layout.shape());
+    if a.steps == 0 {
+        return Err(Error::Value("steps: is 0, but must be at least 1".into()));
+    }
+    let equal = |name: &str, what: &str, value: usize, of: &str, rule: usize| {
+        if value == rule {
+            return Ok(());
+        }
+        Err(Error::Shape(format!("{name}: {what} is {value}, but must be {of} ({rule})")))
+    };
+    equal("k", "batch", k[0], "q's batch", batch)?;
+    equal("v", "batch", v[0], "q's batch", batch)?;
+    equal("k", "heads", k[1], "q's heads", heads_k)?;
+    equal("k", "dim", k[3], "q's dim", dim)?;
+    equal("v", "len", v[2], "k's len", k[2])?;
+    if a.causal {
+        equal("k", "len", k[2], "steps times q's len", a.steps * len)?;
+    }
+    if heads_k == 0 || !v[1].is_multiple_of(heads_k) {
+        return Err(Error::Shape(format!("v: heads is {}, but must be a multiple of k's heads ({heads_k})", v[1])));
+    }
+    if dim == 0 || v[3] == 0 {
+        return Err(Error::Shape(format!("q and v: dims are {dim} and {}, but must be at least 1", v[3])));
+    }
+    Ok(())
+}
+
+fn gate(a: &LinearAttention, [batch, heads, len, dim]: [usize; 4]) -> Result<Gate> {
+    Ok(match &a.decay {
+        Decay::None => Gate::None,
+        Decay::PerHead(decay) => {
+            if decay.len() != heads {
+                return Err(Error::Shape(format!(
+                    "decay: has {} values, but must have one a head (heads {heads})",
+                    decay.len()
+                )));
+            }
+            if let Some((n, value)) = decay.iter().enumerate().find(|(_, value)| value.is_nan() || **value > 0.0) {
+                return Err(Error::Value(format!("decay: log-decay {n} is {value}, but must be at most 0")));
+            }
+            Gate::PerHead(decay.clone())
+        }
+        Decay::PerToken(decay) => {
+            tensor("log_decay", &decay.layout, [batch, heads, len, 1], "[batch, heads, len, 1]")?;
+            Gate::PerToken(decay.layout)
+        }
+        Decay::PerChannel(decay) => {
+            tensor("log_decay", &decay.layout, [batch, heads, len, dim], "[batch, heads, len, dim_k]")?;
+            Gate::PerChannel(decay.layout)
+        }
+    })
+}
+
+/// Options that exclude each other.
+fn contradictions(a: &LinearAttention, p: &Problem) -> Result<()> {
+    let refuse = |sentence: &str| Err(Error::Value(sentence.into()));
+    let elementwise = !matches!(
+        a.map,
+        FeatureMap::Favor { .. } | FeatureMap::Cosformer | FeatureMap::Taylor | FeatureMap::Efficient
+    );
+    if !a.causal {
+        if p.beta.is_some() || p.gate != Gate::None {
+            return refuse("decay and delta: are given, but have no order to follow where attention is not causal");
+        }
+        if p.packed {
+            return refuse("cu_seqlens: is given, but attention is not causal; it takes sequences one by one");
+        }
+        if a.state.initial.is_some() || a.state.in_place.is_some() {
+            return refuse("state: is given, but attention that is not causal has none to begin with");
+        }
+    }
+    if a.causal && a.map == FeatureMap::Efficient {
+        return refuse("map: is Efficient, which reads the whole sequence, but attention is causal");
+    }
+    if a.map == FeatureMap::Cosformer && p.packed {
+        return refuse("map: is Cosformer, whose angles go by one sequence's length, but cu_seqlens has several");
+    }
+    if a.steps > 1 && p.beta.is_none() {
+        return refuse("steps: are several a token, but only the delta rule takes them");
+    }
+    if p.beta.is_some() && p.has_z() {
+        return refuse("normalizer: is given, but the delta rule has no denominator");
+    }
+    if matches!(p.gate, Gate::PerChannel(_)) && !elementwise {
+        return refuse("decay: has a value a channel of k, but the map makes other features of them");
+    }
+    let [_, _, _, _] = a.q.layout.shape();
+    if p.beta.is_some() && p.dim_k() > 256 {
+        return Err(Error::Limit(format!("delta: takes at most 256 features of k, not {}", p.dim_k())));
+    }
+    Ok(())
+}
+
+fn states(a: &LinearAttention, p: &mut Problem) -> Result<()> {
+    let s = &a.state;
+    for (name, in_place, others) in [
+        ("state", s.in_place.is_some(), s.initial.is_some() || s.last),
+        ("z", s.in_place_z.is_some(), s.initial_z.is_some() || s.last_z),
+    ] {
+        if in_place && others {
+            return Err(Error::Value(format!("{name}: is in place, but initial_{name} or final_{name} is given too")));
+        }
+    }
+    if !p.has_z() && (s.initial_z.is_some() || s.last_z || s.in_place_z.is_some()) {
+        return Err(Error::Value("z: is given, but without a normalizer there is none".into()));
+    }
+    let (state, z) = (p.state_shape(), p.z_shape());
+    for (name, given, shape, rule) in [
+        ("initial_state", &s.initial, state, "[batch or sequences, heads, dim_k, dim_v]"),
+        ("state", &s.in_place, state, "[batch or sequences, heads, dim_k, dim_v]"),
+        ("initial_z", &s.initial_z, z, "[batch or sequences, heads, dim_k, 1]"),
+        ("z", &s.in_place_z, z, "[batch or sequences, heads, dim_k, 1]"),
+    ] {
+        if let Some(given) = given {
+            tensor(name, &given.layout, shape, rule)?;
+            if given.layout.dtype() != DType::F32 {
+                return Err(Error::DType(format!("{name}: is {}, but states are f32", given.layout.dtype())));
+            }
+        }
+    }
+    for (name, given) in [("state", &s.in_place), ("z", &s.in_place_z)] {
+        if given.as_ref().is_some_and(|given| !given.layout.is_injective()) {
+            return Err(Error::Layout(format!("{name}: is written, but several of its indices share an element")));
+        }
+    }
+    p.initial = layout(&s.initial);
+    p.in_place = layout(&s.in_place);
+    p.initial_z = layout(&s.initial_z);
+    p.in_place_z = layout(&s.in_place_z);
+    p.last = s.last.then(|| Layout::new(DType::F32, state)).transpose()?;
+    p.last_z = s.last_z.then(|| Layout::new(DType::F32, z)).transpose()?;
+    Ok(())
+}
+
+fn chunk(a: &LinearAttention, p: &Problem) -> Result<usize> {
+    let most = if p.beta.is_some() { 64 } else { 256 };
+    match a.chunk {
+        None => Ok(64),
+        Some(chunk) if chunk > 0 && chunk % 16 == 0 && chunk <= most => Ok(chunk),
+        Some(chunk) => Err(Error::Value(format!("chunk: is {chunk}, but must be a multiple of 16 from 16 to {most}"))),
+    }
+}
+
+fn recurrent(a: &LinearAttention, p: &Problem) -> Result<bool> {
+    let why_not = if !p.causal {
+        Some("attention is not causal")
+    } else if p.dim_k() > 256 {
+        Some("the state has more than 256 rows")
+    } else {
+        None
+    };
+    let longest = p.sequences.iter().max().copied().unwrap_or(0);
+    match (a.recurrent, why_not) {
+        (Some(true), Some(reason)) => Err(Error::Value(format!("recurrent: is asked for, but {reason}"))),
+        (Some(recurrent), _) => Ok(recurrent),
+        (None, reason) => Ok(reason.is_none() && longest <= RECURRENT_ROWS && a.chunk.is_none()),
+    }
+}
+
+fn finite(name: &str, value: f32) -> Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Value(format!("{name}: is {value}, but must be finite")))
+}
+
+/// A tensor of floats of this shape.
+fn tensor(name: &str, layout: &Layout, shape: [usize; 4], rule: &str) -> Result<()> {
+    if layout.dtype() == DType::U32 {
+        return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
+    }
+    if layout.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("{name}: shape is {:?}, but must be {rule} ({shape:?})", layout.shape())))
+}

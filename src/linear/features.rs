@@ -1,0 +1,122 @@
+//! Feature maps that look at a whole row, or at a whole column: computed once, before anything else.
+
+use super::FeatureMap;
+use super::check::Problem;
+use super::chunks::Chunks;
+use super::formulas::elementwise;
+use super::operands::{Operand, Rows};
+use super::stages::Stages;
+use crate::Result;
+
+/// Whether the map takes a stage of its own.
+pub(super) fn needs_stage(map: &FeatureMap) -> bool {
+    elementwise(map).is_none()
+}
+
+/// What only maps name.
+pub(super) fn operands(p: &Problem) -> Vec<Operand> {
+    let dim = p.k.shape()[3];
+    let mut operands = Vec::new();
+    if let Some(omega) = p.omega {
+        operands.push(Operand::slot("omega", "omega", Rows::Whole(dim), omega.dtype(), omega.shape()[3]));
+    }
+    if p.map == FeatureMap::Efficient {
+        operands.push(Operand::per_chunk("part_max", 1, dim).of_key_heads());
+        operands.push(Operand::per_chunk("part_sum", 1, dim).of_key_heads());
+        operands.push(Operand::per_head("column_max", 1, dim).of_key_heads());
+        operands.push(Operand::per_head("column_sum", 1, dim).of_key_heads());
+    }
+    operands
+}
+
+/// Both of q and k, into rows of f32.
+pub(super) fn stages(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
+    if !needs_stage(&p.map) {
+        return Ok(());
+    }
+    let chunks = p.chunks();
+    let dim = p.k.shape()[3];
+    let key_heads = stages.part.instances() / p.group();
+    if p.map == FeatureMap::Efficient {
+        for (step, items) in [(0, chunks.count * key_heads * dim), (1, key_heads * dim)] {
+            let text = "fn raw(at: Place, i: u32, d: u32) -> f32 { return raw_k(at, i, d); }\n".to_string();
+            let items = if chunks.count == 0 { 0 } else { items };
+            let constants = vec![("DIM", dim as u32), ("STEP", step)];
+            stages.flat(&chunks, "softmax of k over the sequence", "linear/columns.wgsl", constants, text, items)?;
+        }
+    }
+    let q_chunks = if p.causal { chunks.clone() } else { Chunks::new(p.chunk, &[p.q.shape()[2]]) };
+    for (title, name, chunks) in [("features of q", "q", &q_chunks), ("features of k", "k", &chunks)] {
+        let text = format!(
+            "{}fn raw(at: Place, i: u32, d: u32) -> f32 {{ return raw_{name}(at, i, d); }}\n\
+             fn put_phi(at: Place, i: u32, f: u32, x: f32) {{ put_{name}(at, i, f, x); }}\n",
+            formulas(p, name)
+        );
+        let items = (key_heads * chunks.count * p.chunk) as u64;
+        let constants = vec![("DIM", dim as u32), ("FEATURES", p.dim_k() as u32), ("ROWS", p.chunk as u32)];
+        stages.kernel(chunks, title, "linear/features.wgsl", constants, text, 64, items, items)?;
+    }
+    Ok(())
+}
+
+/// `term` and `feature` of `linear/features.wgsl`.
+fn formulas(p: &Problem, name: &str) -> String {
+    let dim = p.k.shape()[3];
+    let (term, feature, more) = match &p.map {
+        FeatureMap::L2Norm => ("x * x", "return raw(at, i, f) * inverseSqrt(s + 1e-6);".to_string(), ""),
+        FeatureMap::Efficient if name == "k" => {
+            ("0.0", "return exp(raw(at, i, f) - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into(), "")
+        }
+        FeatureMap::SoftmaxDim | FeatureMap::Efficient => {
+            ("exp(x - m)", "return exp(raw(at, i, f) - m) / s;".into(), "")
+        }
+        FeatureMap::Favor { omega, temperature } => {
+            let directions = omega.layout.shape()[3];
+            let feature = format!(
+                "var u = 0.0;\n    for (var d = 0u; d < {dim}u; d++) {{ u += raw(at, i, d) * omega(at, d, f % {directions}u); }}\n    \
+                 u *= {};\n    let o = {} * s + {};\n    return exp(min(select(-u, u, f < {directions}u) - o, 80.0));",
+                literal(temperature.sqrt()),
+                literal(temperature / 2.0),
+                literal((2.0 * directions as f32).ln() / 2.0),
+            );
+            ("x * x", feature, "")
+        }
+        FeatureMap::Cosformer => {
+            let total = p.q.shape()[2].max(p.k.shape()[2]);
+            let feature = format!(
+                "let r = f32(at.start + i + 1u) / {total}.0;\n    \
+                 let x = max(raw(at, i, f % {dim}u), 0.0);\n    return x * sin_of_quarter(select(1.0 - r, r, f < {dim}u));"
+            );
+            ("0.0", feature, QUARTER)
+        }
+        FeatureMap::Taylor => {
+            let feature = format!(
+                "if (f == 0u) {{ return 1.0; }}\n    if (f <= {dim}u) {{ return {} * raw(at, i, f - 1u); }}\n    \
+                 var a = 0u;\n    var b = f - {dim}u - 1u;\n    while (b >= {dim}u - a) {{\n        b -= {dim}u - a;\n        a++;\n    }}\n    \
+                 return {} * raw(at, i, a) * raw(at, i, a + b) * select(1.0, 0.70710678, b == 0u);",
+                literal(p.scale.abs().sqrt()),
+                literal(p.scale.abs()),
+            );
+            ("0.0", feature, "")
+        }
+        map => unreachable!("{map:?} goes number by number: a bug in wgpu-attention"),
+    };
+    format!(
+        "{more}fn term(x: f32, m: f32) -> f32 {{ return {term}; }}\n\
+         fn feature(at: Place, i: u32, f: u32, m: f32, s: f32) -> f32 {{\n    {feature}\n}}\n"
+    )
+}
+
+/// sin(pi / 2 x) for x in 0..=1 by its series: WGSL's own may be wrong by 2^-11.
+const QUARTER: &str = "fn sin_of_quarter(x: f32) -> f32 {
+    let t = 1.57079632679 * x;
+    let u = t * t;
+    let high = 1.0 - u / 110.0 * (1.0 - u / 156.0);
+    return t * (1.0 - u / 6.0 * (1.0 - u / 20.0 * (1.0 - u / 42.0 * (1.0 - u / 72.0 * high))));
+}
+";
+
+fn literal(x: f32) -> String {
+    format!("{x:?}")
+}
+

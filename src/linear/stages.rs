@@ -1,0 +1,261 @@
+//! Formulas to stages: which operands a kernel names, what they are bound to, how many workgroups it takes.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::chunks::Chunks;
+use super::operands::{Access, Memory, Operand, Rows, calls};
+use crate::gpu::builder::PlanBuilder;
+use crate::gpu::layout::DType;
+use crate::gpu::linear_spec::LinearSpec;
+use crate::gpu::link::fragment_text;
+use crate::gpu::params::LinearParams;
+use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::spec::{FLAT_THREADS, Spec};
+use crate::{Error, Result};
+
+/// Batches and value heads that a run of stages covers: as many as the device's bindings hold.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub batches: Range<usize>,
+    pub heads: Range<usize>,
+}
+
+impl Part {
+    pub(super) fn instances(&self) -> usize {
+        self.batches.len() * self.heads.len()
+    }
+}
+
+/// One product of a sum: `sum_s left(i, s) * right(s, j)` for s below `inner`. Texts are WGSL over `at`, `row0` (the tile's first
+/// row), and i, s, j.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    left: String,
+    right: String,
+    inner: usize,
+    /// Where s begins and ends for a tile, when not at 0 and `inner`.
+    from: Option<String>,
+    to: Option<String>,
+}
+
+impl Term {
+    pub(super) fn new(inner: usize, left: impl Into<String>, right: impl Into<String>) -> Term {
+        Term { left: left.into(), right: right.into(), inner, from: None, to: None }
+    }
+
+    /// Starts at this s; below it the left side is 0.
+    pub(super) fn from(mut self, from: &str) -> Term {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// Stops before this s; from there on the left side is 0.
+    pub(super) fn to(mut self, to: &str) -> Term {
+        self.to = Some(to.into());
+        self
+    }
+}
+
+/// A matrix a chunk, computed by `linear/product.wgsl`.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    pub title: &'static str,
+    pub rows: usize,
+    pub cols: usize,
+    pub terms: Vec<Term>,
+    /// Statements over `at`, `row0`, i, j and the sum x.
+    pub finish: String,
+    /// Rows of a tile, where the formula needs a number of its own.
+    pub tile_rows: Option<usize>,
+}
+
+/// Everything that stages of one plan share.
+pub(super) struct Stages<'a, 'b> {
+    pub builder: &'a mut PlanBuilder<'b>,
+    pub operands: Vec<Operand>,
+    /// Functions that formulas may call; a kernel gets those that it does.
+    pub helpers: Vec<(&'static str, String)>,
+    pub group: usize,
+    pub scale: f32,
+    pub eps: f32,
+    pub part: Part,
+    /// Whether sequences lie one after the other in one batch.
+    pub packed: bool,
+    owned: HashMap<&'static str, wgpu::Buffer>,
+    tables: Vec<(Vec<[u32; 4]>, wgpu::Buffer)>,
+}
+
+impl<'a, 'b> Stages<'a, 'b> {
+    pub(super) fn new(builder: &'a mut PlanBuilder<'b>, operands: Vec<Operand>, group: usize, part: Part) -> Self {
+        let (helpers, owned, tables) = (Vec::new(), HashMap::new(), Vec::new());
+        Stages { builder, operands, helpers, group, scale: 1.0, eps: 0.0, part, packed: false, owned, tables }
+    }
+
+    /// Puts a buffer of the plan's behind an operand.
+    pub(super) fn own(&mut self, name: &'static str, buffer: wgpu::Buffer) {
+        self.owned.insert(name, buffer);
+    }
+
+    /// A matrix a chunk.
+    pub(super) fn product(&mut self, chunks: &Chunks, product: Product) -> Result<()> {
+        let tile = |n: usize| n.next_multiple_of(16).min(if n <= 32 { 32 } else { 64 });
+        let tile_m = product.tile_rows.unwrap_or_else(|| tile(product.rows));
+        let tile_n = tile(product.cols);
+        let mut text = String::new();
+        let mut extents = String::new();
+        let (mut left, mut right, mut left_along, mut right_along) = Default::default();
+        for (n, term) in product.terms.iter().enumerate() {
+            let case = |text: &mut String, value: &str| *text += &format!("        case {n}u: {{ return {value}; }}\n");
+            case(&mut left, &term.left);
+            case(&mut right, &term.right);
+            let (from, to) = (term.from.as_deref().unwrap_or("0u"), term.to.as_deref().unwrap_or("NONE"));
+            let to = if to == "NONE" { format!("{}u", term.inner) } else { format!("min({to}, {}u)", term.inner) };
+            case(&mut extents, &format!("vec2<u32>(({from}) / 16u * 16u, {to})"));
+            // Rows lie one after the other in memory: an operand called with s last runs along s.
+            case(&mut left_along, &format!("{}", term.left.contains("i, s)")));
+            case(&mut right_along, &format!("{}", term.right.contains("j, s)")));
+        }
+        let choice = |head: &str, cases: String, other: &str| {
+            format!("{head} {{\n    switch term {{\n{cases}        default: {{ return {other}; }}\n    }}\n}}\n")
+        };
+        text += &choice("fn left(term: u32, at: Place, row0: u32, i: u32, s: u32) -> f32", left, "0.0");
+        text += &choice("fn right(term: u32, at: Place, row0: u32, s: u32, j: u32) -> f32", right, "0.0");
+        text += &choice("fn extent(term: u32, row0: u32, len: u32) -> vec2<u32>", extents, "vec2<u32>(0u, 0u)");
+        text += &choice("fn left_along_s(term: u32) -> bool", left_along, "false");
+        text += &choice("fn right_along_s(term: u32) -> bool", right_along, "false");
+        text += &format!("fn finish(at: Place, row0: u32, i: u32, j: u32, x: f32) {{\n    {}\n}}\n", product.finish);
+        let constants = vec![
+            ("ROWS", product.rows as u32),
+            ("COLS", product.cols as u32),
+            ("TILE_M", tile_m as u32),
+            ("TILE_N", tile_n as u32),
+            ("TERMS", product.terms.len() as u32),
+        ];
+        let tiles = product.rows.div_ceil(tile_m) * product.cols.div_ceil(tile_n);
+        let items = (self.part.instances() * chunks.count * tiles) as u64;
+        let threads = (tile_m * tile_n / 16) as u32;
+        self.kernel(chunks, product.title, "linear/product.wgsl", constants, text, threads, items, items)
+    }
+
+    /// One thread an item.
+    pub(super) fn flat(
+        &mut self,
+        chunks: &Chunks,
+        title: &'static str,
+        file: &'static str,
+        constants: Vec<(&'static str, u32)>,
+        text: String,
+        items: usize,
+    ) -> Result<()> {
+        let groups = (items as u64).div_ceil(FLAT_THREADS.into());
+        self.kernel(chunks, title, file, constants, text, FLAT_THREADS, items as u64, groups)
+    }
+
+    /// Any kernel: `items` is what it counts, `groups` how many workgroups it takes.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn kernel(
+        &mut self,
+        chunks: &Chunks,
+        title: &'static str,
+        file: &'static str,
+        constants: Vec<(&'static str, u32)>,
+        mut text: String,
+        threads: u32,
+        items: u64,
+        groups: u64,
+    ) -> Result<()> {
+        if items == 0 {
+            return Ok(());
+        }
+        let body = fragment_text(file);
+        // Helpers may call helpers that stand before them.
+        for (name, helper) in self.helpers.iter().rev() {
+            if calls(&text, name) || calls(&body, name) {
+                text += helper;
+            }
+        }
+        let whole = format!("{body}{text}");
+        let mut f16 = false;
+        let mut views = [Default::default(); 8];
+        let mut bindings: HashMap<String, (usize, Option<Window>)> = HashMap::new();
+        for (index, operand) in self.operands.iter().enumerate() {
+            let Some(access) = Access::of(operand.name, &whole) else { continue };
+            let view = bindings.len();
+            let window = self.window(operand)?;
+            if let Some(window) = window {
+                views[view] = window.view;
+            }
+            f16 |= operand.dtype() == DType::F16;
+            text += &operand.declare(view + 2, view, access);
+            bindings.insert(format!("{}_data", operand.name), (index, window));
+        }
+        let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
+        if items > u32::MAX.into() {
+            return Err(Error::Limit(format!("{title}: has {items} items, but a dispatch counts at most {}", u32::MAX)));
+        }
+        let params = LinearParams {
+            views,
+            heads: self.part.heads.len() as u32,
+            group: self.group as u32,
+            chunks: chunks.count as u32,
+            sequences: chunks.sequences as u32,
+            instances: self.part.instances() as u32,
+            items: items as u32,
+            grid_x: grid[0],
+            scale: self.scale,
+            eps: self.eps,
+            first_head: self.part.heads.start as u32,
+            pad: [0; 2],
+        };
+        let table = self.table(chunks)?;
+        let spec = Spec::Linear(LinearSpec { title, file, constants, text, f16, threads });
+        let (operands, owned) = (&self.operands, &self.owned);
+        self.builder.stage(
+            spec,
+            &[()],
+            |builder, (), name| {
+                Ok(match name {
+                    "params" => {
+                        let usage = wgpu::BufferUsages::UNIFORM;
+                        Bound::Owned(builder.owned(name, usage, bytemuck::bytes_of(&params))?)
+                    }
+                    "table" => Bound::Owned(table.clone()),
+                    _ => match (&bindings[name], &operands[bindings[name].0].memory) {
+                        ((_, Some(window)), Memory::Slot { slot, .. }) => {
+                            Bound::Slot { slot: builder.slot(slot), start: window.start, size: window.size }
+                        }
+                        ((index, _), _) => Bound::Owned(owned[operands[*index].name].clone()),
+                    },
+                })
+            },
+            |()| grid,
+        )
+    }
+
+    /// The window of a caller's tensor that this part needs.
+    fn window(&self, operand: &Operand) -> Result<Option<Window>> {
+        let Memory::Slot { slot, rows, .. } = &operand.memory else { return Ok(None) };
+        let layout = self.builder.layout(self.builder.slot(slot));
+        let group = if operand.key_heads { self.group } else { 1 };
+        let heads = self.part.heads.start / group..self.part.heads.end.div_ceil(group);
+        // States of packed sequences have a batch each, and are taken together.
+        let packed = self.packed && matches!(rows, Rows::State(_));
+        let batches = if packed { 0..layout.shape()[0] } else { self.part.batches.clone() };
+        let part = if matches!(rows, Rows::Whole(_)) { *layout } else { layout.part(batches, heads) };
+        let window = Window::of(&part, 1, self.builder.offset_alignment());
+        window.check_fits(slot, self.builder.ctx())?;
+        Ok(Some(window))
+    }
+
+    fn table(&mut self, chunks: &Chunks) -> Result<wgpu::Buffer> {
+        if let Some((_, buffer)) = self.tables.iter().find(|(table, _)| *table == chunks.table) {
+            return Ok(buffer.clone());
+        }
+        let bytes = bytemuck::cast_slice(&chunks.table);
+        let buffer = self.builder.owned("table", wgpu::BufferUsages::STORAGE, bytes)?;
+        self.tables.push((chunks.table.clone(), buffer.clone()));
+        Ok(buffer)
+    }
+}
+
