@@ -50,7 +50,9 @@ pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};
 pub use head_norm::{HeadNorm, HeadNormIo};
-pub use linear::{Decay, FeatureMap, LinearAttention, LinearIo, LinearOutput, Normalizer};
+pub use linear::{
+    Decay, FeatureMap, LinearAttention, LinearGradients, LinearGradientsIo, LinearIo, LinearOutput, Normalizer,
+};
 pub use mask::{
     BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,
 };

@@ -63,7 +63,8 @@ impl Serialize for Number {
 pub fn compare_all(case: &Case, outputs: &[Output]) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for (name, (want, tolerance)) in &case.expected {
-        let computed: Vec<_> = outputs.iter().filter(|output| output.name == name).map(|output| &output.array).collect();
+        let computed: Vec<_> =
+            outputs.iter().filter(|output| output.name == name).map(|output| &output.array).collect();
         if computed.is_empty() {
             comparisons.push(compare(name, want, None, *tolerance));
         }

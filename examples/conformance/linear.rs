@@ -139,3 +139,29 @@ pub fn taylor_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop>
     }
     Ok(all)
 }
+
+/// Gradients of whatever the case describes, in chunks of three sizes.
+pub fn described_backward(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
+    let linear = described(ctx, case)?;
+    let d_out = case.tensor(ctx, "do")?;
+    let d_final_state = if case.has("d_final_state") { Some(case.tensor(ctx, "d_final_state")?) } else { None };
+    let mut all = Vec::new();
+    for way in ways(&linear, false) {
+        let g = way.run_backward(ctx, &d_out, d_final_state.as_ref())?;
+        for (name, tensor) in [("dq", &g.dq), ("dk", &g.dk), ("dv", &g.dv)] {
+            all.push(Output::read(ctx, name, tensor)?);
+        }
+        if let Some(d) = &g.d_log_decay {
+            let per_channel = case.inputs["log_decay"].shape.len() == 4;
+            let read = if per_channel { Output::read } else { Output::read_rows };
+            all.push(read(ctx, "dlog_decay", d)?);
+        }
+        if let Some(d) = &g.d_beta {
+            all.push(Output::read_rows(ctx, "dbeta", d)?);
+        }
+        if let Some(d) = &g.d_initial_state {
+            all.push(Output::read(ctx, "dinitial_state", d)?);
+        }
+    }
+    Ok(all)
+}

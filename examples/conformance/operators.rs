@@ -114,10 +114,22 @@ const OPERATORS: &[Operator] = &[
         run: linear::described_attention,
     },
     Operator {
+        name: "delta_product_bwd",
+        params: &["gated", "num_householder", "scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "beta", "log_decay"],
+        run: linear::described_backward,
+    },
+    Operator {
         name: "delta_rule",
         params: &["scale"],
         inputs: &["q", "k", "v", "beta", "initial_state"],
         run: linear::described_attention,
+    },
+    Operator {
+        name: "delta_rule_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "beta"],
+        run: linear::described_backward,
     },
     Operator {
         name: "diag_attention",
@@ -138,10 +150,22 @@ const OPERATORS: &[Operator] = &[
         run: linear::described_attention,
     },
     Operator {
+        name: "gated_delta_rule_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "beta", "log_decay"],
+        run: linear::described_backward,
+    },
+    Operator {
         name: "gla",
         params: &["scale"],
         inputs: &["q", "k", "v", "initial_state", "log_decay"],
         run: linear::described_attention,
+    },
+    Operator {
+        name: "gla_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "log_decay"],
+        run: linear::described_backward,
     },
     Operator {
         name: "gna_simulator",
@@ -168,6 +192,12 @@ const OPERATORS: &[Operator] = &[
         run: linear::described_attention,
     },
     Operator {
+        name: "kda_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "beta", "log_decay"],
+        run: linear::described_backward,
+    },
+    Operator {
         name: "kernel_regression_heads",
         params: &["noise_var"],
         inputs: &["x", "x_query", "y", "omega", "mu"],
@@ -178,6 +208,12 @@ const OPERATORS: &[Operator] = &[
         params: &["scale"],
         inputs: &["q", "k", "v", "initial_state", "log_decay"],
         run: linear::described_attention,
+    },
+    Operator {
+        name: "lightning_attention_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "log_decay"],
+        run: linear::described_backward,
     },
     Operator {
         name: "linear_attention",
@@ -263,6 +299,12 @@ const OPERATORS: &[Operator] = &[
         params: &["scale"],
         inputs: &["q", "k", "v", "initial_state", "log_decay"],
         run: linear::described_attention,
+    },
+    Operator {
+        name: "simple_gla_bwd",
+        params: &["scale"],
+        inputs: &["q", "k", "v", "d_final_state", "do", "initial_state", "log_decay"],
+        run: linear::described_backward,
     },
     Operator {
         name: "softmax_attention",

@@ -48,8 +48,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         for (var d = t / TILE_V; d < K; d += BY) {
             let own = state[d * TILE_V + column];
-            put_entering(at, d, e, own);
             var s = chunk_decay(at, d) * own + p_of(at, d, e);
+            put_entering(at, d, e, own);
             for (var i = 0u; i < at.len; i++) {
                 s += z_of(at, i, d) * y_tile[i * TILE_V + column];
             }

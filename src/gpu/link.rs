@@ -43,7 +43,7 @@ fragments! {
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
-    "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/recurrent.wgsl" "linear/delta.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
+    "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
     "linear/solve.wgsl"
     "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"
 }

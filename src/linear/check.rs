@@ -74,6 +74,11 @@ impl Problem {
         }
     }
 
+    /// What out is multiplied by: the Taylor map has taken the scale into its features.
+    pub(super) fn outer_scale(&self) -> f32 {
+        if self.map == FeatureMap::Taylor { 1.0 } else { self.scale }
+    }
+
     pub(super) fn dim_v(&self) -> usize {
         self.v.shape()[3]
     }
@@ -234,10 +239,8 @@ fn gate(a: &LinearAttention, [batch, heads, len, dim]: [usize; 4]) -> Result<Gat
 /// Options that exclude each other.
 fn contradictions(a: &LinearAttention, p: &Problem) -> Result<()> {
     let refuse = |sentence: &str| Err(Error::Value(sentence.into()));
-    let elementwise = !matches!(
-        a.map,
-        FeatureMap::Favor { .. } | FeatureMap::Cosformer | FeatureMap::Taylor | FeatureMap::Efficient
-    );
+    let elementwise =
+        !matches!(a.map, FeatureMap::Favor { .. } | FeatureMap::Cosformer | FeatureMap::Taylor | FeatureMap::Efficient);
     if !a.causal {
         if p.beta.is_some() || p.gate != Gate::None {
             return refuse("decay and delta: are given, but have no order to follow where attention is not causal");
@@ -264,7 +267,9 @@ fn contradictions(a: &LinearAttention, p: &Problem) -> Result<()> {
     if matches!(p.gate, Gate::PerChannel(_)) && !elementwise {
         return refuse("decay: has a value a channel of k, but the map makes other features of them");
     }
-    let [_, _, _, _] = a.q.layout.shape();
+    if a.map == FeatureMap::Taylor && a.scale < 0.0 {
+        return Err(Error::Value(format!("scale: is {}, but must not be negative where the map is Taylor", a.scale)));
+    }
     if p.beta.is_some() && p.dim_k() > 256 {
         return Err(Error::Limit(format!("delta: takes at most 256 features of k, not {}", p.dim_k())));
     }

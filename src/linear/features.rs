@@ -94,8 +94,8 @@ fn formulas(p: &Problem, name: &str) -> String {
                 "if (f == 0u) {{ return 1.0; }}\n    if (f <= {dim}u) {{ return {} * raw(at, i, f - 1u); }}\n    \
                  var a = 0u;\n    var b = f - {dim}u - 1u;\n    while (b >= {dim}u - a) {{\n        b -= {dim}u - a;\n        a++;\n    }}\n    \
                  return {} * raw(at, i, a) * raw(at, i, a + b) * select(1.0, 0.70710678, b == 0u);",
-                literal(p.scale.abs().sqrt()),
-                literal(p.scale.abs()),
+                literal(p.scale.sqrt()),
+                literal(p.scale),
             );
             ("0.0", feature, "")
         }
@@ -119,4 +119,3 @@ const QUARTER: &str = "fn sin_of_quarter(x: f32) -> f32 {
 fn literal(x: f32) -> String {
     format!("{x:?}")
 }
-

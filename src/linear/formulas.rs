@@ -54,7 +54,11 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
     let row = "at: Place, i: u32, d: u32";
     let pair = "at: Place, i: u32, j: u32";
     let anchored = "at: Place, row0: u32, i: u32, d: u32";
-    let mut helpers = Vec::new();
+    let mut helpers = vec![function(
+        "leaving",
+        "at: Place, d: u32, e: u32",
+        "if (at.chunk + 1u < chunks_of(at.sequence).y) { return state(place(at.bh, at.chunk + 1u), d, e); }\n    return ended(at, d, e);",
+    )];
     // Features.
     let map = elementwise(&p.map).unwrap_or("x");
     let phi = |from: &str| match map {
@@ -77,11 +81,7 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
         }
         gating => {
             let channel = if gating == Gating::Channel { "d" } else { "0u" };
-            helpers.push(function(
-                "summed",
-                row,
-                &format!("return g(at, min(i, max(at.len, 1u) - 1u), {channel});"),
-            ));
+            helpers.push(function("summed", row, &format!("return g(at, min(i, max(at.len, 1u) - 1u), {channel});")));
             helpers.push(function("from_start", row, "return exp(summed(at, i, d));"));
             helpers.push(function("to_end", row, "return exp(min(0.0, summed(at, at.len, d) - summed(at, i, d)));"));
             helpers.push(function("between", pair, "return exp(min(0.0, summed(at, i, 0u) - summed(at, j, 0u)));"));
@@ -96,6 +96,12 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
                 "until",
                 anchored,
                 "if (i >= row0) { return 0.0; }\n    return exp(min(0.0, summed(at, row0, d) - summed(at, i, d)));",
+            ));
+            // And of rows after row0.
+            helpers.push(function(
+                "after",
+                anchored,
+                "if (i <= row0) { return 0.0; }\n    return exp(min(0.0, summed(at, i, d) - summed(at, row0, d)));",
             ));
             helpers.push(function(
                 "within",

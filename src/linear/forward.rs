@@ -4,13 +4,13 @@
 //! `A = scale (q_i . k_j) e^(G_i - G_j)`, `O = scale (q e^G) S + A V'`, `S' = e^G_last S + (k e^(G_last - G))^T V'`, where V' is v, or with
 //! the delta rule `T beta (V - (k e^G) S)`, `T = (I + L)^-1`, `L = beta_i (k_i . k_j) e^(G_i - G_j)` below the diagonal.
 
+use super::Normalizer;
 use super::check::{Gate, Problem};
 use super::chunks::Chunks;
 use super::features;
 use super::formulas::{ANCHOR_ROWS, Gating, helpers};
 use super::operands::{Memory, Operand, Rows};
 use super::stages::{Part, Product, Stages, Term};
-use super::Normalizer;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -35,7 +35,9 @@ pub(super) fn slots(p: &Problem) -> Vec<Slot> {
         ("final_z", p.last_z, true),
         ("z", p.in_place_z, true),
     ];
-    all.into_iter().filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output })).collect()
+    all.into_iter()
+        .filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output }))
+        .collect()
 }
 
 /// What formulas name, of the caller's tensors and the plan's own.
@@ -142,7 +144,8 @@ pub(super) fn state_ends(p: &Problem) -> String {
 /// Batches and heads that fit the device's bindings, a part each.
 pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
     let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
-    let widest = operands.iter().map(|operand| 4 * operand.per_head_len(chunks) as u64).max().unwrap_or(0);
+    let widest =
+        operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).max().unwrap_or(0);
     let (batch, heads, group) = (p.batch(), p.heads(), p.group());
     let limit = ctx.capabilities().binding_bytes;
     let fits = |batches: usize, heads: usize| {
@@ -185,7 +188,7 @@ pub(super) fn buffers(
     let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
     let mut buffers = Vec::new();
     for operand in operands {
-        let bytes = 4 * (operand.per_head_len(chunks) * instances) as u64;
+        let bytes = 4 * (operand.per_head_len(chunks, p.sequences.len()) * instances) as u64;
         let usage = wgpu::BufferUsages::STORAGE;
         match (&operand.memory, &p.gate) {
             (Memory::Constant(_), Gate::PerHead(decay)) => {
@@ -214,7 +217,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let buffers = buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
-        stages.scale = p.scale;
+        stages.scale = p.outer_scale();
         stages.packed = p.packed;
         stages.helpers = helpers(p);
         for (name, buffer) in &buffers {
@@ -222,22 +225,23 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         }
         features::stages(p, &mut stages)?;
         let chunks = p.chunks();
-        cumulate(p, &chunks, &mut stages)?;
-        if p.causal {
-            scores(p, &chunks, &mut stages)?;
-        }
-        if p.beta.is_some() {
-            delta(p, &chunks, &mut stages)?;
-        } else {
-            additive(p, &chunks, &mut stages)?;
-        }
+        states(p, &chunks, &mut stages, state_ends(p))?;
         output(p, &chunks, &mut stages)?;
     }
     Ok(builder.finish())
 }
 
+/// G, A, the states that enter chunks, and V' of the delta rule. `ends` is where states come from and go to.
+pub(super) fn states(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
+    cumulate(p, chunks, stages)?;
+    if p.causal {
+        scores(p, chunks, stages)?;
+    }
+    if p.beta.is_some() { delta(p, chunks, stages, ends) } else { additive(p, chunks, stages, ends) }
+}
+
 /// G.
-pub(super) fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     if p.gate == Gate::None {
         return Ok(());
     }
@@ -305,7 +309,7 @@ pub(super) fn pairs(
 }
 
 /// States that enter each chunk: each chunk's own, then a scan.
-fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
     stages.product(
         chunks,
@@ -318,7 +322,7 @@ fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result
             tile_rows: None,
         },
     )?;
-    scan(chunks, stages, "states that enter chunks", [k, cols], "state", false, state_ends(p))
+    scan(chunks, stages, "states that enter chunks", [k, cols], "state", false, ends)
 }
 
 /// The scan over chunks of a state's parts, in place.
@@ -341,7 +345,7 @@ pub(super) fn scan(
 }
 
 /// T, W = T beta (k e^G), U = T beta V, then states and V' chunk by chunk.
-fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, v) = (p.dim_k(), p.dim_v());
     solve(p, chunks, stages)?;
     for (title, cols, right, store) in [
@@ -368,10 +372,10 @@ fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()
     ];
     let puts = "fn put_y(at: Place, i: u32, e: u32, x: f32) { put_v_new(at, i, e, x); }\n\
                 fn put_entering(at: Place, d: u32, e: u32, x: f32) { put_state(at, d, e, x); }\n";
-    in_order(p, chunks, stages, "V' and states in order", false, &formulas, &(state_ends(p) + puts))
+    in_order(p, chunks, stages, "V' and states in order", false, &formulas, &(ends + puts))
 }
 
-pub(super) fn solve(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+fn solve(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     let items = (stages.part.instances() * chunks.count) as u64;
     let chunk = p.chunk as u32;
     let constants = vec![("CHUNK", chunk)];

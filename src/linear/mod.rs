@@ -1,15 +1,18 @@
 //! Linear attention: a state instead of a score matrix.
 
+mod backward;
 mod check;
 mod chunks;
 mod features;
 mod formulas;
 mod forward;
+mod gradients;
 mod io;
 mod operands;
 mod recurrent;
 mod stages;
 
+pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use io::LinearIo;
 
 use crate::gpu::context::Context;

@@ -25,6 +25,8 @@ pub(super) enum Memory {
     Slot { slot: &'static str, rows: Rows, dtype: DType },
     /// The plan's own, f32: `rows` of `cols` for each chunk of each head.
     PerChunk { rows: usize },
+    /// The plan's own, f32: `rows` of `cols` for each sequence of each head.
+    PerSequence { rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each head.
     PerHead { rows: usize },
     /// One f32 for each head of the whole problem, given by the host; of rows with this many steps a token, only the first has it.
@@ -100,9 +102,10 @@ impl Operand {
     }
 
     /// f32 that one head needs for it.
-    pub(super) fn per_head_len(&self, chunks: usize) -> usize {
+    pub(super) fn per_head_len(&self, chunks: usize, sequences: usize) -> usize {
         match self.memory {
             Memory::PerChunk { rows } => chunks * rows * self.cols,
+            Memory::PerSequence { rows } => sequences * rows * self.cols,
             Memory::PerHead { rows } => rows * self.cols,
             Memory::Slot { .. } | Memory::Constant(_) => 0,
         }
@@ -116,7 +119,8 @@ impl Operand {
             format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{}>;\n", self.dtype());
         let (guard, index) = self.address(view);
         if access.read {
-            let ones = if self.ones { format!("if (j == {cols}u && i < at.len) {{ return 1.0; }} ") } else { String::new() };
+            let ones =
+                if self.ones { format!("if (j == {cols}u && i < at.len) {{ return 1.0; }} ") } else { String::new() };
             text += &format!(
                 "fn {name}(at: Place, i: u32, j: u32) -> f32 {{\n    {ones}if ({guard}) {{ return 0.0; }}\n    \
                  return f32({name}_data[{index}]);\n}}\n"
@@ -136,19 +140,18 @@ impl Operand {
     fn address(&self, view: usize) -> (String, String) {
         let cols = self.cols;
         let head = if self.key_heads { "at.h / params.group" } else { "at.h" };
-        let all = if self.key_heads {
-            "(at.b * (params.heads / params.group) + at.h / params.group)"
-        } else {
-            "at.bh"
-        };
+        let all = if self.key_heads { "(at.b * (params.heads / params.group) + at.h / params.group)" } else { "at.bh" };
         match &self.memory {
             Memory::Slot { rows, .. } => {
                 let (guard, row) = match rows {
                     Rows::Each | Rows::First(1) | Rows::Last(1) => ("i >= at.len".into(), "(at.start + i)".into()),
-                    Rows::First(n) => (format!("i >= at.len || (at.start + i) % {n}u != 0u"), format!("(at.start + i) / {n}u")),
-                    Rows::Last(n) => {
-                        (format!("i >= at.len || (at.start + i) % {n}u != {}u", n - 1), format!("(at.start + i) / {n}u"))
+                    Rows::First(n) => {
+                        (format!("i >= at.len || (at.start + i) % {n}u != 0u"), format!("(at.start + i) / {n}u"))
                     }
+                    Rows::Last(n) => (
+                        format!("i >= at.len || (at.start + i) % {n}u != {}u", n - 1),
+                        format!("(at.start + i) / {n}u"),
+                    ),
                     Rows::State(n) | Rows::Whole(n) => (format!("i >= {n}u"), "i".to_string()),
                 };
                 let (batch, head) = match rows {
@@ -165,6 +168,10 @@ impl Operand {
             Memory::PerChunk { rows } => (
                 format!("i >= {rows}u || j >= {cols}u"),
                 format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {cols}u + j"),
+            ),
+            Memory::PerSequence { rows } => (
+                format!("i >= {rows}u || j >= {cols}u"),
+                format!("(({all} * params.sequences + at.sequence) * {rows}u + i) * {cols}u + j"),
             ),
             Memory::PerHead { rows } => {
                 (format!("i >= {rows}u || j >= {cols}u"), format!("({all} * {rows}u + i) * {cols}u + j"))

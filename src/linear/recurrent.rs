@@ -30,7 +30,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let buffers = forward::buffers(p, &operands, |_| true, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
-        stages.scale = p.scale;
+        stages.scale = p.outer_scale();
         stages.packed = p.packed;
         stages.helpers = helpers(p);
         for (name, buffer) in &buffers {
@@ -70,6 +70,15 @@ fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
     ];
     let items = (stages.part.instances() * chunks.sequences * cols.div_ceil(TILE_V)) as u64;
     let threads = (TILE_V * GROUPS) as u32;
-    stages.kernel(&chunks, "one token after the other", "linear/recurrent.wgsl", constants, text, threads, items, items)?;
+    stages.kernel(
+        &chunks,
+        "one token after the other",
+        "linear/recurrent.wgsl",
+        constants,
+        text,
+        threads,
+        items,
+        items,
+    )?;
     forward::divide(p, &chunks, stages)
 }

@@ -192,7 +192,10 @@ impl<'a, 'b> Stages<'a, 'b> {
         }
         let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
         if items > u32::MAX.into() {
-            return Err(Error::Limit(format!("{title}: has {items} items, but a dispatch counts at most {}", u32::MAX)));
+            return Err(Error::Limit(format!(
+                "{title}: has {items} items, but a dispatch counts at most {}",
+                u32::MAX
+            )));
         }
         let params = LinearParams {
             views,
@@ -258,4 +261,3 @@ impl<'a, 'b> Stages<'a, 'b> {
         Ok(buffer)
     }
 }
-
