@@ -2,7 +2,7 @@
 // of a block meet different banks; Q passes through the same memory once, a block's columns at a time. Everything moves
 // in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, stage_kv stage_v load_q has_nonfinite, FINITE POSITIVE NEGATIVE RAW
+// provides  kv_tile flags, KvRows kv_rows load_q load_k load_v store_k store_v store_signs has_nonfinite
 // requires  bindings, pack (row_at), order (q_token kv_token), storage access (Half8 half_q half_k half_v)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
@@ -10,14 +10,8 @@ var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // drivers lay variables end to end, whereas WGSL aligns a vec4<f16> to 8.
 var<workgroup> flags: array<atomic<u32>, 4>;
 
-// Set once a partial tile held an infinite or NaN value of V; see pv_guarded.
+// Set once a partial tile held an infinite or NaN value of V; see add_infinities.
 const NONFINITE: u32 = 0u;
-
-// What of V is staged: infinities and NaN as 0; 1 where plus infinity or NaN; 1 where minus infinity or NaN; all as it is.
-const FINITE: u32 = 0u;
-const POSITIVE: u32 = 1u;
-const NEGATIVE: u32 = 2u;
-const RAW: u32 = 3u;
 
 fn has_nonfinite() -> bool {
     return atomicLoad(&flags[NONFINITE]) != 0u;
@@ -47,6 +41,7 @@ fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) 
             (*q_blocks)[r * QK_BLOCKS + d] = coopLoadT<block_a>(&kv_tile[start], SLAB_STRIDE);
         }
     }
+    workgroupBarrier();
 }
 
 // Piece n of thread t in a tile whose rows are cols eights: cols is a constant, and where it divides THREADS the column
@@ -61,32 +56,75 @@ fn column_of_piece(n: u32, t: u32, cols: u32) -> u32 {
     return (n * THREADS + t) % cols;
 }
 
-// Rows past the last key repeat it: their weights are 0.
-fn stage_kv(at: QTile, kv: KvTile, t: u32) {
+// Where a head's keys and values begin, and the last of them.
+struct KvRows { k: u32, v: u32, last: u32 }
+
+fn kv_rows(at: QTile) -> KvRows {
     let head = at.local_h / params.heads_per_kv;
-    let first_k = base(params.k, at.local_b, head) + at.first_kv * params.k.row;
-    let first_v = base(params.v, at.local_b, head) + at.first_kv * params.v.row;
-    let last = at.len_kv - 1u;
+    return KvRows(
+        base(params.k, at.local_b, head) + at.first_kv * params.k.row,
+        base(params.v, at.local_b, head) + at.first_kv * params.v.row,
+        at.len_kv - 1u,
+    );
+}
+
+// Rows past the last key repeat it: their weights are 0.
+fn load_k(from: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, K_LOADS> {
+    var x = array<Half8, K_LOADS>();
     for (var n = 0u; n < K_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, K_COLS8);
         let col = column_of_piece(n, t, K_COLS8);
-        if (K_EVEN || row < BLOCK_KV) {
-            var x = Half8();
-            if (col < QK8) { x = half_k(first_k + min(kv_token(at, kv.start + row), last) * params.k.row, col); }
-            put(row * K_STRIDE + col * 2u, x);
+        if (K_WHOLE || (row < BLOCK_KV && col < QK8)) {
+            x[n] = half_k(from.k + min(kv_token(at, start + row), from.last) * params.k.row, col);
         }
     }
+    return x;
+}
+
+fn store_k(x: ptr<function, array<Half8, K_LOADS>>, there: u32, t: u32) {
+    for (var n = 0u; n < K_LOADS; n++) { // unroll
+        let row = row_of_piece(n, t, K_COLS8);
+        if (K_EVEN || row < BLOCK_KV) { put(there + row * K_STRIDE + column_of_piece(n, t, K_COLS8) * 2u, (*x)[n]); }
+    }
+}
+
+fn load_v(from: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, V_LOADS> {
+    var x = array<Half8, V_LOADS>();
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, V_COLS8);
         let col = column_of_piece(n, t, V_COLS8);
-        if (V_EVEN || row < BLOCK_KV) {
-            var x = Half8();
-            if (col < V8) { x = half_v(first_v + min(kv_token(at, kv.start + row), last) * params.v.row, col); }
-            put(V_START + row * V_STRIDE + col * 2u, x);
-            if (!kv.full && (any(is_strange(x.lo)) || any(is_strange(x.hi)))) {
-                atomicStore(&flags[NONFINITE], 1u);
-            }
+        if (V_WHOLE || (row < BLOCK_KV && col < V8)) {
+            x[n] = half_v(from.v + min(kv_token(at, start + row), from.last) * params.v.row, col);
         }
+    }
+    return x;
+}
+
+fn put_v(n: u32, x: Half8, there: u32, t: u32) {
+    let row = row_of_piece(n, t, V_COLS8);
+    if (V_EVEN || row < BLOCK_KV) { put(there + V_START + row * V_STRIDE + column_of_piece(n, t, V_COLS8) * 2u, x); }
+}
+
+// In tiles that are not full, infinities and NaN become 0, and it is noted that there were any.
+fn store_v(x: ptr<function, array<Half8, V_LOADS>>, there: u32, full: bool, t: u32) {
+    if (full) {
+        for (var n = 0u; n < V_LOADS; n++) { // unroll
+            put_v(n, (*x)[n], there, t);
+        }
+        return;
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let lo = is_strange((*x)[n].lo);
+        let hi = is_strange((*x)[n].hi);
+        if (any(lo | hi)) { atomicStore(&flags[NONFINITE], 1u); }
+        put_v(n, Half8(select((*x)[n].lo, vec4<f16>(), lo), select((*x)[n].hi, vec4<f16>(), hi)), there, t);
+    }
+}
+
+// 1 where V is plus infinity, or minus infinity, or NaN; else 0.
+fn store_signs(x: ptr<function, array<Half8, V_LOADS>>, negative: bool, t: u32) {
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        put_v(n, Half8(sign_of((*x)[n].lo, negative), sign_of((*x)[n].hi, negative)), 0u, t);
     }
 }
 
@@ -95,24 +133,10 @@ fn is_strange(x: vec4<f16>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(vec4<f32>(x)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
-fn share_of(x: vec4<f16>, what: u32) -> vec4<f16> {
-    if (what == RAW) { return x; }
+fn sign_of(x: vec4<f16>, negative: bool) -> vec4<f16> {
     let bits = bitcast<vec4<u32>>(vec4<f32>(x));
-    let strange = is_strange(x);
-    if (what == FINITE) { return select(x, vec4<f16>(), strange); }
-    let negative = (bits & vec4<u32>(0x80000000u)) != vec4<u32>();
+    let below = (bits & vec4<u32>(0x80000000u)) != vec4<u32>();
     let nan = (bits & vec4<u32>(0x007fffffu)) != vec4<u32>();
-    let counts = strange & (nan | (negative == vec4<bool>(what == NEGATIVE)));
+    let counts = is_strange(x) & (nan | (below == vec4<bool>(negative)));
     return select(vec4<f16>(), vec4<f16>(1.0h), counts);
-}
-
-// V of a tile once more, as something else.
-fn stage_v(at: QTile, start: u32, what: u32, t: u32) {
-    let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv) + at.first_kv * params.v.row;
-    for (var i = t; i < BLOCK_KV * V_COLS8; i += THREADS) {
-        let token = min(kv_token(at, start + i / V_COLS8), at.len_kv - 1u);
-        var x = Half8();
-        if (i % V_COLS8 < V8) { x = half_v(first + token * params.v.row, i % V_COLS8); }
-        put(V_START + i / V_COLS8 * V_STRIDE + i % V_COLS8 * 2u, Half8(share_of(x.lo, what), share_of(x.hi, what)));
-    }
 }

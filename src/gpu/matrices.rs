@@ -70,6 +70,9 @@ pub(crate) struct MatrixSizes {
     pub v_stride: u32,
     pub slab_stride: u32,
     pub v_start: u32,
+    /// What a tile of K and one of V take, and how many such there are.
+    pub buffer: u32,
+    pub buffers: u32,
     pub kv_tile: u32,
     pub s_stride: u32,
     pub p_stride: u32,
@@ -85,6 +88,8 @@ impl Matrices {
         let stride = |columns: u32| (columns + 8) / 4;
         let (k_stride, v_stride, slab_stride) = (stride(qk_blocks * size), stride(v_blocks * size), stride(size));
         let v_start = tile.block_kv * k_stride;
+        let buffer = v_start + tile.block_kv * v_stride;
+        let buffers = tile.slice_qk / 4;
         let through = fragments == Fragments::Workgroup;
         // Scores wait as f32, four at a time: four more are as many bytes as eight f16.
         let s_stride = (tile.slice_v.max(size) + 4) / 4;
@@ -100,7 +105,9 @@ impl Matrices {
             v_stride,
             slab_stride,
             v_start,
-            kv_tile: (v_start + tile.block_kv * v_stride).max(tile.block_q * slab_stride),
+            buffer,
+            buffers,
+            kv_tile: (buffers * buffer).max(tile.block_q * slab_stride),
             s_stride,
             p_stride,
             s_tile: if through { tile.block_q * s_stride } else { 0 },
@@ -163,6 +170,8 @@ impl Matrices {
             ("V_STRIDE", s.v_stride),
             ("SLAB_STRIDE", s.slab_stride),
             ("V_START", s.v_start),
+            ("BUFFER", s.buffer),
+            ("BUFFERS", s.buffers),
             ("KV_TILE", s.kv_tile),
             ("S_STRIDE", s.s_stride),
             ("P_STRIDE", s.p_stride),
@@ -212,7 +221,7 @@ impl Matrices {
             block_kv,
             lanes,
             threads: strips.saturating_mul(subgroup),
-            slice_qk: 4,
+            slice_qk: 8,
             slice_v: step,
             q_resident: true,
             products: Products::Matrices(self),
