@@ -26,47 +26,60 @@ fn main(
     var rows = rows_init();
     var acc = array<block_c, ACC_BLOCKS>();
     var q_blocks = array<block_a, Q_BLOCKS>();
-    load_q(&q_blocks, at, t);
     let first_row = at.row + subgroup * (ROW_BLOCKS * SIZE);
-    let from = kv_rows(at);
+    let begin = kv_rows(at);
     let tiles = tiles_of(at, tile_count(at));
-    if (tiles.x < tiles.y) {
-        let kv = named_tile(at, tiles.x);
-        var keys = load_k(from, at, kv.start, t);
-        var values = load_v(from, at, kv.start, t);
-        store_k(&keys, 0u, t);
-        store_v(&values, 0u, kv.full, t);
+    let some = tiles.x < tiles.y;
+
+    // The loop is one product ahead: while a tile's scores become weights, its successor's are being multiplied, and K of
+    // the one after that, and V of the successor, are on their way from memory. The last tile stands for those behind it:
+    // a branch would keep loads and products from their place.
+    var kv = KvTile(0u, false);
+    var next = kv;
+    var keys = array<Half8, K_LOADS>();
+    var values = array<Half8, V_LOADS>();
+    if (some) {
+        kv = named_tile(at, tiles.x);
+        keys = load_k(begin, at, kv.start, t);
+        values = load_v(begin, at, kv.start, t);
+    }
+    load_q(&q_blocks, at, t);
+    var products = array<block_c, S_BLOCKS>();
+    if (some) {
+        store_k(&keys, t);
+        store_v(&values, kv.full, t);
+        next = named_tile(at, min(tiles.x + 1u, tiles.y - 1u));
+        keys = load_k(begin, at, next.start, t);
+        workgroupBarrier();
+        qk(&products, &q_blocks);
+        workgroupBarrier();
+        store_k(&keys, t);
         workgroupBarrier();
     }
-    // While a tile is computed the next one is on its way: K during the first product, V during the second. With two
-    // buffers it goes where nobody reads, and subgroups meet once a tile.
     for (var i = tiles.x; i < tiles.y; i++) {
-        let kv = named_tile(at, i);
+        let after = named_tile(at, min(i + 2u, tiles.y - 1u));
+        keys = load_k(begin, at, after.start, t);
+        values = load_v(begin, at, next.start, t);
         let seen = seen_by(at, kv, first_row);
-        // The last tile loads itself once more: a branch would keep loads from their place.
-        let next = named_tile(at, min(i + 1u, tiles.y - 1u));
-        let here = (i - tiles.x) % BUFFERS * BUFFER;
-        let there = (BUFFERS - 1u) * BUFFER - here;
-        var keys = load_k(from, at, next.start, t);
-        var products = array<block_c, S_BLOCKS>();
-        if (seen != NONE) { qk(&products, &q_blocks, here); }
-        if (BUFFERS == 1u) { workgroupBarrier(); }
-        store_k(&keys, there, t);
-        var values = load_v(from, at, next.start, t);
-        if (seen != NONE) {
+        // A subgroup passes by where its rows see neither tile.
+        if (seen != NONE || seen_by(at, next, first_row) != NONE) {
             var s = scores_of(&products, t);
             score_tile(&s, at, KvTile(kv.start, seen == ALL), t);
             move_rows(&rows, &acc, &s, t);
+            products = array<block_c, S_BLOCKS>();
+            qk(&products, &q_blocks);
             rows_weigh(&rows, &s);
             var p = weights_of(&s, t);
-            pv(&acc, &p, here);
+            pv(&acc, &p);
         }
-        if (BUFFERS == 1u) { workgroupBarrier(); }
-        store_v(&values, there, next.full, t);
-        if (BUFFERS != 1u) { workgroupBarrier(); }
+        workgroupBarrier();
+        store_k(&keys, t);
+        store_v(&values, next.full, t);
+        workgroupBarrier();
+        kv = next;
+        next = after;
     }
-    workgroupBarrier();
-    if (has_nonfinite()) { add_infinities(&acc, &q_blocks, rows, from, at, tiles, t); }
+    if (has_nonfinite()) { add_infinities(&acc, &q_blocks, rows, begin, at, tiles, t); }
 
     let result = rows_finish(rows, at, t);
     store_acc(&acc, at, result.norm, t);
@@ -91,11 +104,11 @@ fn seen_by(at: QTile, kv: KvTile, first_row: u32) -> u32 {
     return select(seen, SOME, TEST_ALL && seen == ALL);
 }
 
-fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, here: u32) {
+fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>) {
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
             // Column-major: keys lie in rows, and the product wants them transposed.
-            let keys = coopLoad<block_b>(&kv_tile[here + c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
+            let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*s)[r * KEY_BLOCKS + c] =
                     coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
@@ -104,10 +117,10 @@ fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<
     }
 }
 
-fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>, here: u32) {
+fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>) {
     for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
         for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            let values = coopLoadT<block_b>(&kv_tile[here + V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+            let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
             }
@@ -122,7 +135,7 @@ fn add_infinities(
     acc: ptr<function, array<block_c, ACC_BLOCKS>>,
     q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
     rows: Rows,
-    from: KvRows,
+    begin: KvRows,
     at: QTile,
     tiles: vec2<u32>,
     t: u32,
@@ -131,13 +144,13 @@ fn add_infinities(
         let kv = named_tile(at, i);
         if (kv.full) { continue; }
         var weighed = rows;
-        var keys = load_k(from, at, kv.start, t);
-        var values = load_v(from, at, kv.start, t);
+        var keys = load_k(begin, at, kv.start, t);
+        var values = load_v(begin, at, kv.start, t);
         workgroupBarrier();
-        store_k(&keys, 0u, t);
+        store_k(&keys, t);
         workgroupBarrier();
         var products = array<block_c, S_BLOCKS>();
-        qk(&products, q_blocks, 0u);
+        qk(&products, q_blocks);
         var s = scores_of(&products, t);
         score_tile(&s, at, kv, t);
         rows_weigh(&weighed, &s);

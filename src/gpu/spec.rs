@@ -238,20 +238,23 @@ impl AttentionSpec {
 
     /// How q, k, v and out are read and written.
     fn storage_sources(&self) -> Vec<Source> {
+        const VEC4: [&str; 3] = ["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl"];
         let files: &[&'static str] = match (self.storage, self.tile.products, self.dtype) {
-            (Storage::Scalar, Products::Matrices(_), _) => &["lib/load_scalar.wgsl", "lib/half_scalar.wgsl"],
+            (Storage::Scalar, Products::Matrices(_), _) => {
+                &["lib/load_scalar.wgsl", "lib/half_pair.wgsl", "lib/half_scalar.wgsl"]
+            }
             (Storage::Scalar, ..) => &["lib/load_scalar.wgsl"],
             // Words as f16 take SPIR-V of the library's own, as blocks in registers do.
             (Storage::Vec8, Products::Matrices(m), _) if m.fragments != Fragments::Workgroup => {
                 &["lib/load_vec8.wgsl", "lib/store_vec4.wgsl"]
             }
             (Storage::Vec8, ..) => {
-                &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl", "lib/half_vec8.wgsl"]
+                &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec8.wgsl"]
             }
             (Storage::Vec4, Products::Matrices(_), _) => {
-                &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl", "lib/half_vec4.wgsl"]
+                &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
             }
-            (Storage::Vec4, ..) => &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl"],
+            (Storage::Vec4, ..) => &VEC4,
             (Storage::Wide, _, DType::F16) => {
                 &["lib/load_vec4.wgsl", "lib/packed_words_f16.wgsl", "lib/store_vec4.wgsl"]
             }

@@ -142,18 +142,17 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     let Some(matrices) = found else { return Vec::new() };
     // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 fill 0.35 of tiles of 256 x 64, and
     // 0.10 of tiles of 64 x 32, which compute at two thirds of the pace.
-    let wide: &[[u32; 4]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+    let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
         _ if shape.listed => &[],
-        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 64, 64]],
-        (Fragments::Registers(_), 16, 65..=128) if shape.banded => &[[8, 2, 64, 16], [4, 2, 32, 32]],
-        (Fragments::Registers(_), 16, 65..=128) => &[[8, 2, 64, 32], [4, 2, 32, 32]],
-        (_, 16, _) => &[[8, 1, 32, 32]],
+        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 32]],
+        (Fragments::Registers(_), 16, 65..=128) => &[[8, 1, 64]],
+        (_, 16, _) => &[[8, 1, 32]],
         _ => &[],
     };
     // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
-    let narrow = [[4, 1, 32, 32], [2, 1, 32, 32]];
+    let narrow = [[4, 1, 32], [2, 1, 32]];
     let tiles = wide.iter().chain(&narrow);
-    tiles.map(|&[strips, row_blocks, block_kv, step]| matrices.tile(strips, row_blocks, block_kv, step)).collect()
+    tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
 }
 
 fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {

@@ -40,8 +40,8 @@ pub enum Products {
     /// divide; nothing is staged, so the slices do not matter.
     Broadcast(u32),
     /// On the device's matrix units (`attention_coop.wgsl`): f16 operands, f32 sums. Subgroups own `block_q` evenly, in
-    /// whole blocks; scores are held `slice_v` keys at a time, a multiple of the block; Q stays in registers, so the other
-    /// slices do not matter.
+    /// whole blocks, and a block divides `block_kv`; Q stays in registers and K and V are staged whole, so the slices do not
+    /// matter.
     Matrices(Matrices),
     /// Straight from memory, each element of K and V once (`lib/dot_stream.wgsl`), this many threads reading a key
     /// together: right for a few rows, as in decoding. A power of two that divides `lanes`; more than 1 needs subgroups
