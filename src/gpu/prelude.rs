@@ -54,6 +54,8 @@ impl AttentionSpec {
             ("Q_TILE", sizes.q_tile),
             ("KV_TILE", sizes.kv_tile),
             ("P_TILE", sizes.p_tile),
+            ("P_START", sizes.p_start),
+            ("QP_TILE", sizes.qp_tile),
             ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
             ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
             ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
