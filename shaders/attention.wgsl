@@ -6,7 +6,7 @@
 // while its predecessor is in use.
 //
 // provides  main
-// requires  bindings, staging (Ahead stage_init ask_qk ask_v stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
+// requires  bindings, KvRows kv_rows, staging (Ahead stage_init ask_qk ask_v stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
 //           score_tile, thread map (row_of), place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at),
 //           order (q_token), visitor (tile_count tile_at), store_out, store_lse
 
@@ -21,25 +21,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var rows = rows_init();
     var acc = array<vec4<f32>, ACCS>();
+    let begin = kv_rows(at);
     let tiles = tiles_of(at, tile_count(at));
+    let last = max(tiles.y, 1u) - 1u;
+    var next = KvTile(0u, false);
     var ahead = Ahead();
     stage_init(at, t);
-    if (tiles.x < tiles.y) { ask_qk(&ahead, at, tile_at(at, tiles.x).start, 0u, t); }
+    if (tiles.x < tiles.y) {
+        next = tile_at(at, tiles.x);
+        ask_qk(&ahead, begin, at, next.start, 0u, t);
+        ask_v(&ahead, begin, at, next.start, 0u, t);
+    }
     for (var i = tiles.x; i < tiles.y; i++) {
-        let named = tile_at(at, i);
         // A list's classes know the whole mask; the other visitors know only their own rule.
-        let kv = KvTile(named.start, named.full && !TEST_ALL);
+        let kv = KvTile(next.start, next.full && !TEST_ALL);
+        next = tile_at(at, min(i + 1u, last));
         var s = array<vec4<f32>, SCORES>();
         for (var slice = 0u; slice < QK_SLICES; slice++) {
             workgroupBarrier();
             stage_qk(&ahead, at, kv.start, slice, t);
             workgroupBarrier();
-            // The next slice is on its way while this one is multiplied.
-            if (slice + 1u < QK_SLICES) {
-                ask_qk(&ahead, at, kv.start, slice + 1u, t);
-            } else {
-                ask_v(&ahead, at, kv, 0u, t);
-            }
+            // The next slice is on its way while this one is multiplied; after the last comes the next tile's first. The last
+            // tile's is its own once more: a branch would cost more.
+            let more = slice + 1u < QK_SLICES;
+            ask_qk(&ahead, begin, at, select(next.start, kv.start, more), select(0u, slice + 1u, more), t);
             qk(&s, at, kv, row0, lane, slice);
         }
         score_tile(&s, at, kv, t);
@@ -55,11 +60,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if (slice == 0u) { store_p(&s, row0, lane); }
             stage_v(&ahead, at, kv, slice, t);
             workgroupBarrier();
-            if (slice + 1u < V_SLICES) {
-                ask_v(&ahead, at, kv, slice + 1u, t);
-            } else if (i + 1u < tiles.y) {
-                ask_qk(&ahead, at, tile_at(at, i + 1u).start, 0u, t);
-            }
+            let more = slice + 1u < V_SLICES;
+            ask_v(&ahead, begin, at, select(next.start, kv.start, more), select(0u, slice + 1u, more), t);
             pv(&acc, at, kv, row0, lane, slice, !kv.full && has_nonfinite());
         }
     }

@@ -1,7 +1,7 @@
 // Band visitor: query i stands at key position p = i + len_kv - len_q (bottom-right alignment) and sees the keys
 // p - left <= j <= p + right. Causal is right = 0 with left unbounded. Only the tiles that touch the band are visited.
 //
-// provides  tile_count tile_at seen_from keep
+// provides  tile_count tile_at rows_see_all keep
 // requires  row_slot, bindings (params.left and params.right, both at most len_q + len_kv, so that nothing here overflows)
 
 fn position(at: QTile, q_idx: u32) -> i32 {
@@ -28,20 +28,17 @@ fn tile_count(at: QTile) -> u32 {
 
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = (first_tile(at) + i) * BLOCK_KV;
-    return KvTile(start, seen_from(at, start, at.row, BLOCK_Q) == ALL);
+    return KvTile(start, rows_see_all(at, start, at.row, BLOCK_Q));
 }
 
-// How much of the tile at `start` some rows see.
-fn seen_from(at: QTile, start: u32, first_row: u32, rows: u32) -> u32 {
+// Whether some rows see all of the tile at `start`: the last row's window has begun and the first row's has not ended.
+fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
     let p = positions(at, first_row, rows);
-    let first = i32(start);
-    let end = i32(start + BLOCK_KV);
-    // All when the last row's window has begun and the first row's has not ended.
-    if (first >= p.y - params.left && end <= p.x + params.right + 1 && end <= i32(at.len_kv)) { return ALL; }
-    return select(SOME, NONE, end <= p.x - params.left || first > p.y + params.right);
+    let end = start + BLOCK_KV;
+    return i32(start) >= p.y - params.left && i32(end) <= p.x + params.right + 1 && end <= at.len_kv;
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
-    let d = i32(kv_idx) - position(at, q_idx);
-    return (d >= -params.left) & (d <= params.right);
+    let p = position(at, q_idx);
+    return (i32(kv_idx) >= p - params.left) & (i32(kv_idx) <= p + params.right);
 }

@@ -1,6 +1,6 @@
 // What the GPU is told.
 //
-// provides  Params params QTile KvTile NONE SOME ALL NEG_INF NO_TOKEN
+// provides  Params params QTile KvTile NEG_INF NO_TOKEN
 // requires  prelude, View
 
 struct Params {
@@ -71,11 +71,6 @@ struct QTile {
 
 // One KV tile to visit. `full` promises that every pair of the tile attends, as far as the visitor knows.
 struct KvTile { start: u32, full: bool }
-
-// How much of a tile some of its rows see.
-const NONE: u32 = 0u;
-const SOME: u32 = 1u;
-const ALL: u32 = 2u;
 
 // Stands for minus infinity inside the loop: scores at or below it carry no weight.
 const NEG_INF: f32 = -1.0e30;

@@ -4,11 +4,8 @@
 //   column  i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN
 // in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
 //
-// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of, SUBGROUPS_PART
+// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
 // requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move), staging (kv_tile), pack (row_at), order (q_token), store_out
-
-// Subgroups need not meet between barriers of the loop: one may skip what its rows do not see.
-const SUBGROUPS_PART: bool = true;
 
 // Slot r of a thread is one row; LANES threads share it.
 fn row_of(t: u32, r: u32) -> u32 {

@@ -2,8 +2,8 @@
 // of a block meet different banks; Q passes through the same memory once. Everything moves
 // in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, KvRows kv_rows load_q load_k load_v store_k store_v store_signs has_nonfinite are_strange
-// requires  bindings, pack (row_at), order (q_token near_kv_token), operands (Half8 lower upper is_strange half_q half_k half_v)
+// provides  kv_tile flags, load_q load_k load_v store_k store_v store_signs has_nonfinite are_strange
+// requires  bindings, KvRows, pack (row_at), order (q_token near_kv_token), operands (Half8 lower upper is_strange half_q half_k half_v)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // Four, so that every workgroup variable is a multiple of 16 bytes: blocks are loaded from addresses that divide by 16, and
@@ -65,17 +65,6 @@ fn column_of_piece(n: u32, t: u32, cols: u32) -> u32 {
     return (n * THREADS + t) % cols;
 }
 
-// Where a head's keys and values begin.
-struct KvRows { k: u32, v: u32 }
-
-fn kv_rows(at: QTile) -> KvRows {
-    let head = at.local_h / params.heads_per_kv;
-    return KvRows(
-        base(params.k, at.local_b, head) + at.first_kv * params.k.row,
-        base(params.v, at.local_b, head) + at.first_kv * params.v.row,
-    );
-}
-
 // Rows past the last key repeat it: their weights are 0.
 fn load_k(begin: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, K_LOADS> {
     var x = array<Half8, K_LOADS>();
@@ -117,15 +106,17 @@ fn put_v(n: u32, lo: vec4<f16>, hi: vec4<f16>, t: u32) {
     }
 }
 
+fn any_strange(x: ptr<function, array<Half8, V_LOADS>>) -> bool {
+    var strange = false;
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        strange = strange | is_strange((*x)[n]);
+    }
+    return strange;
+}
+
 // In tiles that are not full, infinities and NaN become 0, and it is noted that there were any.
 fn store_v(x: ptr<function, array<Half8, V_LOADS>>, full: bool, t: u32) {
-    var strange = false;
-    if (!full) {
-        for (var n = 0u; n < V_LOADS; n++) { // unroll
-            strange = strange | is_strange((*x)[n]);
-        }
-    }
-    if (!strange) {
+    if (full || !any_strange(x)) {
         for (var n = 0u; n < V_LOADS; n++) { // unroll
             put_v(n, lower((*x)[n]), upper((*x)[n]), t);
         }

@@ -1,11 +1,8 @@
 // What a thread holds of a block, by way of workgroup memory: scores go out as f32 and come back by rows, weights go out
 // by rows and come back as blocks. A thread owns ROWS rows of its subgroup, and LANES threads share a row.
 //
-// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of, SUBGROUPS_PART
+// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
 // requires  bindings, staging (flags), row state (rows_grow rows_move), pack (row_at), order (q_token), store_out
-
-// Subgroups meet at the barriers within these functions: all of them score every tile.
-const SUBGROUPS_PART: bool = false;
 
 // A strip of scores for each subgroup; also where a block of sums passes through.
 var<workgroup> s_tile: array<vec4<f32>, S_TILE>;

@@ -36,9 +36,9 @@ fn stage_init(at: QTile, t: u32) {
 
 struct Ahead { unused: u32 }
 
-fn ask_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {}
+fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
 
-fn ask_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {}
+fn ask_v(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
 
 fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {
     let kv_head = at.local_h / params.heads_per_kv;

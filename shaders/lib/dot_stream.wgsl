@@ -30,9 +30,9 @@ fn stage_init(at: QTile, t: u32) {
 // Nothing is staged: what is used is asked for where it is used.
 struct Ahead { unused: u32 }
 
-fn ask_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {}
+fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
 
-fn ask_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {}
+fn ask_v(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
 
 fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {}
 

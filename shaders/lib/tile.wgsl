@@ -1,7 +1,7 @@
 // Staging: Q, K and V slices in workgroup memory, as vec4s along a row.
 //
 // provides  kv_tile, Ahead stage_init ask_qk ask_v stage_qk stage_v has_nonfinite
-// requires  qp_tile, bindings, pack (row_at), order (q_token kv_token), storage access (read_q read_k read_v)
+// requires  qp_tile, bindings, pack (row_at), KvRows, order (q_token near_kv_token), storage access (read_q read_k read_v)
 //
 // Rows are padded to an odd number of vec4s, so that threads that read consecutive rows meet different banks. K and V
 // take turns in kv_tile. With Q_RESIDENT the whole of Q is staged once, else its slice travels with K's.
@@ -34,12 +34,6 @@ fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
     return vec4<f32>();
 }
 
-fn k_or_zero(at: QTile, first: u32, slot: u32, col4: u32) -> vec4<f32> {
-    let token = kv_token(at, slot);
-    if (token != NO_TOKEN && col4 < QK4) { return read_k(first + (at.first_kv + token) * params.k.row, col4); }
-    return vec4<f32>();
-}
-
 // A thread scores four neighbouring keys at a time, so key 4 l + j of a tile lies in row j LANES + l of its group:
 // the lanes then read consecutive rows.
 fn k_row(key: u32) -> u32 {
@@ -50,20 +44,21 @@ fn k_row(key: u32) -> u32 {
 // A slice on its way, in registers.
 struct Ahead { k: array<vec4<f32>, K_LOADS>, q: array<vec4<f32>, Q_LOADS>, v: array<vec4<f32>, V_LOADS> }
 
-fn ask_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {
-    let first = base(params.k, at.local_b, at.local_h / params.heads_per_kv);
+// Rows past the last key repeat it: their scores are replaced, and their weights are 0. So do rows past the last query,
+// which are never stored.
+fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {
     for (var n = 0u; n < K_LOADS; n++) { // unroll
         let i = n * THREADS + t;
-        if (i < BLOCK_KV * SLICE4) {
-            (*ahead).k[n] = k_or_zero(at, first, start + i / SLICE4, slice * SLICE4 + i % SLICE4);
-        }
+        let col = slice * SLICE4 + i % SLICE4;
+        var x = vec4<f32>();
+        if (WHOLE_SLICES || col < QK4) { x = read_k(begin.k + near_kv_token(at, start + i / SLICE4) * params.k.row, col); }
+        (*ahead).k[n] = x;
     }
     if (!Q_RESIDENT) {
         for (var n = 0u; n < Q_LOADS; n++) { // unroll
             let i = n * THREADS + t;
-            if (i < BLOCK_Q * SLICE4) {
-                (*ahead).q[n] = q_or_zero(at, at.row + i / SLICE4, slice * SLICE4 + i % SLICE4);
-            }
+            let col = slice * SLICE4 + i % SLICE4;
+            (*ahead).q[n] = q_or_zero(at, at.row + i / SLICE4, col);
         }
     }
 }
@@ -81,15 +76,11 @@ fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u
     }
 }
 
-fn ask_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {
-    let first = base(params.v, at.local_b, at.local_h / params.heads_per_kv);
+fn ask_v(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let i = n * THREADS + t;
-        let token = kv_token(at, kv.start + slice * SLICE_V + i / V4);
-        (*ahead).v[n] = vec4<f32>();
-        if (i < SLICE_V * V4 && token != NO_TOKEN) {
-            (*ahead).v[n] = read_v(first + (at.first_kv + token) * params.v.row, i % V4);
-        }
+        let token = near_kv_token(at, start + slice * SLICE_V + i / V4);
+        (*ahead).v[n] = read_v(begin.v + token * params.v.row, i % V4);
     }
 }
 
@@ -97,7 +88,7 @@ fn stage_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u3
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let i = n * THREADS + t;
         let x = (*ahead).v[n];
-        if (!kv.full) {
+        if (!kv.full && i < SLICE_V * V4) {
             let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
             if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }
         }

@@ -37,7 +37,7 @@ fragments! {
     "mods/mask_groups.wgsl" "mods/mask_ranges.wgsl" "mods/mask_tiles.wgsl" "mods/mask_tokens.wgsl"
     "mods/mask_window.wgsl" "mods/relative.wgsl"
     "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/dot_stream.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl" "lib/load_vec8.wgsl" "lib/store_vec4.wgsl"
-    "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/merged_lse_none.wgsl"
+    "lib/kv_rows.wgsl" "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/merged_lse_none.wgsl"
     "lib/merged_lse_store.wgsl" "lib/pack.wgsl" "lib/packed_vec4.wgsl"
     "lib/packed_words_f16.wgsl" "lib/packed_words_f32.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"

@@ -102,7 +102,9 @@ impl AttentionSpec {
             }
             8.0
         } else {
+            let s = self.tile.sizes(self.head_dim, self.v_dim);
             text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+            text += &format!("const WHOLE_SLICES: bool = {};\n", s.qk_slices * s.slice4 == s.qk4);
             0.0
         };
         text += &format!("const LAZY: f32 = {lazy:?};\n");

@@ -148,6 +148,7 @@ impl AttentionSpec {
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
             fragment("lib/pack.wgsl"),
+            fragment("lib/kv_rows.wgsl"),
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
                 (_, true) => fragment("lib/reduce_subgroup.wgsl"),
