@@ -104,11 +104,14 @@ fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: ar
             }
         }
         workgroupBarrier();
-        for (var i = t; i < BLOCK_Q * O_SLAB4; i += THREADS) {
+        for (var n = 0u; n < O_STORES; n++) { // unroll
+            let i = n * THREADS + t;
             let row = at.row + i / O_SLAB4;
             let token = q_token(at, row);
-            let x = vec4<f32>(kv_tile[i / O_SLAB4 * O_STRIDE + i % O_SLAB4]);
-            if (token != NO_TOKEN) { store_out(row_at(at, row), token, slab * O_SLAB4 + i % O_SLAB4, x); }
+            if (i < BLOCK_Q * O_SLAB4 && token != NO_TOKEN) {
+                let x = vec4<f32>(kv_tile[i / O_SLAB4 * O_STRIDE + i % O_SLAB4]);
+                store_out(row_at(at, row), token, slab * O_SLAB4 + i % O_SLAB4, x);
+            }
         }
     }
 }

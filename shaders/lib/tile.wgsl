@@ -21,16 +21,16 @@ fn stage_init(at: QTile, t: u32) {
         for (var i = t; i < BLOCK_Q * QK_SLICES * SLICE4; i += THREADS) {
             let row = i / (QK_SLICES * SLICE4);
             let col = i % (QK_SLICES * SLICE4);
-            qp_tile[row * Q_STRIDE + col] = q_or_zero(at, at.row + row, col);
+            qp_tile[row * Q_STRIDE + col] = near_q(at, at.row + row, col);
         }
     }
 }
 
-fn q_or_zero(at: QTile, row: u32, col4: u32) -> vec4<f32> {
-    let token = q_token(at, row);
-    if (token != NO_TOKEN && col4 < QK4) {
-        return read_q(base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row, col4);
-    }
+// Rows past the last query repeat it, and are never stored.
+fn near_q(at: QTile, row: u32, col4: u32) -> vec4<f32> {
+    let token = min(q_token(at, row), at.len_q - 1u);
+    let first = base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row;
+    if (WHOLE_SLICES || col4 < QK4) { return read_q(first, col4); }
     return vec4<f32>();
 }
 
@@ -44,8 +44,7 @@ fn k_row(key: u32) -> u32 {
 // A slice on its way, in registers.
 struct Ahead { k: array<vec4<f32>, K_LOADS>, q: array<vec4<f32>, Q_LOADS>, v: array<vec4<f32>, V_LOADS> }
 
-// Rows past the last key repeat it: their scores are replaced, and their weights are 0. So do rows past the last query,
-// which are never stored.
+// Rows past the last key repeat it: their scores are replaced, and their weights are 0.
 fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {
     for (var n = 0u; n < K_LOADS; n++) { // unroll
         let i = n * THREADS + t;
@@ -58,7 +57,7 @@ fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, sli
         for (var n = 0u; n < Q_LOADS; n++) { // unroll
             let i = n * THREADS + t;
             let col = slice * SLICE4 + i % SLICE4;
-            (*ahead).q[n] = q_or_zero(at, at.row + i / SLICE4, col);
+            (*ahead).q[n] = near_q(at, at.row + i / SLICE4, col);
         }
     }
 }

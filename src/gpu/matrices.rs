@@ -185,6 +185,7 @@ impl Matrices {
             ("O_SLAB", s.o_slab),
             ("O_SLABS", s.v_blocks / s.o_slab),
             ("O_SLAB4", s.o_slab * size4),
+            ("O_STORES", (tile.block_q * s.o_slab * size4).div_ceil(tile.threads)),
             ("V_START", s.v_start),
             ("KV_TILE", s.kv_tile),
             ("S_STRIDE", s.s_stride),
