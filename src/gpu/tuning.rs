@@ -181,8 +181,6 @@ pub(crate) struct Shape {
     pub rows: usize,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
-    /// Whether each row sees a band of the keys, so that many tiles are cut.
-    pub banded: bool,
     /// Whether tokens are visited in another order, which broadcast products cannot.
     pub ordered: bool,
     /// Whether tiles come from a list.
