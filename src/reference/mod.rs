@@ -1,12 +1,14 @@
 //! What is true: obvious, unhurried implementations to check kernels against.
 //!
-//! They materialise the whole score matrix, know neither tiles nor online softmax, and run in f64. The same text in f32
-//! is the "plain formula" of the tolerance rule: a kernel may err at most twice as much as it does.
+//! They materialise the whole score matrix, or take token after token, know neither tiles, chunks nor online softmax, and run in
+//! f64. The same text in f32 is the "plain formula" of the tolerance rule: a kernel may err at most twice as much as it does.
 
+mod linear;
 mod merge;
 mod softmax;
 mod tolerance;
 
+pub use linear::{LinearResult, LinearRules, LinearSizes, linear_attention, linear_read};
 pub use merge::merge;
 pub use softmax::{MaskRule, Rules, ScoreRule, Sizes, softmax_attention};
 pub use tolerance::{allowed, check, round_to};
