@@ -20,7 +20,7 @@ impl Ceilings {
     /// Seconds that the arithmetic of a case takes at best, or its bytes, whichever is more.
     pub fn floor(&self, case: &Case) -> f64 {
         let matrices = self.matrix_tflops.filter(|_| case.dtype == DType::F16);
-        let tflops = matrices.unwrap_or(self.fma_tflops);
+        let tflops = matrices.map_or(self.fma_tflops, |matrices| matrices.max(self.fma_tflops));
         (case.flops() / tflops * 1e-12).max(case.bytes() / self.copy_gbs * 1e-9)
     }
 }
