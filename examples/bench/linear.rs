@@ -2,7 +2,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use wgpu_attention::reference::{LinearRules, LinearSizes, Real, check, linear_attention};
+use wgpu_attention::reference::{FeatureRules, LinearRules, LinearSizes, Real, check, features, linear_attention};
 use wgpu_attention::{Context, DType, Decay, FeatureMap, LinearAttention, LinearIo, Normalizer, Plan, Tensor};
 
 use crate::cases::Case;
@@ -235,8 +235,8 @@ fn oracle<T: Real>(
         |rows: Vec<T>| -> Vec<T> { rows.chunks(case.v_dim).flat_map(|row| columns.iter().map(|&e| row[e])).collect() };
     let [mut q, mut k, v] = [0, 1, 2].map(|n| read(&data.host[n], bh * len, len));
     if family == Family::Elu1 {
-        let elu1 = |x: &mut T| *x = if x.to_f64() > 0.0 { *x + T::of(1.0) } else { x.exp() };
-        q.iter_mut().chain(&mut k).for_each(elu1);
+        let none = FeatureRules { omega: &[], longest: len, scale: T::of(1.0), of_keys: false };
+        [q, k] = [q, k].map(|x| features(&FeatureMap::Elu1, &x, len, case.head_dim, none));
     }
     let of_gate = |gate: &Option<(Tensor, Rows)>| gate.as_ref().map(|(_, rows)| read(rows, bh * len, len));
     let decays = of_gate(&gates.log_decay);

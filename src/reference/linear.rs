@@ -112,7 +112,7 @@ pub fn linear_read<T: Real>(query: &[T], state: &[T], z: &[T], scale: T, normali
 }
 
 /// `S^T x`.
-fn transposed<T: Real>(state: &[T], x: &[T]) -> Vec<T> {
+pub(super) fn transposed<T: Real>(state: &[T], x: &[T]) -> Vec<T> {
     let dim_v = state.len() / x.len();
     let mut sums = vec![T::of(0.0); dim_v];
     for (&x, row) in x.iter().zip(state.chunks(dim_v)) {
@@ -122,13 +122,13 @@ fn transposed<T: Real>(state: &[T], x: &[T]) -> Vec<T> {
 }
 
 /// `u`: what a step adds to the state beside its key.
-fn update<T: Real>(state: &[T], key: &[T], value: &[T], beta: Option<T>) -> Vec<T> {
+pub(super) fn update<T: Real>(state: &[T], key: &[T], value: &[T], beta: Option<T>) -> Vec<T> {
     let Some(beta) = beta else { return value.to_vec() };
     value.iter().zip(transposed(state, key)).map(|(&v, held)| beta * (v - held)).collect()
 }
 
 /// `S += x y^T`.
-fn add<T: Real>(state: &mut [T], x: &[T], y: &[T]) {
+pub(super) fn add<T: Real>(state: &mut [T], x: &[T], y: &[T]) {
     for (&x, row) in x.iter().zip(state.chunks_mut(y.len())) {
         row.iter_mut().zip(y).for_each(|(s, &y)| *s = *s + x * y);
     }
