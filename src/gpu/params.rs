@@ -71,7 +71,8 @@ pub(crate) struct LinearParams {
     pub scale: f32,
     pub eps: f32,
     pub first_head: u32,
-    pub pad: [u32; 2],
+    pub zero: u32,
+    pub pad: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.

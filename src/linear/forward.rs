@@ -336,8 +336,8 @@ pub(super) fn scan(
     ends: String,
 ) -> Result<()> {
     let text = format!(
-        "{ends}fn part(at: Place, d: u32, e: u32) -> f32 {{ return {part}(at, d, e); }}\n\
-         fn put_part(at: Place, d: u32, e: u32, x: f32) {{ put_{part}(at, d, e, x); }}\n"
+        "{ends}fn part(at: Place, d: u32, j: u32) -> f32 {{ return {part}(at, d, j); }}\n\
+         fn put_part(at: Place, d: u32, j: u32, x: f32) {{ put_{part}(at, d, j, x); }}\n"
     );
     let items = stages.part.instances() * chunks.sequences * rows * cols;
     let constants = vec![("ROWS", rows as u32), ("COLS", cols as u32), ("BACKWARD", u32::from(backward))];

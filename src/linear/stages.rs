@@ -125,6 +125,9 @@ impl<'a, 'b> Stages<'a, 'b> {
         text += &choice("fn left_along_s(term: u32) -> bool", left_along, "false");
         text += &choice("fn right_along_s(term: u32) -> bool", right_along, "false");
         text += &format!("fn finish(at: Place, row0: u32, i: u32, j: u32, x: f32) {{\n    {}\n}}\n", product.finish);
+        // Compilers unroll a loop whose bound they see: on GPUs that is wanted, on CPUs it is all that compiling takes.
+        let zero = if self.builder.ctx().capabilities().cpu { " + params.zero" } else { "" };
+        text += &format!("fn whole(n: u32) -> u32 {{ return n{zero}; }}\n");
         let constants = vec![
             ("ROWS", product.rows as u32),
             ("COLS", product.cols as u32),
@@ -209,7 +212,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             scale: self.scale,
             eps: self.eps,
             first_head: self.part.heads.start as u32,
-            pad: [0; 2],
+            zero: 0,
+            pad: 0,
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { title, file, constants, text, f16, threads });
