@@ -355,7 +355,7 @@ fn shader_files_keep_the_rules() {
 fn every_shader_file_is_listed() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let mut found = Vec::new();
-    for part in ["", "lib", "mods"] {
+    for part in ["", "lib", "linear", "mods"] {
         for entry in std::fs::read_dir(folder.join(part)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "wgsl") {
