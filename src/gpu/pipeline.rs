@@ -145,7 +145,7 @@ fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) ->
                 },
                 checks(spec),
             ),
-            // Written by naga from a validated module, but for three function bodies; see spirv.rs.
+            // Written by naga from a validated module, but for four function bodies; see spirv.rs.
             Made::Spirv(words) => device.create_shader_module_passthrough(wgpu::ShaderModuleDescriptorPassthrough {
                 label: Some(label),
                 entry_points: vec![wgpu::PassthroughShaderEntryPoint {

@@ -121,6 +121,7 @@ impl Spec {
     pub(crate) fn elements(&self) -> Option<u32> {
         match self {
             Spec::Probe(spec) => Some(spec.elements()),
+            Spec::Linear(LinearSpec { matrices: Some(m), .. }) => Some(m.size * m.size / m.subgroup),
             Spec::Attention(AttentionSpec { tile: Tile { products: Products::Matrices(m), .. }, .. })
                 if m.fragments != Fragments::Workgroup =>
             {

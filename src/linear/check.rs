@@ -45,6 +45,8 @@ pub(super) struct Problem {
     pub sequences: Vec<usize>,
     pub packed: bool,
     pub chunk: usize,
+    /// Whether the caller asked for that chunk.
+    pub chunk_given: bool,
     pub recurrent: bool,
 }
 
@@ -138,6 +140,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         sequences: vec![rows],
         packed: false,
         chunk: 0,
+        chunk_given: a.chunk.is_some(),
         recurrent: false,
     };
     if let FeatureMap::Favor { omega, temperature } = &a.map {

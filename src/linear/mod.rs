@@ -11,6 +11,7 @@ mod io;
 mod operands;
 mod recurrent;
 mod stages;
+mod sweep;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use io::LinearIo;

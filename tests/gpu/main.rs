@@ -7,6 +7,7 @@ mod errors;
 mod gqa;
 mod layouts;
 mod limits;
+mod linear_matrices;
 mod lists;
 mod mask_errors;
 mod masks;
