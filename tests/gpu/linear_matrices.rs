@@ -285,3 +285,13 @@ fn large_and_small_numbers() {
     case.scale = 1e3;
     case.check();
 }
+
+/// What runs on the portable path says why.
+#[test]
+fn a_slower_path_says_so() {
+    let Some(ctx) = units() else { return };
+    for case in [Case::new(40).delta(), Case::new(40).gates(Gates::PerChannel)] {
+        let plan = case.describe(&ctx, &case.data()).plan(&ctx).unwrap();
+        assert!(plan.notes().iter().any(|note| note.starts_with("matrix units are not used, because ")), "{plan}");
+    }
+}
