@@ -2,7 +2,7 @@
 
 use super::chunks::Chunks;
 use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
-use crate::attention::sequences;
+use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::{Error, Result};
@@ -118,11 +118,15 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     shapes(a)?;
     let [batch, _, len, dim] = q.shape();
     let [_, heads, rows, dim_v] = v.shape();
+    let out = Layout::new(v.dtype(), [batch, heads, len, dim_v])?;
+    for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &out)] {
+        ctx.require_buffer(name, layout)?;
+    }
     let mut problem = Problem {
         q,
         k,
         v,
-        out: Layout::new(v.dtype(), [batch, heads, len, dim_v])?,
+        out,
         map: a.map.clone(),
         omega: None,
         gate: Gate::None,
@@ -165,7 +169,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
             return Err(Error::Shape(format!("cu_seqlens: is given, but needs a batch of 1 (batch {batch})")));
         }
         sequences("cu_seqlens", cu_seqlens, len)?;
-        problem.sequences = cu_seqlens.windows(2).map(|pair| a.steps * (pair[1] - pair[0])).collect();
+        problem.sequences = cu_seqlens.windows(2).map(|pair| a.steps.saturating_mul(pair[1] - pair[0])).collect();
         problem.packed = true;
     }
     contradictions(a, &problem)?;
@@ -202,10 +206,15 @@ fn shapes(a: &LinearAttention) -> Result<()> {
     equal("k", "dim", k[3], "q's dim", dim)?;
     equal("v", "len", v[2], "k's len", k[2])?;
     if a.causal {
-        equal("k", "len", k[2], "steps times q's len", a.steps * len)?;
+        equal("k", "len", k[2], "steps times q's len", a.steps.saturating_mul(len))?;
     }
     if heads_k == 0 || !v[1].is_multiple_of(heads_k) {
         return Err(Error::Shape(format!("v: heads is {}, but must be a multiple of k's heads ({heads_k})", v[1])));
+    }
+    for (name, len) in [("q", len), ("k", k[2])] {
+        if len > MAX_LEN {
+            return Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")));
+        }
     }
     if dim == 0 || v[3] == 0 {
         return Err(Error::Shape(format!("q and v: dims are {dim} and {}, but must be at least 1", v[3])));
