@@ -10,12 +10,14 @@ use crate::{Error, Result};
 pub(crate) struct Source {
     name: &'static str,
     text: std::borrow::Cow<'static, str>,
+    /// Whether loops that are marked are unrolled: in shipped files alone.
+    unrolls: bool,
 }
 
 impl Source {
     /// Text made for one spec.
     pub(crate) fn generated(name: &'static str, text: String) -> Source {
-        Source { name, text: text.into() }
+        Source { name, text: text.into(), unrolls: false }
     }
 }
 
@@ -54,7 +56,7 @@ fragments! {
 /// When there is no such file: our bug, and a test links them all.
 pub(crate) fn fragment(path: &'static str) -> Source {
     match FRAGMENTS.iter().find(|(name, _)| *name == path) {
-        Some((name, text)) => Source { name, text: (*text).into() },
+        Some((name, text)) => Source { name, text: (*text).into(), unrolls: true },
         None => panic!("shaders/{path} is not listed in link.rs"),
     }
 }
@@ -88,7 +90,10 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
     let mut starts = vec![("prelude", 1)];
     for source in sources {
         starts.push((source.name, text.lines().count() as u32 + 1));
-        text += &unroll(&source.text, constants);
+        match source.unrolls {
+            true => text += &unroll(&source.text, constants),
+            false => text += &source.text,
+        }
     }
     let options =
         naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };

@@ -61,13 +61,12 @@ impl PipelineCache {
     }
 }
 
-/// Checks are a property of the whole module: one with a user's text keeps them, and bounds loops where that text loops.
+/// Checks are a property of the whole module: one with a user's text keeps them. Loops of such a text count their own turns.
 fn checks(spec: &Spec) -> wgpu::ShaderRuntimeChecks {
     let mut checks = wgpu::ShaderRuntimeChecks::unchecked();
-    if let Some(user) = spec.user().filter(|user| !user.trusted) {
+    if spec.user().is_some_and(|user| !user.trusted) {
         checks.bounds_checks = true;
         checks.int_div_checks = true;
-        checks.force_loop_bounding = user.loops;
     }
     checks
 }

@@ -82,3 +82,20 @@ fn too_little_workgroup_memory_is_refused_with_both_numbers() {
     let refusal = Case::new(40, 50).run(&lowered(|c| c.workgroup_threads = 16)).unwrap_err().to_string();
     assert_eq!(refusal, "workgroup: needs 64 threads, device allows 16");
 }
+
+#[test]
+fn scratch_long() {
+    for (len, d) in [(20_000usize, 64usize), (60_000, 64), (200_000, 64)] {
+        for lq in [1usize, 40] {
+        for subg in [false, true] {
+            let c = if subg { ctx().clone() } else { ctx().restricted(ctx().capabilities().clone().without_subgroups()).unwrap() };
+            let q = wgpu_attention::Tensor::zeros(&c, wgpu_attention::DType::F32, [1, 1, lq, d]).unwrap();
+            let k = wgpu_attention::Tensor::zeros(&c, wgpu_attention::DType::F32, [1, 1, len, d]).unwrap();
+            let a = wgpu_attention::Attention::new(&q, &k, &k).splits(1);
+            let plan = a.clone().plan(&c).unwrap();
+            let (_, lse) = a.run_with_lse(&c).unwrap();
+            let lse = crate::support::download(&c, &lse).unwrap();
+            println!("{len} {lq} {} {:?} {}", lse[0].exp(), plan.tile().unwrap().products, plan.stages()[0]);
+        }}
+    }
+}

@@ -25,5 +25,6 @@ mod sharing;
 mod split;
 mod stream;
 mod support;
+mod user_limits;
 mod user_rules;
 mod window;
