@@ -129,6 +129,13 @@ impl Text {
             let spans = e.spans().map(|(span, _)| *span).collect();
             Error::Shader(format!("{rule}{}: {sentence}", own_line(spans)))
         })?;
+        if module.functions.iter().any(|(f, _)| !info[f].available_stages.contains(naga::valid::ShaderStages::COMPUTE))
+        {
+            return Err(Error::Shader(format!("{rule}: does what only shaders of pixels may do, but is computed")));
+        }
+        if !module.overrides.is_empty() {
+            return Err(Error::Shader(format!("{rule}: declares an override, but nobody sets it; take const")));
+        }
         if !module.entry_points.is_empty() {
             return Err(Error::Shader(format!("{rule}: the text has an entry point, but must be functions alone")));
         }

@@ -1,6 +1,7 @@
 //! A description to a sound problem, or to a sentence.
 
 use super::chunks::Chunks;
+use super::recurrent::GROUPS;
 use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
 use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
@@ -176,7 +177,28 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     states(a, &mut problem)?;
     problem.chunk = chunk(a, &problem)?;
     problem.recurrent = recurrent(a, &problem)?;
+    loop_turns(&problem, ctx)?;
     Ok(problem)
+}
+
+/// Refuses sequences that take more turns of a thread's loops than the device allows: token by token, or chunks in order.
+fn loop_turns(p: &Problem, ctx: &Context) -> Result<()> {
+    let longest = p.sequences.iter().max().copied().unwrap_or(0);
+    // As `linear/recurrent.wgsl` and `linear/delta.wgsl` take them.
+    let (what, each, rows) = if p.recurrent {
+        ("a token", 2 + GROUPS, 1)
+    } else if p.beta.is_some() {
+        ("a chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
+    } else {
+        ("a chunk", 1, p.chunk)
+    };
+    let limit = ctx.capabilities().loop_turns().unwrap_or(usize::MAX);
+    if longest.div_ceil(rows).saturating_mul(each) <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit(format!(
+        "k: a sequence has {longest} rows, {what} takes {each} turns of loops, but this device ends loops after {limit}"
+    )))
 }
 
 fn dtypes(given: &[(&str, Layout)], ctx: &Context) -> Result<()> {

@@ -64,7 +64,9 @@ fn blank(text: &str) -> usize {
         let rest = &text[at..];
         let spaces = rest.len() - rest.trim_start().len();
         at += match (spaces, rest.get(..2)) {
-            (0, Some("//")) => rest.find(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']).unwrap_or(rest.len()),
+            (0, Some("//")) => {
+                rest.find(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']).unwrap_or(rest.len())
+            }
             (0, Some("/*")) => block_comment(rest),
             (0, _) => return at,
             (spaces, _) => spaces,
@@ -98,7 +100,10 @@ mod tests {
         let expected = "fn a ( x : u32 ) - > u32 { return x_1 < < 2u ; }";
         assert_eq!(cut, expected.split(' ').collect::<Vec<_>>());
         assert_eq!(identifiers("a 1b 0x1f _c é // d").collect::<Vec<_>>(), ["a", "_c", "é"]);
-        assert_eq!(tokens("{ a { b } c } d").filter(|t| t.text < "{").map(|t| t.depth).collect::<Vec<_>>(), [1, 2, 1, 0]);
+        assert_eq!(
+            tokens("{ a { b } c } d").filter(|t| t.text < "{").map(|t| t.depth).collect::<Vec<_>>(),
+            [1, 2, 1, 0]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sizes: bindings, grids, and lengths of zero.
 
-use wgpu_attention::{Attention, Capabilities, Context, DType, Tensor};
+use wgpu_attention::{Attention, Capabilities, Context, DType, Layout, LinearAttention, Tensor, Weights};
 
 use crate::support::{Case, ctx, download};
 
@@ -83,19 +83,35 @@ fn too_little_workgroup_memory_is_refused_with_both_numbers() {
     assert_eq!(refusal, "workgroup: needs 64 threads, device allows 16");
 }
 
+/// Mesa's software drivers end a thread's loops after 65535 turns: long rows go in parts there, or are refused.
 #[test]
-fn scratch_long() {
-    for (len, d) in [(20_000usize, 64usize), (60_000, 64), (200_000, 64)] {
-        for lq in [1usize, 40] {
-        for subg in [false, true] {
-            let c = if subg { ctx().clone() } else { ctx().restricted(ctx().capabilities().clone().without_subgroups()).unwrap() };
-            let q = wgpu_attention::Tensor::zeros(&c, wgpu_attention::DType::F32, [1, 1, lq, d]).unwrap();
-            let k = wgpu_attention::Tensor::zeros(&c, wgpu_attention::DType::F32, [1, 1, len, d]).unwrap();
-            let a = wgpu_attention::Attention::new(&q, &k, &k).splits(1);
-            let plan = a.clone().plan(&c).unwrap();
-            let (_, lse) = a.run_with_lse(&c).unwrap();
-            let lse = crate::support::download(&c, &lse).unwrap();
-            println!("{len} {lq} {} {:?} {}", lse[0].exp(), plan.tile().unwrap().products, plan.stages()[0]);
-        }}
+fn loops_are_as_long_as_the_device_allows() {
+    let zeros = |shape| Tensor::zeros(ctx(), DType::F32, shape).unwrap();
+    let cpu = ctx().capabilities().cpu;
+    for (queries, heads, len) in [(1, 1, 200_000), (40, 1, 200_000), (1, 8, 100_000)] {
+        let (q, k) = (zeros([1, heads, queries, 16]), zeros([1, 1, len, 16]));
+        let description = Attention::new(&q, &k, &k);
+        let (_, lse) = description.run_with_lse(ctx()).unwrap();
+        for lse in download(ctx(), &lse).unwrap() {
+            assert!(
+                (lse.exp() / len as f64 - 1.0).abs() < 1e-5,
+                "{len} keys, but lse {lse}: {}",
+                description.plan(ctx()).unwrap()
+            );
+        }
+        let whole = description.splits(1).plan(ctx());
+        assert_eq!(whole.is_err(), cpu);
+        if let Err(e) = whole {
+            assert!(e.to_string().starts_with("splits: is 1, but this device runs loops over "), "{e}");
+        }
     }
+    let (q, k) = (zeros([1, 1, 4, 16]), zeros([1, 1, 200_000, 16]));
+    let summed = Attention::new(&q, &k, &k).weights(Weights::Relu).plan(ctx());
+    assert_eq!(summed.is_err(), cpu);
+    let layout = |len| Layout::new(DType::F32, [1, 1, len, 16]).unwrap();
+    let linear = |len| LinearAttention::new(layout(len), layout(len), layout(len));
+    let beta = Layout::new(DType::F32, [1, 1, 65536, 1]).unwrap();
+    assert_eq!(linear(65536).recurrent(true).plan(ctx()).is_err(), cpu);
+    assert_eq!(linear(65536).delta(beta).plan(ctx()).is_err(), cpu);
+    assert!(linear(65536).plan(ctx()).is_ok() && linear(6000).recurrent(true).plan(ctx()).is_ok());
 }

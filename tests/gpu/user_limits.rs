@@ -58,7 +58,9 @@ fn loops_that_never_end() {
         let score = format!("{helper}{SCORE} {{ var x = 0u; if (h == 1u) {{ {body} }} return score + 0.0 * f32(x); }}");
         head_0_is_intact(&case, Visit::Every, &|a| a.score(Score::wgsl(&score)));
         // Keys 3 and 7 of head 1 alone, and of those, it sees none.
-        let mask = format!("{helper}{MASK} {{ var x = 0u; if (h == 1u && kv_idx % 4u == 3u) {{ {body} return false; }} return true; }}");
+        let mask = format!(
+            "{helper}{MASK} {{ var x = 0u; if (h == 1u && kv_idx % 4u == 3u) {{ {body} return false; }} return true; }}"
+        );
         head_0_is_intact(&case, Visit::Listed, &|a| a.mask(Mask::wgsl(&mask)));
     }
 }
@@ -73,7 +75,8 @@ fn turns_are_a_pairs_own() {
     );
     check_mask(&case, &Mask::wgsl(&spins), &|_, _, _, j| j != 3);
     // Left by its return alone.
-    let until = format!("{MASK} {{ var i = kv_idx; loop {{ if (i % 7u == 0u) {{ return i <= q_idx; }} i++; }} return true; }}");
+    let until =
+        format!("{MASK} {{ var i = kv_idx; loop {{ if (i % 7u == 0u) {{ return i <= q_idx; }} i++; }} return true; }}");
     check_mask(&case, &Mask::wgsl(&until), &|_, _, i, j| j.next_multiple_of(7) <= i);
 }
 
@@ -92,11 +95,19 @@ fn names_that_clash() {
         let result: Result<_> = described(&case).mask(Mask::wgsl(&text)).plan(ctx());
         result.map(|_| ()).unwrap_err().to_string()
     };
-    for text in ["fn exp2(x: f32) -> f32 { return 1.0; }", "fn max(a: f32, b: f32) -> f32 { return a; }", "alias f32 = u32;"] {
+    for text in
+        ["fn exp2(x: f32) -> f32 { return 1.0; }", "fn max(a: f32, b: f32) -> f32 { return a; }", "alias f32 = u32;"]
+    {
         let sentence = told(format!("{text}\n{MASK} {{ return true; }}"));
         assert!(sentence.ends_with("but that is a name of WGSL's own"), "{sentence}");
     }
-    for text in ["const NEG_INF = 0.0;", "fn qk() {}", "var<private> params: u32;", "struct QTile { a: u32 }", "var<private> turns_left: u32;"] {
+    for text in [
+        "const NEG_INF = 0.0;",
+        "fn qk() {}",
+        "var<private> params: u32;",
+        "struct QTile { a: u32 }",
+        "var<private> turns_left: u32;",
+    ] {
         let sentence = told(format!("{text}\n{MASK} {{ loop {{ break; }} return kv_idx < 9u; }}"));
         assert!(sentence.starts_with("mask_mod:1: redefinition of"), "{sentence}");
     }
@@ -120,9 +131,12 @@ fn what_no_kernel_may_have() {
         "return texture > 0u;",
         "storageBarrier(); return true;",
     ] {
-        for before in ["", "override texture: u32;\n", "enable f16;\n", "@group(0) @binding(1) var texture: texture_2d<f32>;\n"] {
+        for before in
+            ["", "override texture: u32;\n", "enable f16;\n", "@group(0) @binding(1) var texture: texture_2d<f32>;\n"]
+        {
             let text = format!("{before}{MASK} {{ {body} }}");
-            let told = Attention::new(&q, &k, &v).mask(Mask::wgsl(&text)).plan(ctx()).map(|_| ()).unwrap_err().to_string();
+            let told =
+                Attention::new(&q, &k, &v).mask(Mask::wgsl(&text)).plan(ctx()).map(|_| ()).unwrap_err().to_string();
             assert!(told.starts_with("mask_mod") && !told.contains('\n'), "{text}: {told}");
         }
     }
