@@ -10,6 +10,7 @@ mod attend;
 mod case;
 mod check;
 mod composed;
+mod layers;
 mod linear;
 mod masks;
 mod merge;

@@ -3,7 +3,7 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
+use super::flat_spec::{CombineSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
@@ -95,7 +95,6 @@ fn masks() -> Vec<Spec> {
             }
         }
     }
-    specs.extend([DType::F32, DType::F16].map(|dtype| Spec::HeadNorm(HeadNormSpec { dtype })));
     for dtype in [DType::F32, DType::F16, DType::U32] {
         specs.extend(BOTH.map(|vec4| Spec::Permute(PermuteSpec { dtype, vec4 })));
     }

@@ -10,6 +10,7 @@ mod gradients;
 mod io;
 mod operands;
 mod recurrent;
+mod slopes;
 mod stages;
 mod sweep;
 

@@ -5,6 +5,7 @@ mod data;
 mod dense;
 mod errors;
 mod gqa;
+mod layers;
 mod layouts;
 mod limits;
 mod linear_matrices;
