@@ -27,7 +27,7 @@ mod attention;
 pub mod balance;
 mod error;
 mod gpu;
-mod head_norm;
+mod layers;
 mod linear;
 mod mask;
 mod merge;
@@ -49,7 +49,10 @@ pub use gpu::matrices::{FragmentLayout, Fragments, Matrices};
 pub use gpu::plan::{Io, Plan};
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};
-pub use head_norm::{HeadNorm, HeadNormIo};
+pub use layers::{
+    Activation, HeadNorm, HeadNormIo, KdaGate, KdaGateIo, KeyGateAttention, KeyGateIo, Lrpe, LrpeIo, ShortConv,
+    ShortConvIo,
+};
 pub use linear::{
     Decay, FeatureMap, LinearAttention, LinearGradients, LinearGradientsIo, LinearIo, LinearOutput, Normalizer,
 };

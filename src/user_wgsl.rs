@@ -1,13 +1,28 @@
 //! WGSL that a user writes: checked by itself, so that an error is told at the user's own line, then linked by name.
 
+mod words;
+
 use std::sync::OnceLock;
 
 use wgpu::naga;
+use wgpu::naga::keywords::wgsl::BUILTIN_IDENTIFIERS;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use self::words::{declared, identifiers, tokens};
 
 use crate::gpu::layout::DType;
 use crate::gpu::tensor::Input;
 use crate::{Error, Result};
+
+/// Turns of all loops of a text for one pair of tokens; then its loops end. Mesa's software drivers end all loops of a thread
+/// after 65535 turns, the kernel's own with them: a few pairs that never end should not come near.
+pub(crate) const TURNS: u32 = 1 << 12;
+
+/// What counts them, once a module.
+pub(crate) const TURNS_LEFT: &str = "var<private> turns_left: u32 = 0u;\n";
+
+/// Bytes of variables that a text may take of a thread's memory: as many as WGSL promises everywhere.
+const MAX_VARIABLES: u32 = 8192;
 
 /// A text, and the tensors it reads.
 #[derive(Debug, Clone)]
@@ -23,6 +38,8 @@ impl PartialEq for Text {
         self.text == other.text && self.data == other.data
     }
 }
+
+const LOOPS: [&str; 3] = ["for", "while", "loop"];
 
 /// What the rule of a text depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,22 +62,38 @@ impl Text {
         Text { text: text.to_string(), data, checked: OnceLock::new() }
     }
 
-    /// Whether a loop in the text could run for ever: then the module bounds its loops.
+    /// Whether it has a loop, which could run for ever.
     pub(crate) fn loops(&self) -> bool {
-        identifiers(&self.text).any(|word| ["for", "while", "loop"].contains(&word))
+        identifiers(&self.text).any(|word| LOOPS.contains(&word))
     }
 
-    /// The text with its rule called by another name, so that several texts can be linked.
-    pub(crate) fn renamed(&self, rule: &str, name: &str) -> String {
+    /// The text with its rule called by another name, so that several texts can be linked. With `bounded`, each loop counts
+    /// its turns, and the rule begins to count: the driver's own bound, 2^64 turns, would end after the machine.
+    pub(crate) fn linked(&self, rule: &str, name: &str, bounded: bool) -> String {
+        let begin = format!(" turns_left = {TURNS}u;");
+        let turn = " if (turns_left == 0u) { break; } turns_left -= 1u;";
         let mut text = String::new();
-        let mut at = 0;
-        for word in identifiers(&self.text).filter(|word| *word == rule) {
-            let start = word.as_ptr() as usize - self.text.as_ptr() as usize;
-            text += &self.text[at..start];
-            text += name;
-            at = start + word.len();
+        let mut copied = 0;
+        // Between a keyword and the body it heads there is no brace.
+        let (mut before, mut in_body) = ("", None);
+        for token in tokens(&self.text) {
+            if token.text == rule {
+                text += &self.text[copied..token.at];
+                text += name;
+                copied = token.at + rule.len();
+                in_body = (bounded && before == "fn").then_some(&*begin);
+            } else if bounded && LOOPS.contains(&token.text) {
+                in_body = Some(turn);
+            } else if token.text == "{"
+                && let Some(statements) = in_body.take()
+            {
+                text += &self.text[copied..=token.at];
+                text += statements;
+                copied = token.at + 1;
+            }
+            before = token.text;
         }
-        text += &self.text[at..];
+        text += &self.text[copied..];
         text.push('\n');
         text
     }
@@ -96,10 +129,18 @@ impl Text {
             let spans = e.spans().map(|(span, _)| *span).collect();
             Error::Shader(format!("{rule}{}: {sentence}", own_line(spans)))
         })?;
+        if module.functions.iter().any(|(f, _)| !info[f].available_stages.contains(naga::valid::ShaderStages::COMPUTE))
+        {
+            return Err(Error::Shader(format!("{rule}: does what only shaders of pixels may do, but is computed")));
+        }
+        if !module.overrides.is_empty() {
+            return Err(Error::Shader(format!("{rule}: declares an override, but nobody sets it; take const")));
+        }
         if !module.entry_points.is_empty() {
             return Err(Error::Shader(format!("{rule}: the text has an entry point, but must be functions alone")));
         }
         self.check_reach(rule, &module)?;
+        check_variables(rule, &module)?;
         let wrong = || Error::Shader(format!("{rule}: the text must define `{}`", signature.text));
         let (handle, function) =
             module.functions.iter().find(|(_, f)| f.name.as_deref() == Some(rule)).ok_or_else(wrong)?;
@@ -123,6 +164,11 @@ impl Text {
                     "{rule}: declares {name} outside of functions, but may do so with var<private> alone; give tensors as data"
                 )));
             }
+        }
+        // What is called by WGSL's own names would be called so by the kernel around the text, too.
+        let names = declared(&self.text).into_iter().chain(self.data.iter().map(|(name, _)| &**name));
+        if let Some(name) = names.into_iter().find(|name| BUILTIN_IDENTIFIERS.contains(name)) {
+            return Err(Error::Shader(format!("{rule}: declares {name}, but that is a name of WGSL's own")));
         }
         let waits = |word: &&str| word.ends_with("Barrier") || *word == "workgroupUniformLoad";
         match identifiers(&self.text).find(waits) {
@@ -151,6 +197,21 @@ impl Text {
         }
         Ok(())
     }
+}
+
+/// Refuses variables that a thread may not have the memory for.
+fn check_variables(rule: &str, module: &naga::Module) -> Result<()> {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| Error::Shader(format!("{rule}: {e}")))?;
+    let own = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::Private).map(|(_, v)| v.ty);
+    let locals = module.functions.iter().flat_map(|(_, f)| f.local_variables.iter().map(|(_, v)| v.ty));
+    let bytes = own.chain(locals).fold(0u32, |bytes, ty| bytes.saturating_add(layouter[ty].size));
+    if bytes > MAX_VARIABLES {
+        return Err(Error::Shader(format!(
+            "{rule}: its variables take {bytes} bytes, but a thread has memory for {MAX_VARIABLES}"
+        )));
+    }
+    Ok(())
 }
 
 /// The innermost sentence of an error: naga's outer ones only name the function.
@@ -195,11 +256,6 @@ fn has_signature(module: &naga::Module, function: &naga::Function, signature: &S
             .iter()
             .enumerate()
             .all(|(n, argument)| is(argument.ty, if n < signature.first { Scalar::F32 } else { Scalar::U32 }))
-}
-
-/// Words of a text, in order; numbers and what follows them are passed over.
-fn identifiers(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| word.starts_with(|c: char| !c.is_numeric()))
 }
 
 #[cfg(test)]
@@ -251,7 +307,34 @@ mod tests {
     #[test]
     fn rules_are_renamed_as_words() {
         let text = Text::new("fn mask_mod() {} fn my_mask_mod() {} // mask_mod", []);
-        assert_eq!(text.renamed("mask_mod", "user_mask_0"), "fn user_mask_0() {} fn my_mask_mod() {} // user_mask_0\n");
-        assert!(Text::new("for (;;) {}", []).loops() && !Text::new("let format = 1;", []).loops());
+        let renamed = text.linked("mask_mod", "user_mask_0", false);
+        assert_eq!(renamed, "fn user_mask_0() {} fn my_mask_mod() {} // mask_mod\n");
+        assert!(Text::new("for (;;) {}", []).loops() && !Text::new("let format = 1; // for", []).loops());
+    }
+
+    #[test]
+    fn loops_count_their_turns() {
+        let text = Text::new("fn m(a: u32) -> bool {\nfor (;;) { }\nwhile (a < 1u) // {\n { loop\n{ } } }", []);
+        let turn = "if (turns_left == 0u) { break; } turns_left -= 1u;";
+        let bounded = format!(
+            "fn n(a: u32) -> bool {{ turns_left = 4096u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
+        );
+        assert_eq!(text.linked("m", "n", true), bounded);
+    }
+
+    #[test]
+    fn names_of_wgsl_and_large_variables_are_refused() {
+        let declares = |text: &str| usage(&format!("{text}\n{HEAD} {{ return true; }}")).unwrap_err();
+        let own = |name: &str| format!("mask_mod: declares {name}, but that is a name of WGSL's own");
+        assert_eq!(declares("fn exp2(x: f32) -> f32 { return 7.0; }"), own("exp2"));
+        assert_eq!(declares("const max = 3u;"), own("max"));
+        assert_eq!(declares("struct vec4 { x: f32 }"), own("vec4"));
+        assert_eq!(declares("alias f32 = u32;"), own("f32"));
+        assert_eq!(declares("var<private> select: u32 = 0u;"), own("select"));
+        assert_eq!(
+            declares("var<private> all_mine: array<u32, 4096>;"),
+            "mask_mod: its variables take 16384 bytes, but a thread has memory for 8192"
+        );
+        assert!(usage(&format!("{HEAD} {{ let max = 3u; return kv_idx < max; }}")).is_ok());
     }
 }

@@ -13,7 +13,7 @@ TABLE = Path(__file__).resolve().parent.parent / "cases.toml"
 # Of examples/bench/main.rs; first_s is the peers' own: seconds from the first call to its result, compilation included.
 COLUMNS = (
     "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,gbs,of_fma,of_copy,"
-    "rel_err,tile_density,of_dense,first_s"
+    "rel_err,tile_density,of_dense,floor_ms,of_floor,first_s"
 ).split(",")
 
 

@@ -6,6 +6,8 @@ use rand::SeedableRng;
 use serde::Deserialize;
 use wgpu_attention::{Attention, BlockMask, DType, Input, Mask, Neighborhood, Order, TileClass, patterns};
 
+use crate::linear::Family;
+
 /// One row of `benches/cases.toml`, defaults filled in.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -21,6 +23,8 @@ pub struct Case {
     pub mask_name: String,
     pub mask: Mask,
     pub wgsl: Option<Wgsl>,
+    /// Linear attention instead; the mask is then the causal one.
+    pub linear: Option<Family>,
     /// The dense case that this one is compared with.
     pub against: Option<String>,
     pub cpu: bool,
@@ -102,8 +106,13 @@ fn case(row: Row) -> Result<Case, String> {
         Some(other) => return Err(format!("{}: dtype is {other:?}, but must be f32 or f16", row.name)),
     };
     let mask_name = row.mask.unwrap_or_else(|| "full".into());
-    let (mask, wgsl) = mask(&mask_name, row.len_q)
+    let linear = mask_name.strip_prefix("linear ").and_then(Family::of);
+    let found = if linear.is_some() { Some((Mask::causal(), None)) } else { mask(&mask_name, row.len_q) };
+    let (mask, wgsl) = found
         .ok_or_else(|| format!("{}: mask is {mask_name:?}, which benches/cases.toml does not explain", row.name))?;
+    if linear.is_some() && (row.heads_kv.is_some() || row.len_kv.is_some()) {
+        return Err(format!("{}: has heads_kv or len_kv, but linear attention is measured with equal ones", row.name));
+    }
     Ok(Case {
         dtype,
         batch: row.batch,
@@ -116,6 +125,7 @@ fn case(row: Row) -> Result<Case, String> {
         mask_name,
         mask,
         wgsl,
+        linear,
         against: row.against,
         cpu: row.cpu,
         name: row.name,
@@ -197,6 +207,9 @@ impl Case {
 
     /// Floating-point operations of the whole case: two products, a multiply and an add each.
     pub fn flops(&self) -> f64 {
+        if let Some(family) = self.linear {
+            return family.flops(self);
+        }
         2.0 * self.pairs() * (self.head_dim + self.v_dim) as f64 * (self.batch * self.heads) as f64
     }
 
@@ -211,8 +224,11 @@ impl Case {
         self.flops() < 16.0 * self.bytes()
     }
 
-    /// Bytes of q, k, v and out, each once.
+    /// Bytes of q, k, v and out, each once; of linear attention also those of its gates, and of a state in place.
     pub fn bytes(&self) -> f64 {
+        if let Some(family) = self.linear {
+            return family.bytes(self);
+        }
         let q = self.heads * self.len_q * (self.head_dim + self.v_dim);
         let kv = self.heads_kv * self.len_kv * (self.head_dim + self.v_dim);
         (self.batch * (q + kv) * self.dtype.size()) as f64

@@ -28,6 +28,9 @@ const REPEATS: usize = 200;
 pub fn measure(cases: &[Case], tiles: &[Option<Tile>], asked: bool) -> Result<Vec<String>, String> {
     let mut rows = vec![CSV_HEADER.to_string()];
     for case in cases.iter().filter(|case| asked || CASES.contains(&&*case.name)) {
+        if case.linear.is_some() {
+            return Err(format!("--host: {} is linear attention, but what the host spends is of softmax", case.name));
+        }
         for &tile in tiles {
             let spent = Spent::on(case, tile).map_err(|e| format!("{}: {e}", case.name))?;
             eprintln!("{:<36} {spent}", case.name);

@@ -10,22 +10,25 @@ mod ceilings;
 mod chart;
 mod data;
 mod host;
+mod linear;
 mod permute;
 mod timing;
 mod verify;
+mod ways;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_attention::{AttentionIo, Capabilities, Context, DType, Input, Products, Tensor, Tile};
+use wgpu_attention::{AttentionIo, Context, DType, Input, Tensor};
 
 use against::Comparison;
 use cases::{Case, Wgsl};
 use ceilings::Ceilings;
 use data::Data;
 use verify::verify;
+use ways::{Way, Ways};
 
 #[derive(Parser)]
 #[command(about = "Times attention against the device's own ceilings, after checking it against an f64 oracle.")]
@@ -50,6 +53,9 @@ struct Args {
     /// Parts to split the keys into, instead of the library's choice; each is tried with each tile.
     #[arg(long, value_delimiter = ',')]
     splits: Vec<usize>,
+    /// Chunks to try instead of the library's choice, of linear attention.
+    #[arg(long, value_delimiter = ',')]
+    chunk: Vec<usize>,
     /// Measures what the host spends instead: the first plan, split into the library's part, wgpu's and the driver's; the
     /// first with a kept pipeline cache; plans of a kernel that is there; recording. Drivers keep a cache of their own on
     /// disk: for the cost of a first use, turn it off (NVIDIA: __GL_SHADER_DISK_CACHE=0; Mesa: MESA_SHADER_CACHE_DISABLE=true).
@@ -70,7 +76,7 @@ struct Args {
 }
 
 const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
-                          gbs,of_fma,of_copy,rel_err,tile_density,of_dense";
+                          gbs,of_fma,of_copy,rel_err,tile_density,of_dense,floor_ms,of_floor";
 
 fn main() {
     env_logger::init();
@@ -95,39 +101,33 @@ fn run(args: &Args) -> Result<(), String> {
             if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
         wanted && (case.dtype != DType::F16 || ctx.capabilities().f16)
     });
-    let tiles =
-        args.tile.iter().map(|text| parse_tile(text, ctx.capabilities()).map(Some)).collect::<Result<Vec<_>, _>>()?;
-    let tiles = if tiles.is_empty() { vec![None] } else { tiles };
-    let splits: Vec<Option<usize>> =
-        if args.splits.is_empty() { vec![None] } else { args.splits.iter().map(|&n| Some(n)).collect() };
-    let ways: Vec<_> = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits))).collect();
+    let ways = Ways::new(args, ctx.capabilities())?;
 
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     if args.host {
-        let rows = host::measure(&cases, &tiles, !args.case.is_empty())?;
+        let rows = host::measure(&cases, &ways.tiles(), !args.case.is_empty())?;
         return report(args, &rows, &comparison, &info.name);
     }
     let ceilings = ceilings::measure(&ctx).map_err(|e| e.to_string())?;
-    eprintln!("ceilings: copy {:.0} GB/s, multiply-add {:.2} TFLOP/s", ceilings.copy_gbs, ceilings.fma_tflops);
-    let bar = ProgressBar::new((cases.len() * ways.len()) as u64);
+    eprintln!("ceilings: {ceilings}");
+    let bar = ProgressBar::new(cases.iter().map(|case| ways.of(case).len() as u64).sum());
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
     let mut rows = vec![CSV_HEADER.to_string()];
     let mut seconds = HashMap::new();
     for case in &cases {
         bar.set_message(case.name.clone());
         let data = Data::new(&ctx, case).map_err(|e| format!("{}: {e}", case.name))?;
-        for (tile, splits) in &ways {
-            let permutes = case.mask_name.starts_with("permute");
-            let measured = if permutes {
-                permute::measure(&ctx, case, &data, args.repeats)
-            } else {
-                measure(&ctx, case, &data, (*tile, *splits), args)
+        for way in ways.of(case) {
+            let measured = match case.linear {
+                Some(family) => linear::measure(&ctx, case, family, &data, way, args),
+                None if case.mask_name.starts_with("permute") => permute::measure(&ctx, case, &data, args.repeats),
+                None => measure(&ctx, case, &data, way, args),
             };
             match measured {
                 Ok(mut result) => {
                     result.of_dense = case.against.as_ref().and_then(|name| Some(result.seconds / seconds.get(name)?));
                     seconds.insert(case.name.clone(), result.seconds);
-                    bar.suspend(|| eprintln!("{}", result.line(case, tile, &ceilings)));
+                    bar.suspend(|| eprintln!("{}", result.line(case, way, &ceilings)));
                     let ratios = comparison.add(case, result.seconds);
                     bar.suspend(|| ratios.iter().for_each(|ratio| eprintln!("    {ratio}")));
                     rows.push(result.csv(case, &info, &ceilings));
@@ -137,9 +137,7 @@ fn run(args: &Args) -> Result<(), String> {
                     }
                 }
                 // A tile under trial may not fit; a case of the table must.
-                Err(e) if tile.is_some() || splits.is_some() => {
-                    bar.suspend(|| eprintln!("{} {tile:?} {splits:?}: {e}", case.name));
-                }
+                Err(e) if way.is_trial() => bar.suspend(|| eprintln!("{} {way:?}: {e}", case.name)),
                 Err(e) => return Err(format!("{}: {e}", case.name)),
             }
             bar.inc(1);
@@ -169,28 +167,6 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
-    let wrong = || format!("--tile: {text:?} must be seven numbers and a kind of products, joined by colons");
-    let number = |n: &str| n.parse::<u32>().map_err(|_| wrong());
-    let (numbers, products) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let none = || format!("--tile: {text:?} needs matrix units, which the device does not have");
-    let products = match products {
-        "0" => Products::Staged,
-        "matrices" => Products::Matrices(capabilities.matrices.ok_or_else(none)?),
-        "matrices-memory" => {
-            let lowered = capabilities.clone().without_matrix_registers();
-            Products::Matrices(lowered.matrices.ok_or_else(none)?)
-        }
-        _ => match products.strip_prefix('s') {
-            Some(share) => Products::Stream(number(share)?),
-            None => Products::Broadcast(number(products)?),
-        },
-    };
-    let numbers = numbers.split(':').map(number).collect::<Result<Vec<u32>, _>>()?;
-    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
-    Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
-}
-
 struct Measured {
     seconds: f64,
     /// Share of tiles visited, where the case is compared with a dense one.
@@ -202,19 +178,13 @@ struct Measured {
     path: String,
 }
 
-fn measure(
-    ctx: &Context,
-    case: &Case,
-    data: &Data,
-    (tile, splits): (Option<Tile>, Option<usize>),
-    args: &Args,
-) -> Result<Measured, String> {
+fn measure(ctx: &Context, case: &Case, data: &Data, way: &Way, args: &Args) -> Result<Measured, String> {
     let ids = Tensor::zeros(ctx, DType::U32, [1, 1, 1, case.len_kv]).map_err(|e| e.to_string())?;
     let mut description = case.describe([&data.q, &data.k, &data.v].map(Input::from), Input::from(&ids));
-    if let Some(tile) = tile {
+    if let Some(tile) = way.tile {
         description = description.tile(tile);
     }
-    if let Some(splits) = splits {
+    if let Some(splits) = way.splits {
         description = description.splits(splits);
     }
     let plan = description.plan(ctx).map_err(|e| e.to_string())?;
@@ -243,36 +213,42 @@ impl Measured {
         case.flops() / self.seconds * 1e-12
     }
 
-    fn line(&self, case: &Case, tile: &Option<Tile>, ceilings: &Ceilings) -> String {
-        let tile = tile.map_or(String::new(), |t| {
-            let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, products } = t;
-            format!(
-                "  {block_q}:{block_kv}:{lanes}:{threads}:{slice_qk}:{slice_v}:{} {products:?}",
-                u32::from(q_resident)
-            )
-        });
+    /// The least time that the case's arithmetic and its bytes allow, and this one over it.
+    fn floor(&self, case: &Case, ceilings: &Ceilings) -> (f64, f64) {
+        let floor = ceilings.floor(case);
+        (floor, self.seconds / floor)
+    }
+
+    fn line(&self, case: &Case, way: &Way, ceilings: &Ceilings) -> String {
         let splits = if self.splits > 1 { format!(", {} parts", self.splits) } else { String::new() };
-        let dense = self.of_dense.zip(self.tile_density).map_or(String::new(), |(of_dense, density)| {
-            format!(", {of_dense:.4} of dense, tiles {density:.4}, {:.3} of that", of_dense / density)
+        let dense = self.of_dense.zip(case.against.as_ref()).map_or(String::new(), |(of_dense, name)| {
+            let tiles = self
+                .tile_density
+                .map_or(String::new(), |density| format!(", tiles {density:.4}, {:.3} of that", of_dense / density));
+            format!(", {of_dense:.4} of {name}{tiles}")
         });
+        let (floor, of_floor) = self.floor(case, ceilings);
         format!(
-            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, {:>5.0} GB/s, error {:.1e}{tile}{splits}{dense}",
+            "{:<36} {:>9.3} ms {:>8.3} TFLOP/s {:>4.0} % of fma, {:>5.0} GB/s, {of_floor:.1} of a floor of {:.3} ms, \
+             error {:.1e}{way}{splits}{dense}",
             case.name,
             self.seconds * 1e3,
             self.tflops(case),
             100.0 * self.tflops(case) / ceilings.fma_tflops,
             case.bytes() / self.seconds * 1e-9,
+            floor * 1e3,
             self.rel_err
         )
     }
 
     fn csv(&self, case: &Case, info: &wgpu::AdapterInfo, ceilings: &Ceilings) -> String {
         let (tflops, gbs) = (self.tflops(case), case.bytes() / self.seconds * 1e-9);
+        let (floor, of_floor) = self.floor(case, ceilings);
         let text = |s: &str| s.replace(',', ";");
         let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = case;
         format!(
             "{},{},{},{dtype},{batch},{heads},{heads_kv},{len_q},{len_kv},{head_dim},{v_dim},{},{},{:.4},{tflops:.4},\
-             {gbs:.1},{:.4},{:.4},{:.2e},{},{}",
+             {gbs:.1},{:.4},{:.4},{:.2e},{},{},{:.4},{of_floor:.2}",
             case.name,
             text(&info.name),
             text(&format!("{} {}", info.driver, info.driver_info)),
@@ -283,7 +259,8 @@ impl Measured {
             gbs / ceilings.copy_gbs,
             self.rel_err,
             optional(self.tile_density),
-            optional(self.of_dense)
+            optional(self.of_dense),
+            floor * 1e3
         )
     }
 }

@@ -7,6 +7,10 @@ use wgpu_attention::Context;
 /// Clocks of a resting card take this long to rise.
 const WARM_UP: Duration = Duration::from_millis(350);
 
+/// What takes long is repeated less often than asked, but not less than `FEWEST` times.
+const LONG: Duration = Duration::from_secs(2);
+const FEWEST: usize = 3;
+
 /// Seconds of one repetition of `record`: the median over `repeats` timed ones, after a warm-up that submits until the
 /// clocks have risen (on a CPU, once).
 pub fn median_seconds(ctx: &Context, repeats: usize, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
@@ -17,7 +21,11 @@ pub fn median_seconds(ctx: &Context, repeats: usize, mut record: impl FnMut(&mut
             break;
         }
     }
-    let mut seconds: Vec<f64> = (0..repeats).map(|_| timed(ctx, &mut record)).collect();
+    let started = Instant::now();
+    let mut seconds = Vec::new();
+    while seconds.len() < repeats && (seconds.len() < FEWEST || started.elapsed() < LONG) {
+        seconds.push(timed(ctx, &mut record));
+    }
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() / 2]
 }

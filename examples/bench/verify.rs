@@ -17,7 +17,7 @@ pub fn verify(ctx: &Context, case: &Case, data: &Data, plan: &Plan, io: &Attenti
     let rows: Vec<usize> = (0..case.len_q).step_by(step).chain([case.len_q - 1]).collect();
     let mut worst: f64 = 0.0;
     for (b, h) in [(0, 0), (case.batch - 1, case.heads - 1)] {
-        let got = read_head(ctx, case, data, b, h)?;
+        let got = read_head(ctx, &data.out, b, h)?;
         let exact = oracle::<f64>(case, data, b, h, &rows);
         let plain = oracle::<f32>(case, data, b, h, &rows);
         let got: Vec<f64> =
@@ -29,12 +29,12 @@ pub fn verify(ctx: &Context, case: &Case, data: &Data, plan: &Plan, io: &Attenti
     Ok(worst)
 }
 
-fn read_head(ctx: &Context, case: &Case, data: &Data, b: usize, h: usize) -> Result<Vec<f32>, String> {
-    let head = data.out.narrow(0, b, 1).and_then(|x| x.narrow(1, h, 1)).map_err(|e| e.to_string())?;
+pub fn read_head(ctx: &Context, tensor: &Tensor, b: usize, h: usize) -> Result<Vec<f32>, String> {
+    let head = tensor.narrow(0, b, 1).and_then(|x| x.narrow(1, h, 1)).map_err(|e| e.to_string())?;
     fn read<T: Element>(ctx: &Context, head: &Tensor) -> Result<Vec<T>, String> {
         pollster::block_on(head.read(ctx)).map_err(|e| e.to_string())
     }
-    if case.dtype == DType::F32 {
+    if tensor.layout().dtype() == DType::F32 {
         return read(ctx, &head);
     }
     Ok(read::<f16>(ctx, &head)?.iter().map(|x| x.to_f32()).collect())
@@ -43,16 +43,11 @@ fn read_head(ctx: &Context, case: &Case, data: &Data, b: usize, h: usize) -> Res
 /// Some rows of one head by the reference, in f64 or f32.
 fn oracle<T: Real>(case: &Case, data: &Data, b: usize, h: usize, rows: &[usize]) -> Vec<f64> {
     let kv = b * case.heads_kv + h / (case.heads / case.heads_kv);
-    let cast = |values: &[f32]| values.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
-    let q: Vec<T> = rows
-        .iter()
-        .flat_map(|row| {
-            let first = ((b * case.heads + h) * case.len_q + row) * case.head_dim;
-            cast(&data.host[0][first..first + case.head_dim])
-        })
-        .collect();
-    let k = cast(&data.host[1][kv * case.len_kv * case.head_dim..][..case.len_kv * case.head_dim]);
-    let v = cast(&data.host[2][kv * case.len_kv * case.v_dim..][..case.len_kv * case.v_dim]);
+    let cast = |values: Vec<f32>| values.into_iter().map(|x| T::of(x.into())).collect::<Vec<T>>();
+    let first = (b * case.heads + h) * case.len_q;
+    let q: Vec<T> = rows.iter().flat_map(|row| cast(data.host[0].read(first + row, 1))).collect();
+    let k = cast(data.host[1].read(kv * case.len_kv, case.len_kv));
+    let v = cast(data.host[2].read(kv * case.len_kv, case.len_kv));
     let sizes = Sizes {
         batch: 1,
         heads: 1,

@@ -9,7 +9,7 @@ use crate::operators::{Output, Stop, read};
 const WAYS: [Option<usize>; 4] = [Some(16), Some(32), Some(64), None];
 
 /// The description in each way that it can be computed.
-fn ways(linear: &LinearAttention, recurrent: bool) -> Vec<LinearAttention> {
+pub fn ways(linear: &LinearAttention, recurrent: bool) -> Vec<LinearAttention> {
     let in_way = |way: &Option<usize>| match way {
         Some(chunk) => Some(linear.clone().recurrent(false).chunk(*chunk)),
         None => recurrent.then(|| linear.clone().recurrent(true)),
@@ -24,7 +24,7 @@ fn column(ctx: &Context, case: &Case, name: &str) -> Result<Tensor, Stop> {
 }
 
 /// Decay, beta, scale and initial state, as the case has them.
-fn described(ctx: &Context, case: &Case) -> Result<LinearAttention, Stop> {
+pub fn described(ctx: &Context, case: &Case) -> Result<LinearAttention, Stop> {
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
     let mut linear = LinearAttention::new(&q, &k, &v).scale(case.params.number("scale")?.unwrap_or(1.0));
     if case.has("log_decay") {

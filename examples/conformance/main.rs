@@ -10,6 +10,7 @@ mod attend;
 mod case;
 mod check;
 mod composed;
+mod layers;
 mod linear;
 mod masks;
 mod merge;
@@ -25,6 +26,7 @@ mod video;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -67,20 +69,14 @@ fn run(args: &Args) -> Result<bool, String> {
     }
     files.sort();
     files.dedup();
-    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
-    let info = ctx.device().adapter_info();
+    // A device a thread: software drivers compile on the thread that submits, and that is most of the time they take.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len()).max(1);
+    let contexts: Vec<Context> = (0..workers)
+        .map(|_| pollster::block_on(Context::request()).map_err(|e| e.to_string()))
+        .collect::<Result<_, _>>()?;
+    let info = contexts[0].device().adapter_info();
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
-
-    // Hidden where standard error is not a terminal.
-    let bar = ProgressBar::new(files.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
-    let mut results = Vec::new();
-    for path in &files {
-        bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
-        results.extend(check_file(&ctx, path, &args.ops));
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    let results = check_all(&contexts, &files, &args.ops);
 
     for op in args.ops.iter().filter(|op| results.iter().all(|result| result.op != **op)) {
         eprintln!("conformance: --ops: no case of {op} was found");
@@ -91,6 +87,33 @@ fn run(args: &Args) -> Result<bool, String> {
     }
     std::io::stdout().write_all(report.text().as_bytes()).map_err(|e| format!("standard output: {e}"))?;
     Ok(report.failed == 0)
+}
+
+/// The results of all files, in their order.
+fn check_all(contexts: &[Context], files: &[PathBuf], ops: &[String]) -> Vec<CaseResult> {
+    // Hidden where standard error is not a terminal.
+    let bar = ProgressBar::new(files.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let next = AtomicUsize::new(0);
+    let work = |ctx: &Context| {
+        let mut results = Vec::new();
+        while let Some((n, path)) = {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            files.get(n).map(|path| (n, path))
+        } {
+            bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+            results.extend(check_file(ctx, path, ops).map(|result| (n, result)));
+            bar.inc(1);
+        }
+        results
+    };
+    let mut results: Vec<(usize, CaseResult)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = contexts.iter().map(|ctx| scope.spawn(|| work(ctx))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a bug in the runner: a worker panicked")).collect()
+    });
+    bar.finish_and_clear();
+    results.sort_by_key(|(n, _)| *n);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The case files at `path`: itself, or all below it. A file that is named outright is taken whatever its extension.

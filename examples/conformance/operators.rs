@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Tensor};
 
 use crate::case::{Array, Case, Data};
-use crate::{composed, linear, masks, merge, packed, pictures, planners, softmax, video};
+use crate::{composed, layers, linear, masks, merge, packed, pictures, planners, softmax, video};
 
 /// Why a case has no outputs.
 #[derive(Debug)]
@@ -108,6 +108,12 @@ const OPERATORS: &[Operator] = &[
         run: linear::cosformer_attention,
     },
     Operator {
+        name: "decay_slopes",
+        params: &["convention", "layer_idx", "num_heads", "num_layers"],
+        inputs: &[],
+        run: layers::decay_slopes,
+    },
+    Operator {
         name: "delta_product",
         params: &["gated", "num_householder", "scale"],
         inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
@@ -198,10 +204,22 @@ const OPERATORS: &[Operator] = &[
         run: linear::described_backward,
     },
     Operator {
+        name: "kda_gate",
+        params: &["lower_bound", "mode"],
+        inputs: &["g_raw", "a_log", "dt_bias"],
+        run: layers::kda_gate,
+    },
+    Operator {
         name: "kernel_regression_heads",
         params: &["noise_var"],
         inputs: &["x", "x_query", "y", "omega", "mu"],
         run: composed::kernel_regression_heads,
+    },
+    Operator {
+        name: "key_gate_attention",
+        params: &["causal", "scale"],
+        inputs: &["q_pre", "k", "v"],
+        run: layers::key_gate_attention,
     },
     Operator {
         name: "lightning_attention",
@@ -221,6 +239,7 @@ const OPERATORS: &[Operator] = &[
         inputs: &["q", "k", "v", "initial_state", "initial_z", "omega"],
         run: linear::linear_attention,
     },
+    Operator { name: "lrpe", params: &["offset"], inputs: &["x", "theta"], run: layers::lrpe },
     Operator {
         name: "maxvit_block",
         params: &["bias_index", "height", "scale", "size", "width"],
@@ -239,6 +258,12 @@ const OPERATORS: &[Operator] = &[
         params: &["causal", "dilation", "num_extra_kv", "scale", "shape", "stride", "window"],
         inputs: &["q", "k", "v", "extra_k", "extra_v"],
         run: masks::neighborhood_attention,
+    },
+    Operator {
+        name: "norm_attention",
+        params: &["act", "causal", "eps", "eps_mode", "norm", "norm_scope"],
+        inputs: &["q", "k", "v", "initial_state", "norm_weight", "u"],
+        run: layers::norm_attention,
     },
     Operator {
         name: "pair_cross_attention",
@@ -295,6 +320,12 @@ const OPERATORS: &[Operator] = &[
         run: planners::reposition_resample,
     },
     Operator {
+        name: "short_conv",
+        params: &["act"],
+        inputs: &["x", "weight", "bias", "cache"],
+        run: layers::short_conv,
+    },
+    Operator {
         name: "simple_gla",
         params: &["scale"],
         inputs: &["q", "k", "v", "initial_state", "log_decay"],
@@ -312,11 +343,24 @@ const OPERATORS: &[Operator] = &[
         inputs: &["q", "k", "v", "alibi_slopes", "bias", "mask_bits", "sinks"],
         run: softmax::softmax_attention,
     },
+    Operator { name: "srms_norm", params: &["eps", "eps_mode"], inputs: &["x"], run: layers::srms_norm },
+    Operator {
+        name: "srms_norm_bwd",
+        params: &["eps", "eps_mode"],
+        inputs: &["x", "do"],
+        run: layers::srms_norm_backward,
+    },
     Operator {
         name: "taylor_attention",
         params: &["causal", "scale"],
         inputs: &["q", "k", "v"],
         run: linear::taylor_attention,
+    },
+    Operator {
+        name: "tnl_attention",
+        params: &["act", "eps", "eps_mode", "lrpe", "norm_scope"],
+        inputs: &["q", "k", "v", "log_decay", "theta", "u"],
+        run: layers::tnl_attention,
     },
     Operator {
         name: "varlen_attention",

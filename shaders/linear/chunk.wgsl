@@ -18,8 +18,8 @@ struct Params {
     scale: f32,
     eps: f32,
     first_head: u32,
-    pad0: u32,
-    pad1: u32,
+    zero: u32,
+    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

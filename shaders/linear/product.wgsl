@@ -2,7 +2,7 @@
 // ROWS x COLS; finish(i, j, x) puts it where it belongs. What is multiplied is generated text, one pair of functions a term.
 //
 // provides  main
-// requires  chunk.wgsl, prelude (TILE_M TILE_N ROWS COLS THREADS TERMS), operands (left right finish extent along)
+// requires  chunk.wgsl, prelude (TILE_M TILE_N ROWS COLS THREADS TERMS), operands (left right finish extent along), formula (whole)
 //
 // Slices of TILE_S go through workgroup memory; a thread sums a block of 4 x 4.
 
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             fill_left(term, at, row0, s0, t);
             fill_right(term, at, row0, col0, s0, t);
             workgroupBarrier();
-            for (var s = 0u; s < TILE_S; s++) {
+            for (var s = 0u; s < whole(TILE_S); s++) {
                 let a = left_tile[s * (TILE_M / 4u) + my_row];
                 let b = right_tile[s * ACROSS + my_col];
                 for (var r = 0u; r < 4u; r++) { // unroll
@@ -42,13 +42,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    for (var r = 0u; r < 4u; r++) { // unroll
-        let i = row0 + my_row * 4u + r;
-        for (var c = 0u; c < 4u; c++) { // unroll
-            let j = col0 + my_col * 4u + c;
-            if (i < ROWS && j < COLS) { finish(at, row0, i, j, sum[r][c]); }
+    // One copy of what is generated, however long: numbers are picked by select, because an indexed array leaves the registers.
+    for (var n = 0u; n < whole(16u); n++) {
+        let i = row0 + my_row * 4u + n / 4u;
+        let j = col0 + my_col * 4u + n % 4u;
+        if (i < ROWS && j < COLS) {
+            let upper = select(sum[0], sum[1], n >= 4u);
+            let lower = select(sum[2], sum[3], n >= 12u);
+            finish(at, row0, i, j, number(select(upper, lower, n >= 8u), n % 4u));
         }
     }
+}
+
+// v[c], by select.
+fn number(v: vec4<f32>, c: u32) -> f32 {
+    return select(select(v.x, v.y, c == 1u), select(v.z, v.w, c == 3u), c >= 2u);
 }
 
 // Threads run along the direction in which the operand lies in memory.
@@ -58,9 +66,11 @@ fn fill_left(term: u32, at: Place, row0: u32, s0: u32, t: u32) {
         let s = select(n / (TILE_M / 4u), n % TILE_S, along);
         let block = select(n % (TILE_M / 4u), n / TILE_S, along);
         let i = row0 + block * 4u;
-        left_tile[s * (TILE_M / 4u) + block] = vec4<f32>(
-            left(term, at, row0, i, s0 + s), left(term, at, row0, i + 1u, s0 + s),
-            left(term, at, row0, i + 2u, s0 + s), left(term, at, row0, i + 3u, s0 + s));
+        var four = vec4<f32>(0.0);
+        for (var c = 0u; c < whole(4u); c++) {
+            four = select(four, vec4<f32>(left(term, at, row0, i + c, s0 + s)), vec4<u32>(c) == vec4<u32>(0u, 1u, 2u, 3u));
+        }
+        left_tile[s * (TILE_M / 4u) + block] = four;
     }
 }
 
@@ -70,8 +80,10 @@ fn fill_right(term: u32, at: Place, row0: u32, col0: u32, s0: u32, t: u32) {
         let s = select(n / ACROSS, n % TILE_S, along);
         let block = select(n % ACROSS, n / TILE_S, along);
         let j = col0 + block * 4u;
-        right_tile[s * ACROSS + block] = vec4<f32>(
-            right(term, at, row0, s0 + s, j), right(term, at, row0, s0 + s, j + 1u),
-            right(term, at, row0, s0 + s, j + 2u), right(term, at, row0, s0 + s, j + 3u));
+        var four = vec4<f32>(0.0);
+        for (var c = 0u; c < whole(4u); c++) {
+            four = select(four, vec4<f32>(right(term, at, row0, s0 + s, j + c)), vec4<u32>(c) == vec4<u32>(0u, 1u, 2u, 3u));
+        }
+        right_tile[s * ACROSS + block] = four;
     }
 }

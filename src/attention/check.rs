@@ -20,7 +20,7 @@ use crate::{Error, Result};
 const MAX_DIM: usize = 256;
 
 /// Sequence lengths end here, so that positions fit i32 with room for windows on either side.
-const MAX_LEN: usize = 1 << 29;
+pub(crate) const MAX_LEN: usize = 1 << 29;
 
 /// A description found sound.
 pub(super) struct Problem {
@@ -67,9 +67,13 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
     dtypes(&q, &k, &v, ctx)?;
     shapes(&q, &k, &v)?;
+    let wanted = a.default_out()?;
+    for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &wanted)] {
+        ctx.require_buffer(name, layout)?;
+    }
     let [batch, heads, len_q, head_dim] = q.shape();
     let len_kv = k.shape()[2];
-    let out = output("out", &a.out, a.default_out()?, "[batch, heads, len_q, v_dim]")?;
+    let out = output("out", &a.out, wanted, "[batch, heads, len_q, v_dim]")?;
     let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
     let (tile, mut visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
     let mut problem = Problem {

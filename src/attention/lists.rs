@@ -64,7 +64,7 @@ pub(super) fn stages(
         )?;
     }
     if !v.dynamic {
-        builder.run_stages_now();
+        builder.run_stages_now()?;
     }
     Ok(())
 }

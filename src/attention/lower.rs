@@ -186,11 +186,12 @@ pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
         linked.extend(texts.map(|(n, text)| (&**text, "score_mod", user_score(n))));
     }
     let reads = |name: &str| linked.iter().any(|(text, ..)| text.data.iter().any(|(data, _)| data == name));
+    let loops = linked.iter().any(|(text, ..)| text.loops());
     UserSpec {
         data: p.data.iter().filter(|(name, _)| reads(name)).map(|(name, l)| (name.clone(), l.dtype())).collect(),
-        loops: linked.iter().any(|(text, ..)| text.loops()),
+        loops,
         trusted: p.trusted,
-        texts: linked.iter().map(|(text, rule, name)| (*rule, text.renamed(rule, name))).collect(),
+        texts: linked.iter().map(|(text, rule, name)| (*rule, text.linked(rule, name, loops && !p.trusted))).collect(),
     }
 }
 

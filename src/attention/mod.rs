@@ -9,6 +9,7 @@ mod split;
 mod tasks;
 mod visit;
 
+pub(crate) use check::MAX_LEN;
 pub use io::AttentionIo;
 pub use tasks::Task;
 pub(crate) use tasks::sequences;

@@ -34,15 +34,31 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     };
     let limit = ctx.capabilities().binding_bytes;
     let each = 4 * p.out.len() as u64;
+    // So many at least, where a device ends long loops.
+    let dims = [p.q.shape()[3], p.v.shape()[3]];
+    let most = tuning::most_tiles(&p.tile, dims, ctx.capabilities());
+    let least = v.longest.div_ceil(most).max(1);
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),
+        (None, Some(reason)) if least > 1 => {
+            return Err(Error::Limit(format!(
+                "k: a query tile visits {} tiles of keys, but this device runs loops over {most} at a time, and {reason}",
+                v.longest
+            )));
+        }
+        (Some(n), None) if n < least => {
+            return Err(Error::Limit(format!(
+                "splits: is {n}, but this device runs loops over {most} tiles of keys at a time, and needs {least} splits for {}",
+                v.longest
+            )));
+        }
         (Some(1), _) | (None, Some(_)) => 1,
         (Some(n), Some(reason)) => return Err(Error::Value(format!("splits: is {n}, but {reason}"))),
         (Some(n), None) => n,
         (None, None) => {
             let [batch, heads, ..] = p.q.shape();
             let wanted = tuning::splits(&p.tile, v.tiles[0] * batch * heads / v.pack, v.longest, ctx.capabilities());
-            wanted.min((limit / each.max(1)) as usize)
+            wanted.min((limit / each.max(1)) as usize).max(least)
         }
     };
     if parts <= 1 || p.out.is_empty() {

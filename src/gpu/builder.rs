@@ -51,13 +51,13 @@ impl<'a> PlanBuilder<'a> {
     }
 
     /// Runs the stages there are so far, now and once: they read and write nothing but what the plan owns.
-    pub(crate) fn run_stages_now(&mut self) {
+    pub(crate) fn run_stages_now(&mut self) -> Result<()> {
         let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
-        for stage in std::mem::take(&mut self.plan.stages) {
-            self.plan.encode_stage(&mut encoder, &stage, &[]);
-            self.plan.prepared.push(stage.to_string());
-        }
+        let stages = std::mem::take(&mut self.plan.stages);
+        self.plan.record(&mut encoder, &stages, &[])?;
+        self.plan.prepared.extend(stages.iter().map(Stage::to_string));
         self.ctx.queue().submit([encoder.finish()]);
+        Ok(())
     }
 
     /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned

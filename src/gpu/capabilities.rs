@@ -44,7 +44,16 @@ pub struct Capabilities {
     pub parallel_threads: u32,
 }
 
+/// Mesa's software drivers end all loops of a thread once they have taken this many turns together
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and go on without a word.
+const SOFTWARE_LOOP_TURNS: usize = 65535;
+
 impl Capabilities {
+    /// Turns that the loops of a thread may take together, where there is a limit.
+    pub(crate) fn loop_turns(&self) -> Option<usize> {
+        self.cpu.then_some(SOFTWARE_LOOP_TURNS)
+    }
+
     /// What the device offers.
     pub(crate) fn of(device: &wgpu::Device) -> Capabilities {
         let (features, limits, info) = (device.features(), device.limits(), device.adapter_info());

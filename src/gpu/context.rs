@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::capabilities::Capabilities;
-use super::layout::DType;
+use super::layout::{DType, Layout};
 use super::matrices::{Fragments, Matrices};
 use super::pipeline::PipelineCache;
 use super::probe;
 use crate::{Error, Result};
+
+/// No buffer is taken to be longer, whatever a driver reports.
+const MAX_BYTES: u64 = 1 << 40;
 
 /// Where plans are made: a wgpu device and queue, their capabilities, and a cache of pipelines.
 ///
@@ -231,19 +234,32 @@ impl Context {
         Ok(())
     }
 
+    /// Refuses a tensor that no buffer of the device can hold, whatever it would be cut into. Counts of its elements are then
+    /// far from overflowing.
+    pub(crate) fn require_buffer(&self, argument: &str, layout: &Layout) -> Result<()> {
+        let limit = self.device.limits().max_buffer_size.min(MAX_BYTES);
+        let bytes = (layout.end() * layout.dtype().size()) as u64;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit(format!("{argument}: ends {bytes} bytes into its buffer, but buffers end at {limit}")))
+    }
+
     pub(crate) fn create_buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let limit = self.device.limits().max_buffer_size;
         if size > limit {
             return Err(Error::Limit(format!("{label}: needs {size} bytes, but the device's buffers end at {limit}")));
         }
-        self.checked(label, || {
-            self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        })
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.checked(label, || self.device.create_buffer(&descriptor))?;
+        // A lost device reports nothing, in no error scope, and makes buffers that are invalid. No buffer is mapped yet, so that
+        // asking for its bytes fails either way, and tells which it is.
+        match buffer.get_mapped_range(..) {
+            Err(e) if e.to_string().contains("invalid") => {
+                Err(Error::Lost(format!("{label}: no buffer was made, because the device is lost")))
+            }
+            _ => Ok(buffer),
+        }
     }
 
     /// Runs a creation call of the device and turns what it reports into an error instead of wgpu's panic.

@@ -13,24 +13,11 @@ pub(crate) struct CombineSpec {
     pub mass: bool,
 }
 
-/// The norm over heads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct HeadNormSpec {
-    pub dtype: DType,
-}
-
 /// Tokens in another order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PermuteSpec {
     pub dtype: DType,
     pub vec4: bool,
-}
-
-impl HeadNormSpec {
-    pub(super) fn prelude(&self) -> String {
-        let f16 = if self.dtype == DType::F16 { "enable f16;\n" } else { "" };
-        format!("{f16}alias elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n", self.dtype)
-    }
 }
 
 impl CombineSpec {

@@ -119,7 +119,8 @@ impl Layout {
             .iter()
             .zip(strides)
             .try_fold(offset, |end, (&n, stride)| end.checked_add(n.saturating_sub(1).checked_mul(stride)?));
-        let addressable = end.and_then(|end| end.checked_add(1)?.checked_mul(dtype.size()));
+        // With room to round up to what buffers and bindings are multiples of.
+        let addressable = end.and_then(|end| end.checked_add(1)?.checked_mul(dtype.size())?.checked_add(16));
         let count = shape.iter().try_fold(1usize, |a, &n| a.checked_mul(n));
         if addressable.is_none() || count.is_none() {
             return Err(Error::Layout(format!(
@@ -323,6 +324,7 @@ mod tests {
     #[test]
     fn overflow_is_refused() {
         assert!(Layout::new(DType::F32, [usize::MAX, 2, 2, 2]).is_err());
+        assert!(Layout::new(DType::F16, [1, 1, 1, usize::MAX / 2]).is_err());
         assert!(Layout::strided(DType::F32, [2, 1, 1, 1], [usize::MAX, 1, 1, 1], 1).is_err());
         assert!(layout([1, 1, 4, 4]).narrow(2, usize::MAX, 2).is_err());
     }

@@ -10,12 +10,14 @@ use crate::{Error, Result};
 pub(crate) struct Source {
     name: &'static str,
     text: std::borrow::Cow<'static, str>,
+    /// Whether loops that are marked are unrolled: in shipped files alone.
+    unrolls: bool,
 }
 
 impl Source {
     /// Text made for one spec.
     pub(crate) fn generated(name: &'static str, text: String) -> Source {
-        Source { name, text: text.into() }
+        Source { name, text: text.into(), unrolls: false }
     }
 }
 
@@ -44,7 +46,8 @@ fragments! {
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
     "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
-    "linear/solve.wgsl"
+    "linear/solve.wgsl" "linear/sweep_coop.wgsl" "linear/sweep_gates.wgsl" "linear/sweep_scores.wgsl" "linear/sweep_ungated.wgsl"
+    "linear/kda_gate.wgsl" "linear/key_gate.wgsl" "linear/key_out.wgsl" "linear/key_parts.wgsl" "linear/key_scan.wgsl" "linear/key_scores.wgsl" "linear/key_state.wgsl" "linear/lrpe.wgsl" "linear/short_conv.wgsl" "linear/short_conv_cache.wgsl" "linear/short_conv_input.wgsl" "lib/turns.wgsl"
     "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"
 }
 
@@ -54,7 +57,7 @@ fragments! {
 /// When there is no such file: our bug, and a test links them all.
 pub(crate) fn fragment(path: &'static str) -> Source {
     match FRAGMENTS.iter().find(|(name, _)| *name == path) {
-        Some((name, text)) => Source { name, text: (*text).into() },
+        Some((name, text)) => Source { name, text: (*text).into(), unrolls: true },
         None => panic!("shaders/{path} is not listed in link.rs"),
     }
 }
@@ -88,7 +91,10 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
     let mut starts = vec![("prelude", 1)];
     for source in sources {
         starts.push((source.name, text.lines().count() as u32 + 1));
-        text += &unroll(&source.text, constants);
+        match source.unrolls {
+            true => text += &unroll(&source.text, constants),
+            false => text += &source.text,
+        }
     }
     let options =
         naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };

@@ -6,7 +6,7 @@ use super::layout::DType;
 use super::link::{Source, fragment};
 use super::spec::FLAT_THREADS;
 use crate::mask::MAX_RULES;
-use crate::user_wgsl::declarations;
+use crate::user_wgsl::{TURNS_LEFT, declarations};
 
 /// Texts of the user's in a module: what each is called in errors, the text, and the tensors they all read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -25,7 +25,11 @@ pub(crate) const USER_BINDINGS: u32 = 16;
 impl UserSpec {
     pub(crate) fn sources(&self) -> Vec<Source> {
         let data = self.data.iter().map(|(name, dtype)| (&**name, *dtype));
-        let mut sources = vec![Source::generated("data", declarations(data, USER_BINDINGS))];
+        let mut before = declarations(data, USER_BINDINGS);
+        if self.loops && !self.trusted {
+            before += TURNS_LEFT;
+        }
+        let mut sources = vec![Source::generated("data", before)];
         sources.extend(self.texts.iter().map(|(name, text)| Source::generated(name, text.clone())));
         sources
     }

@@ -159,10 +159,8 @@ impl Matrices {
         let s = self.sizes(tile, head_dim, v_dim);
         let (size4, size8) = (self.size / 4, self.size / 8);
         let loads = |columns8: u32| (tile.block_kv * columns8).div_ceil(tile.threads);
-        let mut constants = vec![
-            ("SIZE", self.size),
-            ("SIZE4", size4),
-            ("SUBGROUP", self.subgroup),
+        let mut constants = self.block_constants();
+        constants.extend([
             ("ROW_BLOCKS", s.row_blocks),
             ("KEY_BLOCKS", s.key_blocks),
             ("QK_BLOCKS", s.qk_blocks),
@@ -192,16 +190,22 @@ impl Matrices {
             ("P_STRIDE", s.p_stride),
             ("S_TILE", s.s_tile),
             ("P_TILE", s.p_tile),
-            ("SIZE8", size8),
             ("QK8", head_dim.div_ceil(8)),
             ("V8", v_dim.div_ceil(8)),
             ("K_COLS8", s.qk_blocks * size8),
             ("V_COLS8", s.v_blocks * size8),
             ("K_LOADS", loads(s.qk_blocks * size8)),
             ("V_LOADS", loads(s.v_blocks * size8)),
-        ];
-        if let Fragments::Registers(layout) = self.fragments {
-            let elements = self.size * self.size / self.subgroup;
+        ]);
+        constants
+    }
+
+    /// The numbers of a block, and of what a thread holds of it where threads know.
+    pub(crate) fn block_constants(&self) -> Vec<(&'static str, u32)> {
+        let Matrices { size, subgroup, fragments } = *self;
+        let mut constants = vec![("SIZE", size), ("SIZE4", size / 4), ("SIZE8", size / 8), ("SUBGROUP", subgroup)];
+        if let Fragments::Registers(layout) = fragments {
+            let elements = size * size / subgroup;
             constants.extend([
                 ("ELEMENTS", elements),
                 ("SLOTS", layout.slots),

@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod capabilities;
 pub(crate) mod context;
+pub(crate) mod flat;
 pub(crate) mod flat_spec;
 pub(crate) mod layout;
 pub(crate) mod linear_spec;

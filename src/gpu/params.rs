@@ -71,7 +71,8 @@ pub(crate) struct LinearParams {
     pub scale: f32,
     pub eps: f32,
     pub first_head: u32,
-    pub pad: [u32; 2],
+    pub zero: u32,
+    pub pad: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.
@@ -91,20 +92,6 @@ pub(crate) struct CombineParams {
     pub elements: u32,
     pub grid_x: u32,
     pub empty_lse: f32,
-}
-
-/// WGSL `Params` of `head_norm.wgsl`, field by field.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
-pub(crate) struct HeadNormParams {
-    pub x: View,
-    pub out: View,
-    pub heads: u32,
-    pub len: u32,
-    pub dim: u32,
-    pub tokens: u32,
-    pub grid_x: u32,
-    pub eps: f32,
 }
 
 /// WGSL `Params` of `permute.wgsl`, field by field.
@@ -137,7 +124,7 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
-    use crate::gpu::flat_spec::{HeadNormSpec, PermuteSpec};
+    use crate::gpu::flat_spec::PermuteSpec;
     use crate::gpu::layout::DType;
     use crate::gpu::link::reflect_struct;
     use crate::gpu::spec::{Spec, example_attention_spec, example_combine_spec};
@@ -167,9 +154,5 @@ mod tests {
         let permute = Spec::Permute(PermuteSpec { dtype: DType::F32, vec4: true }).link().unwrap().module;
         let fields = offsets!(PermuteParams: x out heads slots columns units grid_x);
         assert_eq!(reflect_struct(&permute, "Params"), Some((fields, size_of::<PermuteParams>() as u32)));
-
-        let norm = Spec::HeadNorm(HeadNormSpec { dtype: DType::F32 }).link().unwrap().module;
-        let fields = offsets!(HeadNormParams: x out heads len dim tokens grid_x eps);
-        assert_eq!(reflect_struct(&norm, "Params"), Some((fields, size_of::<HeadNormParams>() as u32)));
     }
 }

@@ -61,13 +61,12 @@ impl PipelineCache {
     }
 }
 
-/// Checks are a property of the whole module: one with a user's text keeps them, and bounds loops where that text loops.
+/// Checks are a property of the whole module: one with a user's text keeps them. Loops of such a text count their own turns.
 fn checks(spec: &Spec) -> wgpu::ShaderRuntimeChecks {
     let mut checks = wgpu::ShaderRuntimeChecks::unchecked();
-    if let Some(user) = spec.user().filter(|user| !user.trusted) {
+    if spec.user().is_some_and(|user| !user.trusted) {
         checks.bounds_checks = true;
         checks.int_div_checks = true;
-        checks.force_loop_bounding = user.loops;
     }
     checks
 }
@@ -145,7 +144,7 @@ fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) ->
                 },
                 checks(spec),
             ),
-            // Written by naga from a validated module, but for three function bodies; see spirv.rs.
+            // Written by naga from a validated module, but for four function bodies; see spirv.rs.
             Made::Spirv(words) => device.create_shader_module_passthrough(wgpu::ShaderModuleDescriptorPassthrough {
                 label: Some(label),
                 entry_points: vec![wgpu::PassthroughShaderEntryPoint {

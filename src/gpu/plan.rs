@@ -137,7 +137,8 @@ impl Plan {
     /// Nothing is recorded then. [`Error::Missing`] when a slot of the plan is not given, or one is given that the plan
     /// does not have; [`Error::Shape`], [`Error::DType`] or [`Error::Layout`] when a tensor is not of the planned
     /// layout (its offset may differ by multiples of the device's binding alignment); [`Error::Layout`] when an
-    /// output shares its buffer with another tensor.
+    /// output shares its buffer with another tensor; [`Error::Device`] when a tensor cannot be bound, as one of another
+    /// device.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, io: &impl Io) -> Result<()> {
         let given = io.tensors();
         let tensors = self.slots.iter().map(|slot| find(slot, &given)).collect::<Result<Vec<_>>>()?;
@@ -148,18 +149,31 @@ impl Plan {
             self.check_layout(slot, tensor.layout())?;
         }
         self.check_aliases(&tensors)?;
-        for stage in &self.stages {
-            self.encode_stage(encoder, stage, &tensors);
+        self.record(encoder, &self.stages, &tensors)
+    }
+
+    /// Records these stages, or nothing: what can fail, binding, is done for all of them first.
+    pub(super) fn record(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        stages: &[Stage],
+        tensors: &[&Tensor],
+    ) -> Result<()> {
+        let bind = |stage: &Stage| -> Vec<_> {
+            stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect()
+        };
+        let groups = self.ctx.checked(self.name, || stages.iter().map(bind).collect::<Vec<_>>())?;
+        for (stage, groups) in stages.iter().zip(&groups) {
+            self.record_stage(encoder, stage, groups);
         }
         Ok(())
     }
 
-    pub(super) fn encode_stage(&self, encoder: &mut wgpu::CommandEncoder, stage: &Stage, tensors: &[&Tensor]) {
-        let groups: Vec<_> = stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect();
+    fn record_stage(&self, encoder: &mut wgpu::CommandEncoder, stage: &Stage, groups: &[wgpu::BindGroup]) {
         let mut pass =
             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
         pass.set_pipeline(&stage.kernel.pipeline);
-        for (piece, group) in stage.pieces.iter().zip(&groups) {
+        for (piece, group) in stage.pieces.iter().zip(groups) {
             pass.set_bind_group(0, group, &[]);
             pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
         }

@@ -3,7 +3,7 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
+use super::flat_spec::{CombineSpec, PermuteSpec};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
@@ -95,7 +95,6 @@ fn masks() -> Vec<Spec> {
             }
         }
     }
-    specs.extend([DType::F32, DType::F16].map(|dtype| Spec::HeadNorm(HeadNormSpec { dtype })));
     for dtype in [DType::F32, DType::F16, DType::U32] {
         specs.extend(BOTH.map(|vec4| Spec::Permute(PermuteSpec { dtype, vec4 })));
     }
@@ -355,7 +354,7 @@ fn shader_files_keep_the_rules() {
 fn every_shader_file_is_listed() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let mut found = Vec::new();
-    for part in ["", "lib", "mods"] {
+    for part in ["", "lib", "linear", "mods"] {
         for entry in std::fs::read_dir(folder.join(part)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "wgsl") {

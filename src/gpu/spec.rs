@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
+use super::flat::FlatSpec;
+use super::flat_spec::{CombineSpec, PermuteSpec};
 use super::layout::DType;
 use super::linear_spec::LinearSpec;
 use super::link::{Linked, Source, fragment, link};
@@ -82,9 +83,9 @@ pub(crate) enum Spec {
     Attention(AttentionSpec),
     Combine(CombineSpec),
     Lists(ListsSpec),
-    HeadNorm(HeadNormSpec),
     Permute(PermuteSpec),
     Linear(LinearSpec),
+    Flat(FlatSpec),
     Probe(ProbeSpec),
 }
 
@@ -99,11 +100,9 @@ impl Spec {
             Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Probe(spec) => spec.link(),
             Spec::Linear(spec) => spec.link(),
+            Spec::Flat(spec) => spec.link(),
             Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
             Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
-            Spec::HeadNorm(spec) => {
-                link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("head_norm.wgsl")])
-            }
         }
     }
 
@@ -112,7 +111,7 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::HeadNorm(_) | Spec::Permute(_) | Spec::Linear(_) | Spec::Probe(_) => return None,
+            Spec::Combine(_) | Spec::Permute(_) | Spec::Linear(_) | Spec::Flat(_) | Spec::Probe(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
     }
@@ -121,6 +120,7 @@ impl Spec {
     pub(crate) fn elements(&self) -> Option<u32> {
         match self {
             Spec::Probe(spec) => Some(spec.elements()),
+            Spec::Linear(LinearSpec { matrices: Some(m), .. }) => Some(m.size * m.size / m.subgroup),
             Spec::Attention(AttentionSpec { tile: Tile { products: Products::Matrices(m), .. }, .. })
                 if m.fragments != Fragments::Workgroup =>
             {
@@ -136,6 +136,7 @@ impl Spec {
             Spec::Attention(spec) => spec.tile.threads,
             Spec::Probe(spec) => spec.subgroup,
             Spec::Linear(spec) => spec.threads,
+            Spec::Flat(spec) => spec.threads,
             _ => FLAT_THREADS,
         }
     }
@@ -296,12 +297,12 @@ impl fmt::Display for Spec {
             Spec::Attention(spec) => spec,
             Spec::Lists(spec) => return spec.fmt(f),
             Spec::Linear(spec) => return spec.fmt(f),
+            Spec::Flat(spec) => return spec.fmt(f),
             Spec::Probe(spec) => return write!(f, "probe of {0} x {0} blocks", spec.size),
             Spec::Permute(spec) => {
                 let unit = if spec.vec4 { "vec4" } else { "scalar" };
                 return write!(f, "permute tokens, {}, {unit} loads, {FLAT_THREADS} threads", spec.dtype);
             }
-            Spec::HeadNorm(spec) => return write!(f, "norm over heads, {}, {FLAT_THREADS} threads", spec.dtype),
             Spec::Combine(spec) => {
                 return write!(f, "combine, {} parts to {}, {FLAT_THREADS} threads", spec.parts_dtype, spec.out_dtype);
             }

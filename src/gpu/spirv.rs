@@ -1,9 +1,10 @@
 //! SPIR-V of the library's own: what WGSL cannot say about cooperative matrices.
 //!
-//! `lib/coop_registers.wgsl` declares three functions without a meaning in WGSL. naga writes the module; here their bodies
+//! `lib/coop_lanes.wgsl` declares four functions without a meaning in WGSL. naga writes the module; here their bodies
 //! are replaced by instructions of SPV_KHR_cooperative_matrix that reach a thread's own numbers of a block:
 //!
-//! - `lanes_of(block)`: every number, as an array;
+//! - `lanes_of(block)`: every number of a block of sums, as an array;
+//! - `factors_of(block)`: likewise of a block of f16 factors;
 //! - `sums_block_of(array)`: a block of sums that holds these;
 //! - `weights_block_of(array)`: a block of f16 factors that holds these;
 //!
@@ -56,7 +57,7 @@ const MAKE_AVAILABLE_AND_VISIBLE: u32 = 0x6000;
 /// Words before the first instruction; the fourth is the bound of ids.
 const HEADER: usize = 5;
 
-/// The module as SPIR-V for a passthrough pipeline, its three functions given their bodies. `elements`: numbers a thread
+/// The module as SPIR-V for a passthrough pipeline, its four functions given their bodies. `elements`: numbers a thread
 /// holds of a block.
 pub(crate) fn write(
     module: &naga::Module,
@@ -108,27 +109,32 @@ pub(crate) fn write_plain(
     spv::write_vec(module, &info, &options, Some(&pipeline)).map_err(failed)
 }
 
-/// Replaces the bodies of the three functions.
+/// Replaces the bodies of the four functions.
 fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, &'static str> {
     let mut editor = Editor::read(words)?;
     let scalar = editor.float(32).ok_or("no type f32")?;
     let half = editor.float(16).ok_or("no type f16")?;
     let indices = editor.indices(elements);
-    for (name, element) in [("lanes_of", scalar), ("sums_block_of", scalar), ("weights_block_of", half)] {
-        let function = editor.function(name).ok_or("a function of lib/coop_registers.wgsl is missing")?;
-        let block = if name == "lanes_of" { function.parameter_type } else { function.result_type };
+    for (name, element, reads) in [
+        ("lanes_of", scalar, true),
+        ("factors_of", half, true),
+        ("sums_block_of", scalar, false),
+        ("weights_block_of", half, false),
+    ] {
+        let function = editor.function(name).ok_or("a function of lib/coop_lanes.wgsl is missing")?;
+        let block = if reads { function.parameter_type } else { function.result_type };
         let variable_type = editor.pointer_to(block);
         let element_type = editor.pointer_to(element);
         let variable = editor.id();
         let mut body = vec![instruction(op::VARIABLE, &[variable_type, variable, FUNCTION_CLASS])];
-        if name == "lanes_of" {
+        if reads {
             body.push(instruction(op::STORE, &[variable, function.parameter]));
         }
         let mut loaded = Vec::new();
         for (n, index) in indices.iter().enumerate() {
             let (place, value) = (editor.id(), editor.id());
             let access = instruction(op::ACCESS_CHAIN, &[element_type, place, variable, *index]);
-            if name == "lanes_of" {
+            if reads {
                 body.extend([access, instruction(op::LOAD, &[element, value, place])]);
                 loaded.push(value);
                 continue;
@@ -137,7 +143,7 @@ fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, 
             body.extend([access, instruction(op::STORE, &[place, value])]);
         }
         let result = editor.id();
-        if name == "lanes_of" {
+        if reads {
             let operands: Vec<u32> = [function.result_type, result].into_iter().chain(loaded).collect();
             body.push(instruction(op::COMPOSITE_CONSTRUCT, &operands));
         } else {

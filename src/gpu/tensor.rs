@@ -127,7 +127,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::DType`] when `T` is not the tensor's type; [`Error::Layout`] when the buffer lacks `COPY_SRC`;
-    /// [`Error::Read`] or [`Error::Lost`] when the copy fails.
+    /// [`Error::Device`], [`Error::Read`] or [`Error::Lost`] when the copy fails.
     pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
         let (layout, buffer) = (&self.layout, &self.buffer);
         if T::DTYPE != layout.dtype() {
@@ -148,14 +148,16 @@ impl Tensor {
         let bytes = (layout.end() * size).next_multiple_of(4) - first;
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
         let staging = ctx.create_buffer("read", bytes as u64, usage)?;
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, first as u64, &staging, 0, bytes as u64);
-        ctx.queue().submit([encoder.finish()]);
         let (sender, receiver) = oneshot_channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            // The receiver is gone only when this future was dropped.
-            let _ = sender.send(result);
-        });
+        ctx.checked("read", || {
+            let mut encoder = ctx.device().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(buffer, first as u64, &staging, 0, bytes as u64);
+            ctx.queue().submit([encoder.finish()]);
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only when this future was dropped.
+                let _ = sender.send(result);
+            });
+        })?;
         ctx.device()
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|e| ctx.lost_or(Error::Read(format!("read: {e}"))))?;

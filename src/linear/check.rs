@@ -1,8 +1,9 @@
 //! A description to a sound problem, or to a sentence.
 
 use super::chunks::Chunks;
+use super::recurrent::GROUPS;
 use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
-use crate::attention::sequences;
+use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::{Error, Result};
@@ -45,6 +46,8 @@ pub(super) struct Problem {
     pub sequences: Vec<usize>,
     pub packed: bool,
     pub chunk: usize,
+    /// Whether the caller asked for that chunk.
+    pub chunk_given: bool,
     pub recurrent: bool,
 }
 
@@ -116,11 +119,15 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     shapes(a)?;
     let [batch, _, len, dim] = q.shape();
     let [_, heads, rows, dim_v] = v.shape();
+    let out = Layout::new(v.dtype(), [batch, heads, len, dim_v])?;
+    for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &out)] {
+        ctx.require_buffer(name, layout)?;
+    }
     let mut problem = Problem {
         q,
         k,
         v,
-        out: Layout::new(v.dtype(), [batch, heads, len, dim_v])?,
+        out,
         map: a.map.clone(),
         omega: None,
         gate: Gate::None,
@@ -138,6 +145,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         sequences: vec![rows],
         packed: false,
         chunk: 0,
+        chunk_given: a.chunk.is_some(),
         recurrent: false,
     };
     if let FeatureMap::Favor { omega, temperature } = &a.map {
@@ -162,14 +170,35 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
             return Err(Error::Shape(format!("cu_seqlens: is given, but needs a batch of 1 (batch {batch})")));
         }
         sequences("cu_seqlens", cu_seqlens, len)?;
-        problem.sequences = cu_seqlens.windows(2).map(|pair| a.steps * (pair[1] - pair[0])).collect();
+        problem.sequences = cu_seqlens.windows(2).map(|pair| a.steps.saturating_mul(pair[1] - pair[0])).collect();
         problem.packed = true;
     }
     contradictions(a, &problem)?;
     states(a, &mut problem)?;
     problem.chunk = chunk(a, &problem)?;
     problem.recurrent = recurrent(a, &problem)?;
+    loop_turns(&problem, ctx)?;
     Ok(problem)
+}
+
+/// Refuses sequences that take more turns of a thread's loops than the device allows: token by token, or chunks in order.
+fn loop_turns(p: &Problem, ctx: &Context) -> Result<()> {
+    let longest = p.sequences.iter().max().copied().unwrap_or(0);
+    // As `linear/recurrent.wgsl` and `linear/delta.wgsl` take them.
+    let (what, each, rows) = if p.recurrent {
+        ("a token", 2 + GROUPS, 1)
+    } else if p.beta.is_some() {
+        ("a chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
+    } else {
+        ("a chunk", 1, p.chunk)
+    };
+    let limit = ctx.capabilities().loop_turns().unwrap_or(usize::MAX);
+    if longest.div_ceil(rows).saturating_mul(each) <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit(format!(
+        "k: a sequence has {longest} rows, {what} takes {each} turns of loops, but this device ends loops after {limit}"
+    )))
 }
 
 fn dtypes(given: &[(&str, Layout)], ctx: &Context) -> Result<()> {
@@ -199,10 +228,15 @@ fn shapes(a: &LinearAttention) -> Result<()> {
     equal("k", "dim", k[3], "q's dim", dim)?;
     equal("v", "len", v[2], "k's len", k[2])?;
     if a.causal {
-        equal("k", "len", k[2], "steps times q's len", a.steps * len)?;
+        equal("k", "len", k[2], "steps times q's len", a.steps.saturating_mul(len))?;
     }
     if heads_k == 0 || !v[1].is_multiple_of(heads_k) {
         return Err(Error::Shape(format!("v: heads is {}, but must be a multiple of k's heads ({heads_k})", v[1])));
+    }
+    for (name, len) in [("q", len), ("k", k[2])] {
+        if len > MAX_LEN {
+            return Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")));
+        }
     }
     if dim == 0 || v[3] == 0 {
         return Err(Error::Shape(format!("q and v: dims are {dim} and {}, but must be at least 1", v[3])));

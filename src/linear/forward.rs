@@ -11,6 +11,7 @@ use super::features;
 use super::formulas::{ANCHOR_ROWS, Gating, helpers};
 use super::operands::{Memory, Operand, Rows};
 use super::stages::{Part, Product, Stages, Term};
+use super::sweep::Sweep;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -210,7 +211,18 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     if p.batch() == 0 || p.heads() == 0 {
         return Ok(builder.finish());
     }
-    let operands = operands(p);
+    let mut operands = operands(p);
+    let sweep = match Sweep::new(p, ctx) {
+        Ok(sweep) => {
+            operands.retain(|operand| sweep.reads(operand));
+            Some(sweep)
+        }
+        Err(Some(reason)) => {
+            builder.note(format!("matrix units are not used, because {reason}"));
+            None
+        }
+        Err(None) => None,
+    };
     let parts = parts(p, &operands, &slots, ctx)?;
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";
@@ -222,6 +234,10 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         stages.helpers = helpers(p);
         for (name, buffer) in &buffers {
             stages.own(name, buffer.clone());
+        }
+        if let Some(sweep) = &sweep {
+            sweep.stages(p, &mut stages)?;
+            continue;
         }
         features::stages(p, &mut stages)?;
         let chunks = p.chunks();
@@ -336,8 +352,8 @@ pub(super) fn scan(
     ends: String,
 ) -> Result<()> {
     let text = format!(
-        "{ends}fn part(at: Place, d: u32, e: u32) -> f32 {{ return {part}(at, d, e); }}\n\
-         fn put_part(at: Place, d: u32, e: u32, x: f32) {{ put_{part}(at, d, e, x); }}\n"
+        "{ends}fn part(at: Place, d: u32, j: u32) -> f32 {{ return {part}(at, d, j); }}\n\
+         fn put_part(at: Place, d: u32, j: u32, x: f32) {{ put_{part}(at, d, j, x); }}\n"
     );
     let items = stages.part.instances() * chunks.sequences * rows * cols;
     let constants = vec![("ROWS", rows as u32), ("COLS", cols as u32), ("BACKWARD", u32::from(backward))];

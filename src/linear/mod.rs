@@ -10,7 +10,9 @@ mod gradients;
 mod io;
 mod operands;
 mod recurrent;
+mod slopes;
 mod stages;
+mod sweep;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use io::LinearIo;

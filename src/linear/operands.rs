@@ -50,13 +50,18 @@ pub(super) struct Operand {
 pub(super) struct Access {
     pub read: bool,
     pub write: bool,
+    /// By eights, `x_8(at, i, j8)` and `put_x_8(at, i, j8, eight)`, and nothing else.
+    pub eights: bool,
 }
 
 impl Access {
     /// How a text uses an operand, if it does.
     pub(super) fn of(name: &str, text: &str) -> Option<Access> {
-        let access = Access { read: calls(text, name), write: calls(text, &format!("put_{name}")) };
-        (access.read || access.write).then_some(access)
+        let uses = |suffix: &str| {
+            let (read, write) = (format!("{name}{suffix}"), format!("put_{name}{suffix}"));
+            Access { read: calls(text, &read), write: calls(text, &write), eights: !suffix.is_empty() }
+        };
+        [uses(""), uses("_8")].into_iter().find(|access| access.read || access.write)
     }
 }
 
@@ -111,8 +116,12 @@ impl Operand {
         }
     }
 
-    /// Its binding and its functions. `view` is the number of its view, where it has one.
-    pub(super) fn declare(&self, binding: usize, view: usize, access: Access) -> String {
+    /// Its binding and its functions. `view` is the number of its view, where it has one; `unit` how many elements that
+    /// view and the binding count as one.
+    pub(super) fn declare(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
+        if access.eights {
+            return self.declare_eights(binding, view, access, unit);
+        }
         let (name, cols) = (self.name, self.cols);
         let mode = if access.write { "read_write" } else { "read" };
         let mut text =
@@ -131,6 +140,58 @@ impl Operand {
                 "fn put_{name}(at: Place, i: u32, j: u32, value: f32) {{\n    if ({guard}) {{ return; }}\n    \
                  {name}_data[{index}] = {}(value);\n}}\n",
                 self.dtype()
+            );
+        }
+        text
+    }
+
+    /// Likewise, by eights of f16: as they lie, two vectors of four at a time, where unit is 8, or one by one. Rows must be there
+    /// to be read.
+    fn declare_eights(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
+        let (name, dtype) = (self.name, self.dtype());
+        let mode = if access.write { "read_write" } else { "read" };
+        let element = if unit == 8 { format!("vec4<{dtype}>") } else { dtype.to_string() };
+        let (guard, index) = self.address(view);
+        let mut text = format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{element}>;\n");
+        let each = |part: usize, value: &dyn Fn(usize) -> String| {
+            (0..4).map(|n| value(part * 4 + n)).collect::<Vec<_>>().join(", ")
+        };
+        // Columns in eights: the view has no other stride than 1.
+        let guard_8 = guard.replace(&format!("j >= {}u", self.cols), &format!("j8 * 8u >= {}u", self.cols));
+        let index_8 = index.replace(&format!("j * params.views[{view}].col"), "j8");
+        if access.read && unit == 8 {
+            text += &format!(
+                "fn {name}_8(at: Place, i: u32, j8: u32) -> Half8 {{\n    if (j8 >= {}u) {{ return Half8(); }}\n    \
+                 let n = 2u * ({index_8});\n    return Half8({name}_data[n], {name}_data[n + 1u]);\n}}\n",
+                self.cols / 8
+            );
+        } else if access.read {
+            let one = |n: usize| format!("{name}_1(at, i, j8 * 8u + {n}u)");
+            text += &format!(
+                "fn {name}_1(at: Place, i: u32, j: u32) -> f16 {{\n    if ({guard}) {{ return 0.0h; }}\n    \
+                 return f16({name}_data[{index}]);\n}}\n\
+                 fn {name}_8(at: Place, i: u32, j8: u32) -> Half8 {{\n    \
+                 return Half8(vec4<f16>({}), vec4<f16>({}));\n}}\n",
+                each(0, &one),
+                each(1, &one)
+            );
+        }
+        if access.write && unit == 8 {
+            text += &format!(
+                "fn put_{name}_8(at: Place, i: u32, j8: u32, x: Half8) {{\n    if ({guard_8}) {{ return; }}\n    \
+                 let n = 2u * ({index_8});\n    {name}_data[n] = x.lo;\n    {name}_data[n + 1u] = x.hi;\n}}\n"
+            );
+        } else if access.write {
+            let puts: String = (0..8)
+                .map(|n| {
+                    let part = if n < 4 { "lo" } else { "hi" };
+                    format!("    put_{name}_1(at, i, j8 * 8u + {n}u, x.{part}[{}]);\n", n % 4)
+                })
+                .collect();
+            text += &format!(
+                "fn put_{name}_1(at: Place, i: u32, j: u32, x: f16) {{\n    if ({guard}) {{ return; }}\n    \
+                 {name}_data[{index}] = {dtype}(x);\n}}\n\
+                 fn put_{name}_8(at: Place, i: u32, j8: u32, x: Half8) {{\n{puts}}}\n"
             );
         }
         text

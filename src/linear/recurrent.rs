@@ -11,7 +11,7 @@ use crate::gpu::plan::Plan;
 
 /// Columns of the state that a workgroup holds, and threads that share a column.
 const TILE_V: usize = 32;
-const GROUPS: usize = 8;
+pub(super) const GROUPS: usize = 8;
 
 pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let slots = forward::slots(p);

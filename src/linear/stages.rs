@@ -125,6 +125,9 @@ impl<'a, 'b> Stages<'a, 'b> {
         text += &choice("fn left_along_s(term: u32) -> bool", left_along, "false");
         text += &choice("fn right_along_s(term: u32) -> bool", right_along, "false");
         text += &format!("fn finish(at: Place, row0: u32, i: u32, j: u32, x: f32) {{\n    {}\n}}\n", product.finish);
+        // Compilers unroll a loop whose bound they see: on GPUs that is wanted, on CPUs it is all that compiling takes.
+        let zero = if self.builder.ctx().capabilities().cpu { " + params.zero" } else { "" };
+        text += &format!("fn whole(n: u32) -> u32 {{ return n{zero}; }}\n");
         let constants = vec![
             ("ROWS", product.rows as u32),
             ("COLS", product.cols as u32),
@@ -160,15 +163,22 @@ impl<'a, 'b> Stages<'a, 'b> {
         title: &'static str,
         file: &'static str,
         constants: Vec<(&'static str, u32)>,
-        mut text: String,
+        text: String,
         threads: u32,
         items: u64,
         groups: u64,
     ) -> Result<()> {
+        let spec = LinearSpec { title, files: vec![file], constants, text, f16: false, threads, matrices: None };
+        self.launch(chunks, spec, items, groups)
+    }
+
+    /// Likewise; operands and helpers are added to the spec.
+    pub(super) fn launch(&mut self, chunks: &Chunks, mut spec: LinearSpec, items: u64, groups: u64) -> Result<()> {
         if items == 0 {
             return Ok(());
         }
-        let body = fragment_text(file);
+        let (title, mut text) = (spec.title, std::mem::take(&mut spec.text));
+        let body: String = spec.files.iter().map(|file| fragment_text(file)).collect();
         // Helpers may call helpers that stand before them.
         for (name, helper) in self.helpers.iter().rev() {
             if calls(&text, name) || calls(&body, name) {
@@ -182,12 +192,13 @@ impl<'a, 'b> Stages<'a, 'b> {
         for (index, operand) in self.operands.iter().enumerate() {
             let Some(access) = Access::of(operand.name, &whole) else { continue };
             let view = bindings.len();
-            let window = self.window(operand)?;
+            let unit = if access.eights { self.unit(operand) } else { 1 };
+            let window = self.window(operand, unit)?;
             if let Some(window) = window {
                 views[view] = window.view;
             }
             f16 |= operand.dtype() == DType::F16;
-            text += &operand.declare(view + 2, view, access);
+            text += &operand.declare(view + 2, view, access, unit);
             bindings.insert(format!("{}_data", operand.name), (index, window));
         }
         let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
@@ -209,10 +220,11 @@ impl<'a, 'b> Stages<'a, 'b> {
             scale: self.scale,
             eps: self.eps,
             first_head: self.part.heads.start as u32,
-            pad: [0; 2],
+            zero: 0,
+            pad: 0,
         };
         let table = self.table(chunks)?;
-        let spec = Spec::Linear(LinearSpec { title, file, constants, text, f16, threads });
+        let spec = Spec::Linear(LinearSpec { text, f16, ..spec });
         let (operands, owned) = (&self.operands, &self.owned);
         self.builder.stage(
             spec,
@@ -236,8 +248,19 @@ impl<'a, 'b> Stages<'a, 'b> {
         )
     }
 
+    /// Elements that can be read at once: 8, or 1.
+    fn unit(&self, operand: &Operand) -> usize {
+        match &operand.memory {
+            Memory::Slot { slot, .. } => {
+                let layout = self.builder.layout(self.builder.slot(slot));
+                if layout.not_by(8).is_none() { 8 } else { 1 }
+            }
+            _ => 1,
+        }
+    }
+
     /// The window of a caller's tensor that this part needs.
-    fn window(&self, operand: &Operand) -> Result<Option<Window>> {
+    fn window(&self, operand: &Operand, unit: usize) -> Result<Option<Window>> {
         let Memory::Slot { slot, rows, .. } = &operand.memory else { return Ok(None) };
         let layout = self.builder.layout(self.builder.slot(slot));
         let group = if operand.key_heads { self.group } else { 1 };
@@ -246,7 +269,7 @@ impl<'a, 'b> Stages<'a, 'b> {
         let packed = self.packed && matches!(rows, Rows::State(_));
         let batches = if packed { 0..layout.shape()[0] } else { self.part.batches.clone() };
         let part = if matches!(rows, Rows::Whole(_)) { *layout } else { layout.part(batches, heads) };
-        let window = Window::of(&part, 1, self.builder.offset_alignment());
+        let window = Window::of(&part, unit, self.builder.offset_alignment());
         window.check_fits(slot, self.builder.ctx())?;
         Ok(Some(window))
     }

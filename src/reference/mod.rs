@@ -1,12 +1,18 @@
 //! What is true: obvious, unhurried implementations to check kernels against.
 //!
-//! They materialise the whole score matrix, know neither tiles nor online softmax, and run in f64. The same text in f32
-//! is the "plain formula" of the tolerance rule: a kernel may err at most twice as much as it does.
+//! They materialise the whole score matrix, or take token after token, know neither tiles, chunks nor online softmax, and run in
+//! f64. The same text in f32 is the "plain formula" of the tolerance rule: a kernel may err at most twice as much as it does.
 
+mod features;
+mod linear;
+mod linear_backward;
 mod merge;
 mod softmax;
 mod tolerance;
 
+pub use features::{FeatureRules, features};
+pub use linear::{LinearResult, LinearRules, LinearSizes, linear_attention, linear_read};
+pub use linear_backward::{LinearBackwardResult, linear_attention_backward};
 pub use merge::merge;
 pub use softmax::{MaskRule, Rules, ScoreRule, Sizes, softmax_attention};
 pub use tolerance::{allowed, check, round_to};
@@ -34,6 +40,10 @@ pub trait Real:
     fn ln(self) -> Self;
     /// The hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// The sine.
+    fn sin(self) -> Self;
 }
 
 mod sealed {
@@ -62,6 +72,14 @@ impl Real for f64 {
     fn tanh(self) -> f64 {
         self.tanh()
     }
+
+    fn sqrt(self) -> f64 {
+        self.sqrt()
+    }
+
+    fn sin(self) -> f64 {
+        self.sin()
+    }
 }
 
 impl Real for f32 {
@@ -83,5 +101,13 @@ impl Real for f32 {
 
     fn tanh(self) -> f32 {
         self.tanh()
+    }
+
+    fn sqrt(self) -> f32 {
+        self.sqrt()
+    }
+
+    fn sin(self) -> f32 {
+        self.sin()
     }
 }

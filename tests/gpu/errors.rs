@@ -25,8 +25,9 @@ fn described() -> Attention {
     Attention::new(&q, &k, &v)
 }
 
+/// What is refused, in exactly this sentence.
 #[track_caller]
-fn refused<T>(result: Result<T>, sentence: &str) {
+pub fn refused<T>(result: Result<T>, sentence: &str) {
     match result {
         Ok(_) => panic!("accepted, but should say: {sentence}"),
         Err(e) => assert_eq!(e.to_string(), sentence),

@@ -1,6 +1,6 @@
 //! Sizes: bindings, grids, and lengths of zero.
 
-use wgpu_attention::{Attention, Capabilities, Context, DType, Tensor};
+use wgpu_attention::{Attention, Capabilities, Context, DType, Layout, LinearAttention, Tensor, Weights};
 
 use crate::support::{Case, ctx, download};
 
@@ -81,4 +81,37 @@ fn too_little_workgroup_memory_is_refused_with_both_numbers() {
     );
     let refusal = Case::new(40, 50).run(&lowered(|c| c.workgroup_threads = 16)).unwrap_err().to_string();
     assert_eq!(refusal, "workgroup: needs 64 threads, device allows 16");
+}
+
+/// Mesa's software drivers end a thread's loops after 65535 turns: long rows go in parts there, or are refused.
+#[test]
+fn loops_are_as_long_as_the_device_allows() {
+    let zeros = |shape| Tensor::zeros(ctx(), DType::F32, shape).unwrap();
+    let cpu = ctx().capabilities().cpu;
+    for (queries, heads, len) in [(1, 1, 200_000), (40, 1, 200_000), (1, 8, 100_000)] {
+        let (q, k) = (zeros([1, heads, queries, 16]), zeros([1, 1, len, 16]));
+        let description = Attention::new(&q, &k, &k);
+        let (_, lse) = description.run_with_lse(ctx()).unwrap();
+        for lse in download(ctx(), &lse).unwrap() {
+            assert!(
+                (lse.exp() / len as f64 - 1.0).abs() < 1e-5,
+                "{len} keys, but lse {lse}: {}",
+                description.plan(ctx()).unwrap()
+            );
+        }
+        let whole = description.splits(1).plan(ctx());
+        assert_eq!(whole.is_err(), cpu);
+        if let Err(e) = whole {
+            assert!(e.to_string().starts_with("splits: is 1, but this device runs loops over "), "{e}");
+        }
+    }
+    let (q, k) = (zeros([1, 1, 4, 16]), zeros([1, 1, 200_000, 16]));
+    let summed = Attention::new(&q, &k, &k).weights(Weights::Relu).plan(ctx());
+    assert_eq!(summed.is_err(), cpu);
+    let layout = |len| Layout::new(DType::F32, [1, 1, len, 16]).unwrap();
+    let linear = |len| LinearAttention::new(layout(len), layout(len), layout(len));
+    let beta = Layout::new(DType::F32, [1, 1, 65536, 1]).unwrap();
+    assert_eq!(linear(65536).recurrent(true).plan(ctx()).is_err(), cpu);
+    assert_eq!(linear(65536).delta(beta).plan(ctx()).is_err(), cpu);
+    assert!(linear(65536).plan(ctx()).is_ok() && linear(6000).recurrent(true).plan(ctx()).is_ok());
 }

@@ -1,10 +1,11 @@
 //! Bad masks, scores, orders and packed sequences get a sentence, and nothing else happens.
 
 use wgpu_attention::{
-    Attention, BlockMask, DType, Error, HeadNorm, Input, Layout, Mask, Neighborhood, Order, Relative, Result, Score,
-    Task, Tensor, TileClass, Visit, Weights,
+    Attention, BlockMask, DType, Error, HeadNorm, Input, Layout, Mask, Neighborhood, Order, Relative, Score, Task,
+    Tensor, TileClass, Visit, Weights,
 };
 
+use crate::errors::refused;
 use crate::masks::SMALL;
 use crate::support::ctx;
 
@@ -12,14 +13,6 @@ use crate::support::ctx;
 fn described() -> Attention {
     let x = Layout::new(DType::F32, [2, 4, 12, 16]).unwrap();
     Attention::new(x, x, x)
-}
-
-#[track_caller]
-fn refused<T>(result: Result<T>, sentence: &str) {
-    match result {
-        Ok(_) => panic!("accepted, but should say: {sentence}"),
-        Err(e) => assert_eq!(e.to_string(), sentence),
-    }
 }
 
 #[track_caller]

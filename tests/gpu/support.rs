@@ -39,6 +39,11 @@ pub fn contexts() -> Vec<(&'static str, Context)> {
     contexts
 }
 
+/// Whether tests that draw or repeat do so at full length: `WGPU_ATTENTION_LONG` is set.
+pub fn long() -> bool {
+    std::env::var_os("WGPU_ATTENTION_LONG").is_some()
+}
+
 /// What a CPU that runs shaders would be given if it were a GPU.
 pub fn as_gpu(found: &Capabilities) -> Capabilities {
     let mut capabilities = found.clone();

@@ -1,0 +1,310 @@
+// out = scale (e^G q S + A V'),  S' = e^G_last S + (e^(G_last - G) k)^T V', chunk after chunk on matrix units: f16 operands in square blocks of
+// SIZE, f32 sums. A workgroup owns STRIPS * SIZE value columns of one head's state, a subgroup SIZE of them.
+//
+// All is transposed: S^T and out^T are sums whose rows are value columns, so that a subgroup's rows of S^T, which stay in its
+// registers from the first chunk to the last, become a factor of the next product without leaving them. Only rows of q, k, v and
+// the scores A pass through workgroup memory. S may outgrow f16: its factor is rounded after an exact power of two.
+//
+// provides  main, Half8 column_of row_of q_tile k_tile v_tile a_tile a_scale scaled, power_for F16_SAFE
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, gates (fetch_gates sum_gates rise fall fading), scores (scores keep_scores),
+//           operands (q_8 k_8 v_8 put_out_8 first last)
+
+struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+
+var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
+var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
+// Values; later out, row by row and column by column in their place.
+var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
+var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
+// What blocks of A were divided by to fit f16, and whether any was.
+var<workgroup> a_scale: array<f32, A_SCALES>;
+var<workgroup> scaled: array<atomic<u32>, 4>;
+
+// Half of the largest f16.
+const F16_SAFE: f32 = 32768.0;
+
+fn row_of(member: u32, e: u32) -> u32 {
+    return e / PER_SLOT * (SIZE / SLOTS) + member / LANES;
+}
+
+fn column_of(member: u32, e: u32) -> u32 {
+    let i = e % PER_SLOT;
+    return i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN;
+}
+
+// The power of two that brings a number near 2^14.
+fn power_for(largest: f32) -> f32 {
+    let exponent = (bitcast<u32>(largest) >> 23u) & 255u;
+    return bitcast<f32>(clamp(268u - exponent, 27u, 227u) << 23u);
+}
+
+fn half_block(x: array<f32, ELEMENTS>, factor: f32) -> block_a {
+    var h = array<f16, ELEMENTS>();
+    for (var n = 0u; n < ELEMENTS4; n++) { // unroll
+        // By fours: one by one costs compilers more instructions.
+        let four = vec4<f16>(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u]) * factor);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            h[n * 4u + i] = four[i];
+        }
+    }
+    return weights_block_of(h);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(subgroup_id) strip: u32,
+    @builtin(subgroup_invocation_id) member: u32,
+) {
+    let item = group.y * params.grid_x + group.x;
+    // Uniform: decided by the workgroup's id alone.
+    if (item >= params.items) { return; }
+    let t = strip * SUBGROUP + member;
+    // The workgroup's first value column, and the subgroup's.
+    let e0 = item % V_TILES * (STRIPS * SIZE);
+    let column0 = e0 + strip * SIZE;
+    let sequence = item / V_TILES % params.sequences;
+    let bh = item / V_TILES / params.sequences;
+    let ends = sequence_place(bh, sequence);
+    let range = chunks_of(sequence);
+
+    var state = array<block_c, K_BLOCKS>();
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        var x = array<f32, ELEMENTS>();
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            x[e] = first(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e));
+        }
+        state[d] = sums_block_of(x);
+    }
+    var shift = 1.0;
+
+    // Rows of the chunk to come wait in registers, so that their loads overlap with products.
+    var next_q = array<Half8, QK_LOADS>();
+    var next_k = array<Half8, QK_LOADS>();
+    var next_v = array<Half8, V_LOADS>();
+    var next_gates = array<f32, GATE_PARTS>();
+    // Chunks of a sequence follow one another: only the first and the last are looked up.
+    let begin = place(bh, range.x).start;
+    let behind = place(bh, max(range.y, 1u) - 1u);
+    let end = behind.start + behind.len;
+    var at = chunk_at(ends, begin, end, 0u);
+    var last_at = at;
+    if (range.x < range.y) {
+        fetch(&next_q, &next_k, &next_v, at, e0, t);
+        fetch_gates(&next_gates, at, strip, member);
+        sum_gates(&next_gates, 0u, at.len, strip, member);
+        fetch_gates(&next_gates, chunk_at(ends, begin, end, 1u), strip, member);
+    }
+    for (var n = range.x; n < range.y; n++) {
+        let half = (n - range.x) % 2u * CHUNK;
+        workgroupBarrier();
+        if (n > range.x) { store_out(last_at, e0, t); }
+        stage(&next_q, &next_k, &next_v, at.len, t);
+        workgroupBarrier();
+        var next_at = at;
+        if (n + 1u < range.y) {
+            next_at = chunk_at(ends, begin, end, n + 1u - range.x);
+            fetch(&next_q, &next_k, &next_v, next_at, e0, t);
+            sum_gates(&next_gates, CHUNK - half, next_at.len, strip, member);
+            // Two chunks ahead: sums wait for no load.
+            if (n + 2u < range.y) {
+                fetch_gates(&next_gates, chunk_at(ends, begin, end, n + 2u - range.x), strip, member);
+            }
+        }
+        var score_sums = array<block_c, SCORE_ROUNDS>();
+        scores(&score_sums, strip);
+        var out_sums = array<block_c, ROW_BLOCKS>();
+        shift = fit(&state, shift);
+        for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+            let s = half_block(lanes_of(state[d]), shift);
+            for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+                let rows = coopLoad<block_b>(&q_tile[i * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+                out_sums[i] = coopMultiplyAdd(s, rows, out_sums[i]);
+            }
+        }
+        keep_scores(&score_sums, half, strip, member);
+        let back = 1.0 / shift;
+        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+            var x = lanes_of(out_sums[i]);
+            for (var e = 0u; e < ELEMENTS; e++) { // unroll
+                x[e] *= back * rise(half, i * SIZE + column_of(member, e));
+            }
+            out_sums[i] = sums_block_of(x);
+        }
+        var values = array<block_a, ROW_BLOCKS>();
+        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+            // Column-major: value columns are rows here.
+            values[s] = coopLoad<block_a>(&v_tile[s * SIZE * V_STRIDE + strip * SIZE4], V_STRIDE);
+        }
+        workgroupBarrier();
+        within_chunk(&out_sums, &values);
+        update(&state, &values, half, member);
+        // Every subgroup has taken its values; its columns of them are free.
+        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+            let x = lanes_of(out_sums[i]);
+            for (var e = 0u; e < ELEMENTS; e++) { // unroll
+                let col = strip * SIZE + row_of(member, e);
+                v_tile[(i * SIZE + column_of(member, e)) * V_STRIDE + col / 4u][col % 4u] = f16(params.scale * x[e]);
+            }
+        }
+        last_at = at;
+        at = next_at;
+    }
+    workgroupBarrier();
+    if (range.x < range.y) { store_out(last_at, e0, t); }
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        let x = lanes_of(state[d]);
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            last(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e), x[e]);
+        }
+    }
+}
+
+// Chunk n of the sequence in rows begin to end.
+fn chunk_at(whole: Place, begin: u32, end: u32, n: u32) -> Place {
+    var at = whole;
+    at.start = begin + n * CHUNK;
+    at.len = min(CHUNK, end - min(at.start, end));
+    return at;
+}
+
+// The power of two by which the state fits f16, moved only when it must.
+fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
+    var four = vec4<f32>();
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        let x = lanes_of((*state)[d]);
+        for (var n = 0u; n < ELEMENTS4; n++) { // unroll
+            four = max(four, abs(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u])));
+        }
+    }
+    let largest = max(max(four.x, four.y), max(four.z, four.w));
+    if (subgroupAny(largest * shift > F16_SAFE) || !subgroupAny(largest * shift > 64.0)) {
+        return power_for(subgroupMax(largest));
+    }
+    return shift;
+}
+
+// out^T += V'^T A^T, block by block; A is 0 above its diagonal.
+fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr<function, array<block_a, ROW_BLOCKS>>) {
+    if (atomicLoad(&scaled[0]) != 0u) {
+        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+            for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+                if (s <= i) {
+                    let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
+                    let own = coopMultiplyAdd((*values)[s], a, block_c());
+                    (*out_sums)[i] = (*out_sums)[i] + own * a_scale[i * ROW_BLOCKS + s];
+                }
+            }
+        }
+        return;
+    }
+    for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+            if (s <= i) {
+                let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
+                (*out_sums)[i] = coopMultiplyAdd((*values)[s], a, (*out_sums)[i]);
+            }
+        }
+    }
+}
+
+// S^T = e^G_last S^T + (e^(G_last - G) V')^T k.
+fn update(
+    state: ptr<function, array<block_c, K_BLOCKS>>,
+    values: ptr<function, array<block_a, ROW_BLOCKS>>,
+    half: u32,
+    member: u32,
+) {
+    for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+        let v = factors_of((*values)[s]);
+        var x = array<f32, ELEMENTS>();
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            x[e] = f32(v[e]) * fall(half, s * SIZE + column_of(member, e));
+        }
+        (*values)[s] = half_block(x, 1.0);
+    }
+    let kept = fading(half);
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        (*state)[d] = (*state)[d] * kept;
+        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+            let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+            (*state)[d] = coopMultiplyAdd((*values)[s], rows, (*state)[d]);
+        }
+    }
+}
+
+// Piece n of thread t in a tile whose rows are cols eights.
+fn piece(n: u32, t: u32, cols: u32) -> vec2<u32> {
+    if (THREADS % cols == 0u) { return vec2<u32>(n * (THREADS / cols) + t / cols, t % cols); }
+    return vec2<u32>((n * THREADS + t) / cols, (n * THREADS + t) % cols);
+}
+
+// Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
+fn fetch(
+    next_q: ptr<function, array<Half8, QK_LOADS>>,
+    next_k: ptr<function, array<Half8, QK_LOADS>>,
+    next_v: ptr<function, array<Half8, V_LOADS>>,
+    at: Place,
+    e0: u32,
+    t: u32,
+) {
+    for (var n = 0u; n < QK_LOADS; n++) { // unroll
+        let p = piece(n, t, QK_COLS8);
+        let i = min(p.x, at.len - 1u);
+        (*next_q)[n] = q_8(at, i, p.y);
+        (*next_k)[n] = k_8(at, i, p.y);
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let p = piece(n, t, V_COLS8);
+        (*next_v)[n] = v_8(at, min(p.x, at.len - 1u), e0 / 8u + p.y);
+    }
+}
+
+fn stage(
+    next_q: ptr<function, array<Half8, QK_LOADS>>,
+    next_k: ptr<function, array<Half8, QK_LOADS>>,
+    next_v: ptr<function, array<Half8, V_LOADS>>,
+    len: u32,
+    t: u32,
+) {
+    if (t == 0u) { atomicStore(&scaled[0], 0u); }
+    if (len < CHUNK) {
+        for (var n = 0u; n < QK_LOADS; n++) { // unroll
+            if (piece(n, t, QK_COLS8).x >= len) {
+                (*next_q)[n] = Half8();
+                (*next_k)[n] = Half8();
+            }
+        }
+        for (var n = 0u; n < V_LOADS; n++) { // unroll
+            if (piece(n, t, V_COLS8).x >= len) { (*next_v)[n] = Half8(); }
+        }
+    }
+    for (var n = 0u; n < QK_LOADS; n++) { // unroll
+        let p = piece(n, t, QK_COLS8);
+        let to = p.x * QK_STRIDE + p.y * 2u;
+        if (p.x < CHUNK) {
+            q_tile[to] = (*next_q)[n].lo;
+            q_tile[to + 1u] = (*next_q)[n].hi;
+            k_tile[to] = (*next_k)[n].lo;
+            k_tile[to + 1u] = (*next_k)[n].hi;
+        }
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let p = piece(n, t, V_COLS8);
+        let to = p.x * V_STRIDE + p.y * 2u;
+        if (p.x < CHUNK) {
+            v_tile[to] = (*next_v)[n].lo;
+            v_tile[to + 1u] = (*next_v)[n].hi;
+        }
+    }
+}
+
+// A thread stores the pieces that it then overwrites. Whole rows of a workgroup's columns: parts of a memory sector at a time take
+// half as long again.
+fn store_out(at: Place, e0: u32, t: u32) {
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let p = piece(n, t, V_COLS8);
+        let from_row = p.x * V_STRIDE + p.y * 2u;
+        if (p.x < CHUNK) { put_out_8(at, p.x, e0 / 8u + p.y, Half8(v_tile[from_row], v_tile[from_row + 1u])); }
+    }
+}

@@ -1,0 +1,51 @@
+// G[i] = sum_{s <= i} max(log_decay[s], -80) over the rows of a chunk, one gate a row: summed by one subgroup, and kept for two chunks, so
+// that the next chunk's are there when it begins.
+//
+// provides  fetch_gates sum_gates rise fall pair_decay fading
+// requires  chunk.wgsl, operands (log_decay)
+
+var<workgroup> sums: array<f32, 2u * CHUNK>;
+// e^G, and e^(G_last - G).
+var<workgroup> rises: array<f32, 2u * CHUNK>;
+var<workgroup> falls: array<f32, 2u * CHUNK>;
+
+fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {
+    if (strip != STRIPS - 1u) { return; }
+    for (var p = 0u; p < GATE_PARTS; p++) { // unroll
+        (*gates)[p] = log_decay(at, min(p * SUBGROUP + member, max(at.len, 1u) - 1u), 0u);
+    }
+}
+
+fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, strip: u32, member: u32) {
+    if (strip != STRIPS - 1u) { return; }
+    var sum = array<f32, GATE_PARTS>();
+    var total = 0.0;
+    for (var p = 0u; p < GATE_PARTS; p++) { // unroll
+        sum[p] = subgroupInclusiveAdd(select(0.0, clamp((*gates)[p], -80.0, 0.0), p * SUBGROUP + member < len)) + total;
+        total = subgroupShuffle(sum[p], SUBGROUP - 1u);
+    }
+    for (var p = 0u; p < GATE_PARTS; p++) { // unroll
+        let i = p * SUBGROUP + member;
+        if (i < CHUNK) {
+            sums[half + i] = sum[p];
+            rises[half + i] = exp(sum[p]);
+            falls[half + i] = exp(min(0.0, total - sum[p]));
+        }
+    }
+}
+
+fn rise(half: u32, i: u32) -> f32 {
+    return rises[half + i];
+}
+
+fn fall(half: u32, i: u32) -> f32 {
+    return falls[half + i];
+}
+
+fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
+    return exp(min(0.0, sums[half + i] - sums[half + j]));
+}
+
+fn fading(half: u32) -> f32 {
+    return rises[half + CHUNK - 1u];
+}

@@ -1,0 +1,51 @@
+// A[i, j] = (q_i . k_j) e^(G_i - G_j) for j <= i, in blocks that subgroups share out, rounded to f16 in workgroup memory.
+//
+// Every subgroup computes as many; the last block may come twice. Products stand apart from what follows, so that others run
+// beside them.
+//
+// provides  scores keep_scores
+// requires  sweep_coop.wgsl (q_tile k_tile a_tile a_scale scaled row_of column_of power_for F16_SAFE), gates (pair_decay)
+
+// Row and column of block b of those on and below the diagonal, row after row.
+fn block_at(b: u32) -> vec2<u32> {
+    var i = 0u;
+    for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+        if (b >= r * (r + 1u) / 2u) { i = r; }
+    }
+    return vec2<u32>(i, b - i * (i + 1u) / 2u);
+}
+
+fn scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, strip: u32) {
+    for (var n = 0u; n < SCORE_ROUNDS; n++) { // unroll
+        let at = block_at(min(strip + n * STRIPS, LOWER_BLOCKS - 1u));
+        for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+            let rows = coopLoadT<block_a>(&q_tile[at.x * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+            let cols = coopLoad<block_b>(&k_tile[at.y * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+            (*sums)[n] = coopMultiplyAdd(rows, cols, (*sums)[n]);
+        }
+    }
+}
+
+fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32) {
+    for (var n = 0u; n < SCORE_ROUNDS; n++) { // unroll
+        let at = block_at(min(strip + n * STRIPS, LOWER_BLOCKS - 1u));
+        var x = lanes_of((*sums)[n]);
+        var largest = 0.0;
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            let row = at.x * SIZE + row_of(member, e);
+            let col = at.y * SIZE + column_of(member, e);
+            x[e] = select(0.0, x[e] * pair_decay(half, row, col), col <= row);
+            largest = max(largest, abs(x[e]));
+        }
+        var factor = 1.0;
+        if (subgroupAny(largest > F16_SAFE)) {
+            factor = power_for(subgroupMax(largest));
+            atomicStore(&scaled[0], 1u);
+        }
+        if (member == 0u) { a_scale[at.x * ROW_BLOCKS + at.y] = 1.0 / factor; }
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            let col = at.y * SIZE + column_of(member, e);
+            a_tile[(at.x * SIZE + row_of(member, e)) * A_STRIDE + col / 4u][col % 4u] = f16(x[e] * factor);
+        }
+    }
+}

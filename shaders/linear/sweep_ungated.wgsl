@@ -1,0 +1,24 @@
+// No gates: nothing fades.
+//
+// provides  fetch_gates sum_gates rise fall pair_decay fading
+// requires  chunk.wgsl
+
+fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {}
+
+fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, strip: u32, member: u32) {}
+
+fn rise(half: u32, i: u32) -> f32 {
+    return 1.0;
+}
+
+fn fall(half: u32, i: u32) -> f32 {
+    return 1.0;
+}
+
+fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
+    return 1.0;
+}
+
+fn fading(half: u32) -> f32 {
+    return 1.0;
+}

@@ -1,0 +1,297 @@
+//! Linear attention on matrix units: every family against a recurrence in f64, on devices whose units give up their registers.
+
+use half::f16;
+use wgpu_attention::reference::check;
+use wgpu_attention::{Capabilities, Context, DType, Decay, Fragments, LinearAttention, Matrices, Tensor};
+
+use crate::data;
+use crate::support::{as_gpu, ctx, download, upload};
+
+/// How a case forgets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Gates {
+    None,
+    PerHead,
+    PerToken,
+    PerChannel,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    batch: usize,
+    heads: usize,
+    group: usize,
+    len: usize,
+    dim_k: usize,
+    dim_v: usize,
+    gates: Gates,
+    /// What log-decays are multiplied by.
+    strength: f32,
+    delta: bool,
+    scale: f32,
+    initial: Option<f32>,
+    cu_seqlens: Option<Vec<usize>>,
+    chunk: Option<usize>,
+    /// What values are multiplied by.
+    loud: f32,
+    seed: u64,
+}
+
+impl Case {
+    fn new(len: usize) -> Case {
+        Case {
+            batch: 1,
+            heads: 2,
+            group: 1,
+            len,
+            dim_k: 16,
+            dim_v: 16,
+            gates: Gates::None,
+            strength: 1.0,
+            delta: false,
+            scale: 0.25,
+            initial: Some(1.0),
+            cu_seqlens: None,
+            chunk: Some(32),
+            loud: 1.0,
+            seed: 1,
+        }
+    }
+
+    fn gates(mut self, gates: Gates) -> Case {
+        self.gates = gates;
+        self
+    }
+
+    fn delta(mut self) -> Case {
+        self.delta = true;
+        self
+    }
+
+    fn dims(mut self, dim_k: usize, dim_v: usize) -> Case {
+        (self.dim_k, self.dim_v) = (dim_k, dim_v);
+        self
+    }
+
+    fn sequences(&self) -> Vec<[usize; 2]> {
+        match &self.cu_seqlens {
+            Some(ends) => ends.windows(2).map(|pair| [pair[0], pair[1]]).collect(),
+            None => vec![[0, self.len]],
+        }
+    }
+}
+
+/// Numbers as the device holds them.
+struct Data {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    decay: Vec<f32>,
+    beta: Vec<f32>,
+    initial: Vec<f32>,
+}
+
+impl Case {
+    fn data(&self) -> Data {
+        let half = |x: f32| f16::from_f32(x).to_f32();
+        let rows = self.batch * self.heads * self.len;
+        let key_rows = rows / self.group;
+        let mut k: Vec<f32> = data::normal(self.seed, key_rows * self.dim_k);
+        if self.delta {
+            // Unit keys, as the delta rule wants them.
+            for row in k.chunks_mut(self.dim_k) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+        }
+        let gates = match self.gates {
+            Gates::None => 0,
+            Gates::PerHead => self.heads,
+            Gates::PerToken => rows,
+            Gates::PerChannel => rows * self.dim_k,
+        };
+        let states = if self.cu_seqlens.is_some() { self.sequences().len() } else { self.batch };
+        let state = states * self.heads * self.dim_k * self.dim_v;
+        let log_decay = |x: f32| -(0.1 * x * x * self.strength);
+        Data {
+            q: data::normal(self.seed + 1, key_rows * self.dim_k).into_iter().map(half).collect(),
+            k: k.into_iter().map(half).collect(),
+            v: data::normal(self.seed + 2, rows * self.dim_v).into_iter().map(|x| half(self.loud * x)).collect(),
+            decay: data::normal(self.seed + 3, gates).into_iter().map(log_decay).collect(),
+            beta: data::normal(self.seed + 4, rows).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            initial: data::normal(self.seed + 5, state)
+                .into_iter()
+                .map(|x| x * self.initial.unwrap_or_default())
+                .collect(),
+        }
+    }
+
+    /// out and last states, token by token in f64; or plain: with states kept in f32, and rounded to f16's significant bits where
+    /// they are read, as values are.
+    fn recurrence(&self, x: &Data, plain: bool) -> (Vec<f64>, Vec<f64>) {
+        let round = |x: f64| if plain { eleven_bits(x) } else { x };
+        let kept = |x: f64| if plain { f64::from(x as f32) } else { x };
+        let Case { heads, group, len, dim_k, dim_v, .. } = *self;
+        let mut out = vec![0.0; x.v.len()];
+        let mut states = Vec::new();
+        let (sequences, packed) = (self.sequences(), self.cu_seqlens.is_some());
+        for n in 0..if packed { sequences.len() } else { self.batch } {
+            let ([start, end], b) = if packed { (sequences[n], 0) } else { (sequences[0], n) };
+            for h in 0..heads {
+                let area = dim_k * dim_v;
+                let from = (n * heads + h) * area;
+                let mut state: Vec<f64> = x.initial[from..from + area].iter().map(|&s| s.into()).collect();
+                for t in start..end {
+                    let row = (b * heads + h) * len + t;
+                    let key_row = (b * (heads / group) + h / group) * len + t;
+                    let at = |values: &[f32], row: usize, dim: usize, d: usize| f64::from(values[row * dim + d]);
+                    for d in 0..dim_k {
+                        let log_decay = match self.gates {
+                            Gates::None => 0.0,
+                            Gates::PerHead => f64::from(x.decay[h]),
+                            Gates::PerToken => f64::from(x.decay[row]),
+                            Gates::PerChannel => at(&x.decay, row, dim_k, d),
+                        };
+                        let decay = log_decay.max(-80.0).exp();
+                        state[d * dim_v..(d + 1) * dim_v].iter_mut().for_each(|s| *s = kept(*s * decay));
+                    }
+                    for e in 0..dim_v {
+                        let mut u = at(&x.v, row, dim_v, e);
+                        if self.delta {
+                            let held: f64 =
+                                (0..dim_k).map(|d| round(state[d * dim_v + e]) * at(&x.k, key_row, dim_k, d)).sum();
+                            u = f64::from(x.beta[row]) * (u - held);
+                        }
+                        // Values are rounded after a factor that is not a power of two.
+                        u = round(u * 0.7) / 0.7;
+                        for d in 0..dim_k {
+                            let s = &mut state[d * dim_v + e];
+                            *s = kept(*s + at(&x.k, key_row, dim_k, d) * u);
+                        }
+                        let read: f64 =
+                            (0..dim_k).map(|d| round(state[d * dim_v + e]) * at(&x.q, key_row, dim_k, d)).sum();
+                        out[row * dim_v + e] = f64::from(self.scale) * read;
+                    }
+                }
+                states.extend(state);
+            }
+        }
+        (out, states)
+    }
+
+    fn describe(&self, ctx: &Context, x: &Data) -> LinearAttention {
+        let Case { batch, heads, group, len, dim_k, dim_v, .. } = *self;
+        let half = |shape, values: &[f32]| upload(ctx, DType::F16, shape, values).unwrap();
+        let full = |shape, values: &[f32]| Tensor::from_slice(ctx, shape, values).unwrap();
+        let q = half([batch, heads / group, len, dim_k], &x.q);
+        let k = half([batch, heads / group, len, dim_k], &x.k);
+        let v = half([batch, heads, len, dim_v], &x.v);
+        let mut linear = LinearAttention::new(&q, &k, &v).scale(self.scale).recurrent(false);
+        linear = linear.decay(match self.gates {
+            Gates::None => Decay::None,
+            Gates::PerHead => Decay::PerHead(x.decay.clone()),
+            Gates::PerToken => Decay::PerToken((&full([batch, heads, len, 1], &x.decay)).into()),
+            Gates::PerChannel => Decay::PerChannel((&full([batch, heads, len, dim_k], &x.decay)).into()),
+        });
+        if self.delta {
+            linear = linear.delta(&full([batch, heads, len, 1], &x.beta));
+        }
+        if self.initial.is_some() {
+            let states = x.initial.len() / (heads * dim_k * dim_v);
+            linear = linear.initial_state(&full([states, heads, dim_k, dim_v], &x.initial));
+        }
+        if let Some(cu_seqlens) = &self.cu_seqlens {
+            linear = linear.cu_seqlens(cu_seqlens);
+        }
+        if let Some(chunk) = self.chunk {
+            linear = linear.chunk(chunk);
+        }
+        linear
+    }
+
+    /// Runs on matrix units, where there are any to run on, and compares.
+    fn check(&self) {
+        let Some(ctx) = units() else { return };
+        let x = self.data();
+        let linear = self.describe(&ctx, &x);
+        let plan = linear.plan(&ctx).unwrap().to_string();
+        assert!(plan.contains("sweep"), "{self:?} takes the portable path: {plan}");
+        let got = linear.run_with_state(&ctx).unwrap_or_else(|e| panic!("{e}\n{self:?}"));
+        let (out, states) = (download(&ctx, &got.out).unwrap(), download(&ctx, &got.state).unwrap());
+        let (exact, exact_states) = self.recurrence(&x, false);
+        let (plain, plain_states) = self.recurrence(&x, true);
+        check(&out, &exact, &plain, DType::F16).unwrap_or_else(|e| panic!("out: {e}\n{self:?}"));
+        check(&states, &exact_states, &plain_states, DType::F32).unwrap_or_else(|e| panic!("state: {e}\n{self:?}"));
+    }
+}
+
+/// The nearest number of 11 significant bits, of any size: f16 behind a power of two.
+fn eleven_bits(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let unit = 2f64.powi(x.abs().log2().floor() as i32 - 10);
+    (x / unit).round_ties_even() * unit
+}
+
+/// A context that uses matrix units by their registers; none where the device has none.
+fn units() -> Option<Context> {
+    let found: &Capabilities = ctx().capabilities();
+    let Some(Matrices { fragments: Fragments::Registers(_), .. }) = found.matrices else { return None };
+    Some(ctx().restricted(as_gpu(found)).expect("lowering is always allowed"))
+}
+
+#[test]
+fn without_gates() {
+    for len in [1, 15, 32, 33, 64, 100] {
+        Case::new(len).check();
+    }
+    Case::new(70).dims(24, 40).check();
+    Case::new(70).dims(7, 3).check();
+}
+
+#[test]
+fn a_gate_a_row() {
+    for gates in [Gates::PerHead, Gates::PerToken] {
+        for strength in [1.0, 30.0, 1e5] {
+            let mut case = Case::new(100).gates(gates);
+            case.strength = strength;
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn batches_groups_and_packed_sequences() {
+    let mut case = Case::new(75).gates(Gates::PerToken);
+    (case.batch, case.heads, case.group) = (2, 4, 2);
+    case.check();
+    case.batch = 1;
+    case.cu_seqlens = Some(vec![0, 10, 10, 43, 75]);
+    case.check();
+    case.chunk = Some(16);
+    case.check();
+}
+
+/// Beyond what f16 holds, and far below it: the state and the scores are scaled.
+#[test]
+fn large_and_small_numbers() {
+    let mut case = Case::new(70).gates(Gates::PerHead);
+    case.initial = Some(1e6);
+    case.scale = 1e-3;
+    case.check();
+    case.initial = Some(1e-6);
+    case.loud = 1e-3;
+    case.scale = 1e3;
+    case.check();
+}
+
+/// What runs on the portable path says why.
+#[test]
+fn a_slower_path_says_so() {
+    let Some(ctx) = units() else { return };
+    for case in [Case::new(40).delta(), Case::new(40).gates(Gates::PerChannel)] {
+        let plan = case.describe(&ctx, &case.data()).plan(&ctx).unwrap();
+        assert!(plan.notes().iter().any(|note| note.starts_with("matrix units are not used, because ")), "{plan}");
+    }
+}
