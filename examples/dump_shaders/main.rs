@@ -33,6 +33,7 @@ struct Entry {
     name: String,
     what: String,
     threads: u32,
+    workgroup_bytes: u32,
     f16: bool,
     int64: bool,
     subgroups: bool,
@@ -121,6 +122,7 @@ fn entry(name: String, shader: &Shader) -> Entry {
     Entry {
         what: shader.to_string(),
         threads: shader.threads(),
+        workgroup_bytes: shader.workgroup_bytes(),
         f16: code.contains("enable f16;"),
         int64: code.contains("u64"),
         subgroups: ["subgroupAny", "subgroupBroadcast", "subgroupShuffle"].iter().any(|word| code.contains(word)),

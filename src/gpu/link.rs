@@ -128,7 +128,6 @@ pub(crate) fn reflect_bindings(module: &naga::Module) -> Vec<Binding> {
 }
 
 /// Bytes of workgroup memory the module declares. wgpu does not check them against the device.
-#[cfg(test)]
 pub(crate) fn reflect_workgroup_bytes(module: &naga::Module) -> u32 {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).expect("a validated module has layouts");

@@ -7,7 +7,7 @@ use wgpu::naga;
 
 use super::context::Context;
 use super::grid;
-use super::link::reflect_bindings;
+use super::link::{reflect_bindings, reflect_workgroup_bytes};
 use super::matrices::Fragments;
 use super::pipeline::checks;
 use super::spec::Spec;
@@ -71,6 +71,11 @@ impl Shader {
     /// Threads of a workgroup.
     pub fn threads(&self) -> u32 {
         self.spec.threads()
+    }
+
+    /// Bytes of workgroup memory.
+    pub fn workgroup_bytes(&self) -> u32 {
+        reflect_workgroup_bytes(&self.module)
     }
 
     /// Whether it needs matrix units, which only Vulkan is given.

@@ -45,16 +45,9 @@ fn operands(p: &Problem, g: &Layouts) -> Vec<Operand> {
     }
     if let Some(layout) = &g.d_beta {
         operands.push(put("d_beta", Rows::Each, layout));
-        for (name, cols) in [
-            ("dvn", v),
-            ("dw", k),
-            ("dt", chunk),
-            ("m", chunk),
-            ("dl", chunk),
-            ("dvb", v),
-            ("dkb", k),
-            ("h", k),
-        ] {
+        for (name, cols) in
+            [("dvn", v), ("dw", k), ("dt", chunk), ("m", chunk), ("dl", chunk), ("dvb", v), ("dkb", k), ("h", k)]
+        {
             operands.push(Operand::per_chunk(name, chunk, cols));
         }
     }

@@ -156,10 +156,8 @@ pub(super) fn state_ends(p: &Problem, copied: bool) -> String {
     let mut first_text = String::new();
     let mut last_text = String::new();
     if p.has_z() {
-        first_text += &format!(
-            "if (e == {v}u) {{ {} }}\n    ",
-            initial(p.initial_z, p.in_place_z, [initial_z, "z_slot"], "0u")
-        );
+        first_text +=
+            &format!("if (e == {v}u) {{ {} }}\n    ", initial(p.initial_z, p.in_place_z, [initial_z, "z_slot"], "0u"));
         last_text +=
             &format!("if (e == {v}u) {{ {} }}\n    ", last(p.last_z, p.in_place_z, ["final_z", "z_slot"], "0u"));
     }
