@@ -35,7 +35,7 @@ pub fn grid() -> impl Iterator<Item = Result<Shader>> {
 /// The kernels that plans made on this context use, in order of their names.
 ///
 /// # Errors
-/// As [`grid`].
+/// Likewise.
 pub fn compiled(ctx: &Context) -> Result<Vec<Shader>> {
     let mut shaders = ctx.pipeline_cache().specs().into_iter().map(Shader::new).collect::<Result<Vec<_>>>()?;
     shaders.sort_by_cached_key(Shader::key);
