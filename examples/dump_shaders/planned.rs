@@ -1,24 +1,32 @@
 //! Kernels that follow from descriptions: planned on a device without a driver, for the sake of their text.
 
+use std::collections::HashSet;
+
 use wgpu_attention::shaders::{self, Shader};
 use wgpu_attention::{
-    Attention, Context, DType, Decay, FeatureMap, Input, Layout, LinearAttention, Mask, Normalizer, Result, Score,
-    Visit,
+    Attention, Context, DType, Decay, FeatureMap, FragmentLayout, Fragments, Input, Layout, LinearAttention, Mask,
+    Matrices, Normalizer, Result, Score, Visit,
 };
 
-/// A context on wgpu's device that runs nothing: a GPU with f16 and subgroups of 32, or one with neither.
-pub fn context(rich: bool) -> Context {
+/// A context on wgpu's device that runs nothing: a GPU with f16 and subgroups of 32, or one with neither at WebGPU's own limits.
+fn context(rich: bool) -> Context {
     let mut features = wgpu::Features::empty();
     if rich {
-        features |= wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        features |= wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::PASSTHROUGH_SHADERS;
+    }
+    let mut limits = wgpu::Limits::default();
+    if rich {
+        limits.max_compute_invocations_per_workgroup = 1024;
+        limits.max_compute_workgroup_size_x = 1024;
+        limits.max_compute_workgroup_storage_size = 49152;
+        limits.max_storage_buffers_per_shader_stage = 16;
     }
     let noop = wgpu::NoopBackendOptions {
         features: Some(features),
-        limits: Some(wgpu::Limits {
-            max_compute_invocations_per_workgroup: if rich { 1024 } else { 256 },
-            ..Default::default()
-        }),
-        device_type: Some(wgpu::DeviceType::DiscreteGpu),
+        limits: Some(limits),
         subgroup_min_size: Some(32),
         subgroup_max_size: Some(32),
         ..wgpu::NoopBackendOptions::enabled()
@@ -29,18 +37,40 @@ pub fn context(rich: bool) -> Context {
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("it is built in");
-    let descriptor =
-        wgpu::DeviceDescriptor { required_features: features, required_limits: adapter.limits(), ..Default::default() };
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: features,
+        required_limits: adapter.limits(),
+        // SAFETY: this device runs nothing.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..Default::default()
+    };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("it refuses nothing it has");
-    Context::new(&device, &queue)
+    shaders::as_gpu(&Context::new(&device, &queue), None)
 }
 
 /// Every kernel that the descriptions below need.
 pub fn all() -> Result<Vec<Shader>> {
+    let mut shaders = rich()?;
+    let known: HashSet<String> = shaders.iter().map(Shader::key).collect();
+    shaders.extend(poor()?.into_iter().filter(|shader| !known.contains(&shader.key())));
+    Ok(shaders)
+}
+
+/// On WebGPU's own limits: planning refuses what binds or takes more.
+pub fn poor() -> Result<Vec<Shader>> {
+    let ctx = context(false);
+    linear(&ctx, DType::F32)?;
+    shaders::compiled(&ctx)
+}
+
+fn rich() -> Result<Vec<Shader>> {
     let ctx = context(true);
     linear(&ctx, DType::F32)?;
     linear(&ctx, DType::F16)?;
     users(&ctx)?;
+    let layout = FragmentLayout { lanes: 4, slots: 2, run: 2 };
+    let matrices = Matrices { size: 16, subgroup: 32, fragments: Fragments::Registers(layout) };
+    linear(&shaders::as_gpu(&ctx, Some(matrices)), DType::F16)?;
     shaders::compiled(&ctx)
 }
 
@@ -84,7 +114,7 @@ impl Sizes {
 }
 
 /// Feature maps and denominators; gates, delta rules and states; chunks and tokens one by one; gradients.
-pub fn linear(ctx: &Context, dtype: DType) -> Result<()> {
+fn linear(ctx: &Context, dtype: DType) -> Result<()> {
     feature_maps(ctx, dtype)?;
     for (dims, steps) in [([64, 64], 1), ([24, 40], 1), ([128, 128], 1), ([7, 3], 1), ([16, 16], 2)] {
         let sizes = Sizes { len: 100, dims, steps };

@@ -5,10 +5,11 @@ use std::fmt;
 
 use wgpu::naga;
 
+use super::capabilities::Capabilities;
 use super::context::Context;
 use super::grid;
 use super::link::{reflect_bindings, reflect_workgroup_bytes};
-use super::matrices::Fragments;
+use super::matrices::Matrices;
 use super::pipeline::checks;
 use super::spec::Spec;
 use super::spirv;
@@ -40,6 +41,11 @@ pub fn compiled(ctx: &Context) -> Result<Vec<Shader>> {
     let mut shaders = ctx.pipeline_cache().specs().into_iter().map(Shader::new).collect::<Result<Vec<_>>>()?;
     shaders.sort_by_cached_key(Shader::key);
     Ok(shaders)
+}
+
+/// The context, planning as if its device were a GPU, with these matrix units if any: for devices that run nothing.
+pub fn as_gpu(ctx: &Context, matrices: Option<Matrices>) -> Context {
+    ctx.imagined(Capabilities { cpu: false, matrices, ..ctx.capabilities().clone() })
 }
 
 impl Shader {
@@ -82,6 +88,7 @@ impl Shader {
     pub fn on_matrix_units(&self) -> bool {
         match &self.spec {
             Spec::Attention(spec) => matches!(spec.tile.products, Products::Matrices(_)),
+            Spec::Linear(spec) => spec.matrices.is_some(),
             Spec::Probe(_) => true,
             _ => false,
         }
@@ -89,13 +96,7 @@ impl Shader {
 
     /// Whether it reaches into the registers that hold blocks: then its SPIR-V says more than its WGSL.
     pub fn in_registers(&self) -> bool {
-        match &self.spec {
-            Spec::Attention(spec) => {
-                matches!(spec.tile.products, Products::Matrices(m) if m.fragments != Fragments::Workgroup)
-            }
-            Spec::Probe(_) => true,
-            _ => false,
-        }
+        self.spec.elements().is_some()
     }
 
     /// SPIR-V as Vulkan is given it.
