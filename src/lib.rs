@@ -47,6 +47,8 @@ pub use gpu::context::Context;
 pub use gpu::layout::{DType, Element, Layout};
 pub use gpu::matrices::{FragmentLayout, Fragments, Matrices};
 pub use gpu::plan::{Io, Plan};
+#[doc(hidden)]
+pub use gpu::shaders;
 pub use gpu::tensor::{Input, Tensor};
 pub use gpu::tuning::{Products, Tile};
 pub use layers::{

@@ -107,7 +107,9 @@ impl Text {
     fn check(&self, rule: &'static str) -> Result<Usage> {
         self.check_data(rule)?;
         let signature = signature(rule);
-        let declarations = declarations(self.data.iter().map(|(name, input)| (&**name, input.layout.dtype())), 0);
+        let f16 = self.data.iter().any(|(_, input)| input.layout.dtype() == DType::F16);
+        let declarations = if f16 { "enable f16;\n" } else { "" }.to_string()
+            + &declarations(self.data.iter().map(|(name, input)| (&**name, input.layout.dtype())), 0);
         // Before the text, on lines of their own, so that lines can be counted back.
         let before = declarations.lines().count() as u32;
         let whole = declarations + &self.text;

@@ -7,7 +7,7 @@
 // table     one vec4 a chunk (first row, rows, sequence, 0), then one a sequence (first chunk, chunk after the last, 0, 0)
 
 struct Params {
-    views: array<View, 8>,
+    views: array<View, 10>,
     heads: u32,
     group: u32,
     chunks: u32,

@@ -7,5 +7,5 @@ fn mask_by_tiles(rule: u32, at: QTile, q_idx: u32, kv_idx: u32) -> bool {
     let args = rule_args[2u * rule];
     let block = kv_idx / args.z;
     let word = tables[args.x + at.h * rule_args[2u * rule + 1u].x + q_idx / args.y * args.w + block / 32u];
-    return (word >> (block % 32u) & 1u) == 1u;
+    return ((word >> (block % 32u)) & 1u) == 1u;
 }

@@ -201,6 +201,11 @@ impl Context {
         Ok(Context { capabilities: Arc::new(capabilities), ..self.clone() })
     }
 
+    /// The same device, whatever it has, with these capabilities: for plans that are not run.
+    pub(super) fn imagined(&self, capabilities: Capabilities) -> Context {
+        Context { capabilities: Arc::new(capabilities), ..self.clone() }
+    }
+
     /// What plans made here may use.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities

@@ -45,7 +45,7 @@ fragments! {
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
-    "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
+    "linear/carry.wgsl" "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
     "linear/solve.wgsl" "linear/sweep_coop.wgsl" "linear/sweep_gates.wgsl" "linear/sweep_scores.wgsl" "linear/sweep_ungated.wgsl"
     "linear/kda_gate.wgsl" "linear/key_gate.wgsl" "linear/key_out.wgsl" "linear/key_parts.wgsl" "linear/key_scan.wgsl" "linear/key_scores.wgsl" "linear/key_state.wgsl" "linear/lrpe.wgsl" "linear/short_conv.wgsl" "linear/short_conv_cache.wgsl" "linear/short_conv_input.wgsl" "lib/turns.wgsl"
     "mods/scale_one.wgsl" "mods/scale_per_head.wgsl" "mods/sink.wgsl" "mods/sink_none.wgsl" "mods/softcap.wgsl"
@@ -128,7 +128,6 @@ pub(crate) fn reflect_bindings(module: &naga::Module) -> Vec<Binding> {
 }
 
 /// Bytes of workgroup memory the module declares. wgpu does not check them against the device.
-#[cfg(test)]
 pub(crate) fn reflect_workgroup_bytes(module: &naga::Module) -> u32 {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).expect("a validated module has layouts");

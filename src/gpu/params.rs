@@ -60,7 +60,7 @@ pub(crate) struct AttentionParams {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 pub(crate) struct LinearParams {
-    pub views: [View; 8],
+    pub views: [View; 10],
     pub heads: u32,
     pub group: u32,
     pub chunks: u32,

@@ -39,6 +39,11 @@ impl PipelineCache {
         self.driver.as_ref()
     }
 
+    /// The specs of all kernels here, in no order.
+    pub(crate) fn specs(&self) -> Vec<Spec> {
+        self.kernels.lock().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+    }
+
     /// How many compilations there were.
     pub(crate) fn compiled(&self) -> usize {
         self.compiled.load(Ordering::Relaxed)
@@ -62,7 +67,7 @@ impl PipelineCache {
 }
 
 /// Checks are a property of the whole module: one with a user's text keeps them. Loops of such a text count their own turns.
-fn checks(spec: &Spec) -> wgpu::ShaderRuntimeChecks {
+pub(super) fn checks(spec: &Spec) -> wgpu::ShaderRuntimeChecks {
     let mut checks = wgpu::ShaderRuntimeChecks::unchecked();
     if spec.user().is_some_and(|user| !user.trusted) {
         checks.bounds_checks = true;
@@ -86,9 +91,12 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
 fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
     let linked = spec.link()?;
     let bindings = reflect_bindings(&linked.module);
+    check_storage_buffers(ctx, &bindings)?;
     let label = spec.to_string();
     let device = ctx.device();
-    let made = match spec.elements() {
+    // A device that runs nothing takes no SPIR-V either.
+    let elements = spec.elements().filter(|_| device.adapter_info().backend != wgpu::Backend::Noop);
+    let made = match elements {
         Some(elements) => Made::Spirv(spirv::write(&linked.module, &bindings, elements, checks(spec))?),
         None => Made::Module(Box::new(linked.module)),
     };

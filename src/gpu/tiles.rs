@@ -99,8 +99,7 @@ pub(crate) const PACKED_QUERIES: usize = 32;
 /// Tiles of a problem from which a list of them pays: making one takes two dispatches.
 pub(crate) const LISTED_TILES: usize = 16;
 
-/// Every tile of the tables, for tests over all of them.
-#[cfg(test)]
+/// Every tile of the tables, for the grid of shaders.
 pub(crate) const ALL_TILES: [Tile; 17] = [
     GPU[0],
     GPU[1],

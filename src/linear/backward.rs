@@ -45,17 +45,9 @@ fn operands(p: &Problem, g: &Layouts) -> Vec<Operand> {
     }
     if let Some(layout) = &g.d_beta {
         operands.push(put("d_beta", Rows::Each, layout));
-        for (name, cols) in [
-            ("du", v),
-            ("dvn", v),
-            ("dw", k),
-            ("dt", chunk),
-            ("m", chunk),
-            ("dl", chunk),
-            ("dvb", v),
-            ("dkb", k),
-            ("h", k),
-        ] {
+        for (name, cols) in
+            [("dvn", v), ("dw", k), ("dt", chunk), ("m", chunk), ("dl", chunk), ("dvb", v), ("dkb", k), ("h", k)]
+        {
             operands.push(Operand::per_chunk(name, chunk, cols));
         }
     }
@@ -77,8 +69,12 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     let mut operands = operands(p, g);
     operands.retain(|operand| operand.name != "out");
     let parts = forward::parts(p, &operands, &slots, ctx)?;
-    let unused = if p.gate == Gate::None { "g" } else { "" };
-    let buffers = forward::buffers(p, &operands, |name| name != unused, parts[0].instances(), &mut builder)?;
+    let used = |name: &str| match name {
+        "g" => p.gate != Gate::None,
+        "ended" => g.d_log_decay.is_some(),
+        _ => true,
+    };
+    let buffers = forward::buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.scale;
@@ -88,7 +84,7 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
             stages.own(name, buffer.clone());
         }
         let chunks = p.chunks();
-        forward::states(p, &chunks, &mut stages, forward_ends(p))?;
+        forward::states(p, &chunks, &mut stages, forward_ends(p, g))?;
         if p.beta.is_some() {
             delta(p, g, &chunks, &mut stages)?
         } else {
@@ -101,11 +97,13 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
 }
 
 /// States come from the caller and stay within.
-fn forward_ends(p: &Problem) -> String {
+fn forward_ends(p: &Problem, g: &Layouts) -> String {
     let first = if p.initial.is_some() { "initial_state(at, d, e)" } else { "0.0" };
+    // Only the gates' gradients ask for the state after the last chunk.
+    let last = if g.d_log_decay.is_some() { "put_ended(at, d, e, x);" } else { "" };
     format!(
         "fn first(at: Place, d: u32, e: u32) -> f32 {{ return {first}; }}\n\
-         fn last(at: Place, d: u32, e: u32, x: f32) {{ put_ended(at, d, e, x); }}\n"
+         fn last(at: Place, d: u32, e: u32, x: f32) {{ {last} }}\n"
     )
 }
 
@@ -244,9 +242,10 @@ fn delta(p: &Problem, g: &Layouts, chunks: &Chunks, stages: &mut Stages<'_, '_>)
     let (k, v, c) = (p.dim_k(), p.dim_v(), p.chunk);
     queries(p, chunks, stages, "v_new")?;
     let terms = vec![Term::new(c, "a(at, s, i)", "d_out(at, s, j)").from("row0")];
-    product(stages, chunks, "A^T dO", [c, v], terms, "put_du(at, i, j, x);")?;
+    // dV' takes its place, number by number.
+    product(stages, chunks, "A^T dO", [c, v], terms, "put_dvn(at, i, j, x);")?;
     let formulas = [
-        ("u_of(at: Place, i: u32, e: u32)", "du(at, i, e)"),
+        ("u_of(at: Place, i: u32, e: u32)", "dvn(at, i, e)"),
         ("x_of(at: Place, i: u32, d: u32)", "phi_k(at, i, d) * to_end(at, i, d)"),
         ("z_of(at: Place, i: u32, d: u32)", "-w(at, i, d)"),
         ("p_of(at: Place, d: u32, j: u32)", "e(at, d, j)"),

@@ -79,7 +79,6 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
         operands.push(Operand::per_chunk("l", chunk, chunk));
         operands.push(Operand::per_chunk("t", chunk, chunk));
         operands.push(Operand::per_chunk("w", chunk, k));
-        operands.push(Operand::per_chunk("u", chunk, v));
         operands.push(Operand::per_chunk("v_new", chunk, v));
     }
     if p.has_z() {
@@ -108,8 +107,41 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
     operands
 }
 
+/// Storage buffers with which every kernel binds the states it is given and those it writes, each for itself.
+const ENOUGH_BUFFERS: u32 = 10;
+
+/// Where the device binds few buffers, states that are given are copied to where the last ones go, and then updated in place.
+/// Whether that is so.
+pub(super) fn copy_states(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<bool> {
+    let allowed = stages.builder.ctx().capabilities().storage_buffers;
+    let given = [("state", p.initial, p.last, p.dim_v()), ("z", p.initial_z, p.last_z, 1)];
+    if allowed >= ENOUGH_BUFFERS || given.iter().all(|(_, initial, last, _)| initial.is_none() || last.is_none()) {
+        return Ok(false);
+    }
+    stages.builder.note(format!("states are copied first, because the device binds {allowed} storage buffers"));
+    let chunks = p.chunks();
+    for (name, initial, last, cols) in given {
+        if initial.is_none() || last.is_none() {
+            continue;
+        }
+        let text = format!(
+            "fn first(at: Place, d: u32, e: u32) -> f32 {{ return initial_{name}(at, d, e); }}\n\
+             fn last(at: Place, d: u32, e: u32, x: f32) {{ put_final_{name}(at, d, e, x); }}\n"
+        );
+        let constants = vec![("ROWS", p.dim_k() as u32), ("COLS", cols as u32)];
+        let items = stages.part.instances() * chunks.sequences * p.dim_k() * cols;
+        stages.flat(&chunks, "states that are given", "linear/carry.wgsl", constants, text, items)?;
+    }
+    Ok(true)
+}
+
 /// `first` and `last` of the kernels that carry a state: where it comes from and goes to.
-pub(super) fn state_ends(p: &Problem) -> String {
+pub(super) fn state_ends(p: &Problem, copied: bool) -> String {
+    let copied = |initial: Option<Layout>, last: Option<Layout>| copied && initial.is_some() && last.is_some();
+    let (initial_state, initial_z) = (
+        if copied(p.initial, p.last) { "final_state" } else { "initial_state" },
+        if copied(p.initial_z, p.last_z) { "final_z" } else { "initial_z" },
+    );
     let initial = |slot: Option<Layout>, in_place: Option<Layout>, names: [&str; 2], col: &str| match (slot, in_place) {
         (Some(_), _) => format!("return {}(at, d, {col});", names[0]),
         (_, Some(_)) => format!("return {}(at, d, {col});", names[1]),
@@ -124,14 +156,12 @@ pub(super) fn state_ends(p: &Problem) -> String {
     let mut first_text = String::new();
     let mut last_text = String::new();
     if p.has_z() {
-        first_text += &format!(
-            "if (e == {v}u) {{ {} }}\n    ",
-            initial(p.initial_z, p.in_place_z, ["initial_z", "z_slot"], "0u")
-        );
+        first_text +=
+            &format!("if (e == {v}u) {{ {} }}\n    ", initial(p.initial_z, p.in_place_z, [initial_z, "z_slot"], "0u"));
         last_text +=
             &format!("if (e == {v}u) {{ {} }}\n    ", last(p.last_z, p.in_place_z, ["final_z", "z_slot"], "0u"));
     }
-    first_text += &initial(p.initial, p.in_place, ["initial_state", "state_slot"], "e");
+    first_text += &initial(p.initial, p.in_place, [initial_state, "state_slot"], "e");
     last_text += &format!("if (e < {v}u) {{ {} }}", last(p.last, p.in_place, ["final_state", "state_slot"], "e"));
     if !p.causal {
         last_text += "\n    put_total(at, d, e, x);";
@@ -241,7 +271,8 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         }
         features::stages(p, &mut stages)?;
         let chunks = p.chunks();
-        states(p, &chunks, &mut stages, state_ends(p))?;
+        let copied = copy_states(p, &mut stages)?;
+        states(p, &chunks, &mut stages, state_ends(p, copied))?;
         output(p, &chunks, &mut stages)?;
     }
     Ok(builder.finish())
@@ -351,6 +382,7 @@ pub(super) fn scan(
     backward: bool,
     ends: String,
 ) -> Result<()> {
+    // The operand may be called e.
     let text = format!(
         "{ends}fn part(at: Place, d: u32, j: u32) -> f32 {{ return {part}(at, d, j); }}\n\
          fn put_part(at: Place, d: u32, j: u32, x: f32) {{ put_{part}(at, d, j, x); }}\n"
@@ -366,7 +398,8 @@ fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String
     solve(p, chunks, stages)?;
     for (title, cols, right, store) in [
         ("W = T beta k", k, "beta(at, s, 0u) * phi_k(at, s, j) * from_start(at, s, j)", "w"),
-        ("U = T beta v", v, "beta(at, s, 0u) * v(at, s, j)", "u"),
+        // V' takes the place of U, number by number.
+        ("U = T beta v", v, "beta(at, s, 0u) * v(at, s, j)", "v_new"),
     ] {
         stages.product(
             chunks,
@@ -381,7 +414,7 @@ fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String
         )?;
     }
     let formulas = [
-        ("u_of(at: Place, i: u32, e: u32)", "u(at, i, e)"),
+        ("u_of(at: Place, i: u32, e: u32)", "v_new(at, i, e)"),
         ("x_of(at: Place, i: u32, d: u32)", "-w(at, i, d)"),
         ("z_of(at: Place, i: u32, d: u32)", "phi_k(at, i, d) * to_end(at, i, d)"),
         ("p_of(at: Place, d: u32, e: u32)", "0.0"),

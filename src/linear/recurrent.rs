@@ -23,7 +23,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let mapped = features::needs_stage(&p.map);
     operands.retain(|operand| match operand.name {
         "q" | "k" => true,
-        "g" | "a" | "l" | "t" | "w" | "u" | "v_new" | "state" => false,
+        "g" | "a" | "l" | "t" | "w" | "v_new" | "state" => false,
         _ => true,
     });
     let parts = forward::parts(p, &operands, &slots, ctx)?;
@@ -54,13 +54,14 @@ fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         _ => format!("exp(clamp(log_decay(at, i, {channel}), -80.0, 0.0))"),
     };
     let store = if p.has_z() { "sums" } else { "out" };
+    let copied = forward::copy_states(p, stages)?;
     let text = format!(
         "{}fn update(at: Place, i: u32, e: u32, by_key: f32) -> f32 {{ return {update}; }}\n\
          fn decay_at(at: Place, i: u32, d: u32) -> f32 {{ return {decay}; }}\n\
          fn q_at(at: Place, i: u32, d: u32) -> f32 {{ return phi_q(at, i, d); }}\n\
          fn k_at(at: Place, i: u32, d: u32) -> f32 {{ return phi_k(at, i, d); }}\n\
          fn put_result(at: Place, i: u32, e: u32, x: f32) {{ put_{store}(at, i, e, x); }}\n",
-        forward::state_ends(p)
+        forward::state_ends(p, copied)
     );
     let constants = vec![
         ("COLS", cols as u32),

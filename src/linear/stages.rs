@@ -187,7 +187,7 @@ impl<'a, 'b> Stages<'a, 'b> {
         }
         let whole = format!("{body}{text}");
         let mut f16 = false;
-        let mut views = [Default::default(); 8];
+        let mut views = [Default::default(); 10];
         let mut bindings: HashMap<String, (usize, Option<Window>)> = HashMap::new();
         for (index, operand) in self.operands.iter().enumerate() {
             let Some(access) = Access::of(operand.name, &whole) else { continue };

@@ -6,7 +6,7 @@
 use super::FeatureMap;
 use super::check::{Gate, Problem};
 use super::chunks::Chunks;
-use super::forward::state_ends;
+use super::forward::{copy_states, state_ends};
 use super::operands::{Memory, Operand};
 use super::stages::Stages;
 use crate::Result;
@@ -130,11 +130,12 @@ impl Sweep {
         let v_tiles = p.dim_v().div_ceil((self.strips * self.matrices.size) as usize);
         let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
         let gates = if p.gate == Gate::None { "linear/sweep_ungated.wgsl" } else { "linear/sweep_gates.wgsl" };
+        let copied = copy_states(p, stages)?;
         let spec = LinearSpec {
             title: "states and out in order",
             files: vec!["linear/sweep_coop.wgsl", "linear/sweep_scores.wgsl", gates],
             constants,
-            text: state_ends(p),
+            text: state_ends(p, copied),
             f16: true,
             threads: self.strips * self.matrices.subgroup,
             matrices: Some(self.matrices),

@@ -1,7 +1,10 @@
 //! Sizes: bindings, grids, and lengths of zero.
 
-use wgpu_attention::{Attention, Capabilities, Context, DType, Layout, LinearAttention, Tensor, Weights};
+use wgpu_attention::{
+    Attention, Capabilities, Context, DType, Decay, FeatureMap, Layout, LinearAttention, Normalizer, Tensor, Weights,
+};
 
+use crate::data;
 use crate::support::{Case, ctx, download};
 
 fn lowered(change: impl Fn(&mut Capabilities)) -> Context {
@@ -114,4 +117,40 @@ fn loops_are_as_long_as_the_device_allows() {
     assert_eq!(linear(65536).recurrent(true).plan(ctx()).is_err(), cpu);
     assert_eq!(linear(65536).delta(beta).plan(ctx()).is_err(), cpu);
     assert!(linear(65536).plan(ctx()).is_ok() && linear(6000).recurrent(true).plan(ctx()).is_ok());
+}
+
+/// States before and after, gates and delta rules: more than eight tensors, of which a shader may bind eight.
+#[test]
+fn linear_attention_binds_eight_buffers() {
+    let poor = ctx().restricted(ctx().capabilities().clone().webgpu_defaults()).unwrap();
+    let run = |ctx: &Context, delta: bool, recurrent: bool| {
+        let tensor = |seed, shape: [usize; 4]| {
+            Tensor::from_slice(ctx, shape, &data::normal(seed, shape.iter().product())).unwrap()
+        };
+        let [q, k, v] = [1, 2, 3].map(|seed| tensor(seed, [1, 2, 70, 16]));
+        let gates: Vec<f32> = data::normal(4, 140).into_iter().map(|x| -x.abs()).collect();
+        let gates = Tensor::from_slice(ctx, [1, 2, 70, 1], &gates).unwrap();
+        let state = tensor(5, [1, 2, 16, 16]);
+        let beta = Tensor::from_slice(ctx, [1, 2, 70, 1], &[0.5; 140]).unwrap();
+        let linear = LinearAttention::new(&q, &k, &v).decay(Decay::PerToken((&gates).into())).initial_state(&state);
+        let linear = if delta { linear.map(FeatureMap::L2Norm).delta(&beta) } else { linear };
+        let output = linear.clone().recurrent(recurrent).run_with_state(ctx).unwrap();
+        let mut results = vec![output.out, output.state];
+        if !delta {
+            let normalized = linear.normalizer(Normalizer::Clamp(1.0)).recurrent(recurrent);
+            let output = normalized.initial_z(&tensor(6, [1, 2, 16, 1])).run_with_state(ctx).unwrap();
+            results.extend([output.out, output.state, output.z.unwrap()]);
+        }
+        let plain = LinearAttention::new(&q, &k, &v).decay(Decay::PerToken((&gates).into())).initial_state(&state);
+        let plain = if delta { plain.delta(&beta) } else { plain };
+        let gradients = plain.run_backward(ctx, &v, Some(&state)).unwrap();
+        results.extend([gradients.dq, gradients.dk, gradients.dv, gradients.d_initial_state.unwrap()]);
+        results.extend(gradients.d_log_decay.into_iter().chain(gradients.d_beta));
+        results.iter().map(|tensor| download(ctx, tensor).unwrap()).collect::<Vec<_>>()
+    };
+    for (delta, recurrent) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (rich, poor) = (run(ctx(), delta, recurrent), run(&poor, delta, recurrent));
+        assert!(rich.iter().flatten().all(|x| x.is_finite()) && rich.iter().flatten().any(|x| *x != 0.0));
+        assert_eq!(rich, poor, "delta {delta}, recurrent {recurrent}");
+    }
 }

@@ -29,6 +29,18 @@ fn rules_of_the_users() {
 }
 
 #[test]
+fn data_may_be_f16() {
+    if !ctx().capabilities().f16 {
+        return;
+    }
+    let case = small(30, 40);
+    let few: Vec<half::f16> = (0..40u8).map(|j| half::f16::from_f32((j % 4).into())).collect();
+    let tensor = Tensor::from_slice(ctx(), [1, 1, 1, 40], &few).unwrap();
+    let mask = Mask::wgsl_with(&format!("{HEAD} {{ return few[kv_idx] < 3.0h; }}"), [("few", Input::from(&tensor))]);
+    check(&case, &mask, &|_, _, _, j| j % 4 < 3);
+}
+
+#[test]
 fn an_index_out_of_bounds_is_harmless() {
     let case = small(30, 40);
     let tensor = Tensor::from_slice(ctx(), [1, 1, 1, 2], &[1u32, 0]).unwrap();

@@ -1,0 +1,119 @@
+//! The shaders that the library can emit, and what plans do with them: for tools that compile and run them elsewhere
+//! (`examples/dump_shaders`, `tests/shaders.rs`). No part of the API.
+
+use std::fmt;
+
+use wgpu::naga;
+
+use super::capabilities::Capabilities;
+use super::context::Context;
+use super::grid;
+use super::link::{reflect_bindings, reflect_workgroup_bytes};
+use super::matrices::Matrices;
+use super::pipeline::checks;
+use super::spec::Spec;
+use super::spirv;
+use super::tuning::Products;
+use crate::Result;
+
+/// One kernel. Displays as in plans.
+#[derive(Debug, Clone)]
+pub struct Shader {
+    spec: Spec,
+    text: String,
+    module: naga::Module,
+}
+
+/// The grid of specialisations, each once: everything but linear attention, whose kernels follow from descriptions.
+///
+/// # Errors
+/// A shader that does not link: a bug.
+pub fn grid() -> impl Iterator<Item = Result<Shader>> {
+    let mut seen = std::collections::HashSet::new();
+    grid::all().into_iter().filter(move |spec| seen.insert(spec.clone())).map(Shader::new)
+}
+
+/// The kernels that plans made on this context use, in order of their names.
+///
+/// # Errors
+/// Likewise.
+pub fn compiled(ctx: &Context) -> Result<Vec<Shader>> {
+    let mut shaders = ctx.pipeline_cache().specs().into_iter().map(Shader::new).collect::<Result<Vec<_>>>()?;
+    shaders.sort_by_cached_key(Shader::key);
+    Ok(shaders)
+}
+
+/// The context, planning as if its device were a GPU, with these matrix units if any: for devices that run nothing.
+pub fn as_gpu(ctx: &Context, matrices: Option<Matrices>) -> Context {
+    ctx.imagined(Capabilities { cpu: false, matrices, ..ctx.capabilities().clone() })
+}
+
+impl Shader {
+    fn new(spec: Spec) -> Result<Shader> {
+        let linked = spec.link()?;
+        Ok(Shader { spec, text: linked.text, module: linked.module })
+    }
+
+    /// What the pipeline cache knows it by; unlike what it displays, no two shaders share it.
+    pub fn key(&self) -> String {
+        format!("{:?}", self.spec)
+    }
+
+    /// WGSL.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// As naga read it.
+    pub fn module(&self) -> &naga::Module {
+        &self.module
+    }
+
+    /// The checks that it keeps: none, but for a user's text.
+    pub fn checks(&self) -> wgpu::ShaderRuntimeChecks {
+        checks(&self.spec)
+    }
+
+    /// Threads of a workgroup.
+    pub fn threads(&self) -> u32 {
+        self.spec.threads()
+    }
+
+    /// Bytes of workgroup memory.
+    pub fn workgroup_bytes(&self) -> u32 {
+        reflect_workgroup_bytes(&self.module)
+    }
+
+    /// Whether it needs matrix units, which only Vulkan is given.
+    pub fn on_matrix_units(&self) -> bool {
+        match &self.spec {
+            Spec::Attention(spec) => matches!(spec.tile.products, Products::Matrices(_)),
+            Spec::Linear(spec) => spec.matrices.is_some(),
+            Spec::Probe(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it reaches into the registers that hold blocks: then its SPIR-V says more than its WGSL.
+    pub fn in_registers(&self) -> bool {
+        self.spec.elements().is_some()
+    }
+
+    /// SPIR-V as Vulkan is given it.
+    ///
+    /// # Errors
+    /// When naga refuses the module: a bug.
+    pub fn spirv(&self) -> Result<Vec<u32>> {
+        let (bindings, checks) = (reflect_bindings(&self.module), self.checks());
+        match self.spec.elements() {
+            Some(elements) => spirv::write(&self.module, &bindings, elements, checks),
+            None => spirv::write_plain(&self.module, &bindings, checks),
+        }
+    }
+}
+
+impl fmt::Display for Shader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spec.fmt(f)
+    }
+}
