@@ -98,7 +98,10 @@ impl AttentionSpec {
             // Whether every thread has as many pieces of a tile, and none of them is padding.
             for (name, cols, used) in [("K", c["K_COLS8"], c["QK8"]), ("V", c["V_COLS8"], c["V8"])] {
                 let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
-                text += &format!("const {name}_EVEN: bool = {even};\nconst {name}_WHOLE: bool = {};\n", even && cols == used);
+                text += &format!(
+                    "const {name}_EVEN: bool = {even};\nconst {name}_WHOLE: bool = {};\n",
+                    even && cols == used
+                );
             }
             8.0
         } else {

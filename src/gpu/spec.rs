@@ -250,9 +250,7 @@ impl AttentionSpec {
             (Storage::Vec8, Products::Matrices(m), _) if m.fragments != Fragments::Workgroup => {
                 &["lib/load_vec8.wgsl", "lib/store_vec4.wgsl"]
             }
-            (Storage::Vec8, ..) => {
-                &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec8.wgsl"]
-            }
+            (Storage::Vec8, ..) => &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec8.wgsl"],
             (Storage::Vec4, Products::Matrices(_), _) => {
                 &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
             }

@@ -166,7 +166,8 @@ impl Tile {
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
         let flag = if self.products == Products::Staged { 4 } else { 0 };
         // Broadcast products have an array of their own, of weights alone.
-        let qp_bytes = if matches!(self.products, Products::Broadcast(_)) { 32 * sizes.p_tile } else { 16 * sizes.qp_tile };
+        let qp_bytes =
+            if matches!(self.products, Products::Broadcast(_)) { 32 * sizes.p_tile } else { 16 * sizes.qp_tile };
         16 * sizes.kv_tile + qp_bytes + reduction + flag
     }
 }
