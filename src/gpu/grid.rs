@@ -1,7 +1,7 @@
 //! The grid of specialisations: what tests link, validate and translate, and what `examples/dump_shaders` writes for other
 //! compilers. Kernels of linear attention follow from descriptions instead: planning them is the way to their specs.
 
-use super::flat_spec::{CombineSpec, HeadNormSpec, PermuteSpec};
+use super::flat_spec::{CombineSpec, PermuteSpec};
 use super::layout::DType;
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use super::matrices::{FragmentLayout, Fragments, Matrices};
@@ -98,7 +98,6 @@ pub(super) fn masks() -> Vec<Spec> {
             }
         }
     }
-    specs.extend([DType::F32, DType::F16].map(|dtype| Spec::HeadNorm(HeadNormSpec { dtype })));
     for dtype in [DType::F32, DType::F16, DType::U32] {
         specs.extend(BOTH.map(|vec4| Spec::Permute(PermuteSpec { dtype, vec4 })));
     }
