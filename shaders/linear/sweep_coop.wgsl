@@ -5,11 +5,10 @@
 // registers from the first chunk to the last, become a factor of the next product without leaving them. Only rows of q, k, v and
 // the scores A pass through workgroup memory. S may outgrow f16: its factor is rounded after an exact power of two.
 //
-// provides  main, Half8 column_of row_of q_tile k_tile v_tile a_tile a_scale scaled, power_for F16_SAFE
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, gates (fetch_gates sum_gates rise fall fading), scores (scores keep_scores),
-//           operands (q_8 k_8 v_8 put_out_8 first last)
-
-struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+// provides  main, q_tile k_tile v_tile a_tile a_scale scaled
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fetch_gates sum_gates rise fall fade), scores (fetch_pairs
+//           stage_pairs scores keep_scores), values (fetch_keys stage_keys hold make_values), operands (rows_q rows_k v_8
+//           put_out_8 first last)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
@@ -17,38 +16,8 @@ var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
 var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
 // What blocks of A were divided by to fit f16, and whether any was.
-var<workgroup> a_scale: array<f32, A_SCALES>;
+var<workgroup> a_scale: array<f32, SCALES>;
 var<workgroup> scaled: array<atomic<u32>, 4>;
-
-// Half of the largest f16.
-const F16_SAFE: f32 = 32768.0;
-
-fn row_of(member: u32, e: u32) -> u32 {
-    return e / PER_SLOT * (SIZE / SLOTS) + member / LANES;
-}
-
-fn column_of(member: u32, e: u32) -> u32 {
-    let i = e % PER_SLOT;
-    return i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN;
-}
-
-// The power of two that brings a number near 2^14.
-fn power_for(largest: f32) -> f32 {
-    let exponent = (bitcast<u32>(largest) >> 23u) & 255u;
-    return bitcast<f32>(clamp(268u - exponent, 27u, 227u) << 23u);
-}
-
-fn half_block(x: array<f32, ELEMENTS>, factor: f32) -> block_a {
-    var h = array<f16, ELEMENTS>();
-    for (var n = 0u; n < ELEMENTS4; n++) { // unroll
-        // By fours: one by one costs compilers more instructions.
-        let four = vec4<f16>(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u]) * factor);
-        for (var i = 0u; i < 4u; i++) { // unroll
-            h[n * 4u + i] = four[i];
-        }
-    }
-    return weights_block_of(h);
-}
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -82,38 +51,48 @@ fn main(
     var next_q = array<Half8, QK_LOADS>();
     var next_k = array<Half8, QK_LOADS>();
     var next_v = array<Half8, V_LOADS>();
+    var next_pairs = array<Half8, PAIR_LOADS>();
+    var next_scales = array<f32, SCALE_LOADS>();
+    var next_keys = array<Half8, KEY_LOADS>();
     var next_gates = array<f32, GATE_PARTS>();
     // Chunks of a sequence follow one another: only the first and the last are looked up.
     let begin = place(bh, range.x).start;
     let behind = place(bh, max(range.y, 1u) - 1u);
     let end = behind.start + behind.len;
-    var at = chunk_at(ends, begin, end, 0u);
+    var at = chunk_at(ends, range.x, begin, end, 0u);
     var last_at = at;
     if (range.x < range.y) {
         fetch(&next_q, &next_k, &next_v, at, e0, t);
+        fetch_pairs(&next_pairs, &next_scales, at, t);
+        fetch_keys(&next_keys, at, t);
         fetch_gates(&next_gates, at, strip, member);
         sum_gates(&next_gates, 0u, at.len, strip, member);
-        fetch_gates(&next_gates, chunk_at(ends, begin, end, 1u), strip, member);
+        fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, 1u), strip, member);
     }
     for (var n = range.x; n < range.y; n++) {
         let half = (n - range.x) % 2u * CHUNK;
         workgroupBarrier();
         if (n > range.x) { store_out(last_at, e0, t); }
         stage(&next_q, &next_k, &next_v, at.len, t);
+        stage_pairs(&next_pairs, &next_scales, t);
+        stage_keys(&next_keys, t);
         workgroupBarrier();
         var next_at = at;
         if (n + 1u < range.y) {
-            next_at = chunk_at(ends, begin, end, n + 1u - range.x);
+            next_at = chunk_at(ends, range.x, begin, end, n + 1u - range.x);
             fetch(&next_q, &next_k, &next_v, next_at, e0, t);
+            fetch_pairs(&next_pairs, &next_scales, next_at, t);
+            fetch_keys(&next_keys, next_at, t);
             sum_gates(&next_gates, CHUNK - half, next_at.len, strip, member);
             // Two chunks ahead: sums wait for no load.
             if (n + 2u < range.y) {
-                fetch_gates(&next_gates, chunk_at(ends, begin, end, n + 2u - range.x), strip, member);
+                fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, n + 2u - range.x), strip, member);
             }
         }
         var score_sums = array<block_c, SCORE_ROUNDS>();
         scores(&score_sums, strip);
         var out_sums = array<block_c, ROW_BLOCKS>();
+        var held = array<block_c, HELD_BLOCKS>();
         shift = fit(&state, shift);
         for (var d = 0u; d < K_BLOCKS; d++) { // unroll
             let s = half_block(lanes_of(state[d]), shift);
@@ -121,8 +100,9 @@ fn main(
                 let rows = coopLoad<block_b>(&q_tile[i * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
                 out_sums[i] = coopMultiplyAdd(s, rows, out_sums[i]);
             }
+            hold(&held, s, d);
         }
-        keep_scores(&score_sums, half, strip, member);
+        keep_scores(&score_sums, half, strip, member, t);
         let back = 1.0 / shift;
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             var x = lanes_of(out_sums[i]);
@@ -136,9 +116,10 @@ fn main(
             // Column-major: value columns are rows here.
             values[s] = coopLoad<block_a>(&v_tile[s * SIZE * V_STRIDE + strip * SIZE4], V_STRIDE);
         }
+        let value_back = make_values(&values, &held, half, back, member);
         workgroupBarrier();
-        within_chunk(&out_sums, &values);
-        update(&state, &values, half, member);
+        within_chunk(&out_sums, &values, value_back);
+        update(&state, &values, value_back, half, member);
         // Every subgroup has taken its values; its columns of them are free.
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             let x = lanes_of(out_sums[i]);
@@ -161,8 +142,9 @@ fn main(
 }
 
 // Chunk n of the sequence in rows begin to end.
-fn chunk_at(whole: Place, begin: u32, end: u32, n: u32) -> Place {
+fn chunk_at(whole: Place, first_chunk: u32, begin: u32, end: u32, n: u32) -> Place {
     var at = whole;
+    at.chunk = first_chunk + n;
     at.start = begin + n * CHUNK;
     at.len = min(CHUNK, end - min(at.start, end));
     return at;
@@ -184,15 +166,19 @@ fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
     return shift;
 }
 
-// out^T += V'^T A^T, block by block; A is 0 above its diagonal.
-fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr<function, array<block_a, ROW_BLOCKS>>) {
-    if (atomicLoad(&scaled[0]) != 0u) {
+// out^T += V'^T A^T, block by block; A is 0 above its diagonal. Values and blocks of A may have been scaled to fit f16.
+fn within_chunk(
+    out_sums: ptr<function, array<block_c, ROW_BLOCKS>>,
+    values: ptr<function, array<block_a, ROW_BLOCKS>>,
+    value_back: f32,
+) {
+    if (atomicLoad(&scaled[0]) != 0u || value_back != 1.0) {
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
                 if (s <= i) {
                     let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
                     let own = coopMultiplyAdd((*values)[s], a, block_c());
-                    (*out_sums)[i] = (*out_sums)[i] + own * a_scale[i * ROW_BLOCKS + s];
+                    (*out_sums)[i] = (*out_sums)[i] + own * (a_scale[i * ROW_BLOCKS + s] * value_back);
                 }
             }
         }
@@ -212,6 +198,7 @@ fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr
 fn update(
     state: ptr<function, array<block_c, K_BLOCKS>>,
     values: ptr<function, array<block_a, ROW_BLOCKS>>,
+    value_back: f32,
     half: u32,
     member: u32,
 ) {
@@ -223,20 +210,24 @@ fn update(
         }
         (*values)[s] = half_block(x, 1.0);
     }
-    let kept = fading(half);
+    fade(state, half, member);
+    if (value_back != 1.0) {
+        for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+            var own = block_c();
+            for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+                let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+                own = coopMultiplyAdd((*values)[s], rows, own);
+            }
+            (*state)[d] = (*state)[d] + own * value_back;
+        }
+        return;
+    }
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        (*state)[d] = (*state)[d] * kept;
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
             (*state)[d] = coopMultiplyAdd((*values)[s], rows, (*state)[d]);
         }
     }
-}
-
-// Piece n of thread t in a tile whose rows are cols eights.
-fn piece(n: u32, t: u32, cols: u32) -> vec2<u32> {
-    if (THREADS % cols == 0u) { return vec2<u32>(n * (THREADS / cols) + t / cols, t % cols); }
-    return vec2<u32>((n * THREADS + t) / cols, (n * THREADS + t) % cols);
 }
 
 // Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
@@ -251,8 +242,8 @@ fn fetch(
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
         let i = min(p.x, at.len - 1u);
-        (*next_q)[n] = q_8(at, i, p.y);
-        (*next_k)[n] = k_8(at, i, p.y);
+        (*next_q)[n] = rows_q(at, i, p.y);
+        (*next_k)[n] = rows_k(at, i, p.y);
     }
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let p = piece(n, t, V_COLS8);
@@ -267,7 +258,6 @@ fn stage(
     len: u32,
     t: u32,
 ) {
-    if (t == 0u) { atomicStore(&scaled[0], 0u); }
     if (len < CHUNK) {
         for (var n = 0u; n < QK_LOADS; n++) { // unroll
             if (piece(n, t, QK_COLS8).x >= len) {

@@ -3,16 +3,13 @@
 // Every subgroup computes as many; the last block may come twice. Products stand apart from what follows, so that others run
 // beside them.
 //
-// provides  scores keep_scores
-// requires  sweep_coop.wgsl (q_tile k_tile a_tile a_scale scaled row_of column_of power_for F16_SAFE), gates (pair_decay)
+// provides  fetch_pairs stage_pairs scores keep_scores
+// requires  sweep_coop.wgsl (q_tile k_tile a_tile a_scale scaled), blocks_coop.wgsl, gates (pair_decay)
 
-// Row and column of block b of those on and below the diagonal, row after row.
-fn block_at(b: u32) -> vec2<u32> {
-    var i = 0u;
-    for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-        if (b >= r * (r + 1u) / 2u) { i = r; }
-    }
-    return vec2<u32>(i, b - i * (i + 1u) / 2u);
+fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, at: Place, t: u32) {}
+
+fn stage_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, t: u32) {
+    if (t == 0u) { atomicStore(&scaled[0], 0u); }
 }
 
 fn scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, strip: u32) {
@@ -26,7 +23,7 @@ fn scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, strip: u32) {
     }
 }
 
-fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32) {
+fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32, t: u32) {
     for (var n = 0u; n < SCORE_ROUNDS; n++) { // unroll
         let at = block_at(min(strip + n * STRIPS, LOWER_BLOCKS - 1u));
         var x = lanes_of((*sums)[n]);

@@ -1,6 +1,6 @@
 // No gates: nothing fades.
 //
-// provides  fetch_gates sum_gates rise fall pair_decay fading
+// provides  fetch_gates sum_gates rise fall pair_decay fade
 // requires  chunk.wgsl
 
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {}
@@ -19,6 +19,4 @@ fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return 1.0;
 }
 
-fn fading(half: u32) -> f32 {
-    return 1.0;
-}
+fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, member: u32) {}

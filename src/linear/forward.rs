@@ -241,18 +241,22 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     if p.batch() == 0 || p.heads() == 0 {
         return Ok(builder.finish());
     }
-    let mut operands = operands(p);
     let sweep = match Sweep::new(p, ctx) {
-        Ok(sweep) => {
-            operands.retain(|operand| sweep.reads(operand));
-            Some(sweep)
-        }
-        Err(Some(reason)) => {
-            builder.note(format!("matrix units are not used, because {reason}"));
+        Ok(sweep) => Some(sweep),
+        Err(reason) => {
+            if let Some(reason) = reason {
+                builder.note(format!("matrix units are not used, because {reason}"));
+            }
             None
         }
-        Err(None) => None,
     };
+    let cut = sweep.map(|sweep| sweep.problem(p));
+    let p = cut.as_ref().unwrap_or(p);
+    let mut operands = operands(p);
+    if let Some(sweep) = &sweep {
+        operands.retain(|operand| matches!(operand.memory, Memory::Slot { .. } | Memory::Constant(_)));
+        operands.extend(sweep.operands(p));
+    }
     let parts = parts(p, &operands, &slots, ctx)?;
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";

@@ -25,6 +25,8 @@ pub(super) enum Memory {
     Slot { slot: &'static str, rows: Rows, dtype: DType },
     /// The plan's own, f32: `rows` of `cols` for each chunk of each head.
     PerChunk { rows: usize },
+    /// The plan's own, f16 and by eights: `rows` of `cols` for each chunk of each head.
+    PerChunkHalf { rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each sequence of each head.
     PerSequence { rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each head.
@@ -85,6 +87,11 @@ impl Operand {
         Operand { name, memory: Memory::PerChunk { rows }, cols, key_heads: false, ones: false }
     }
 
+    /// A matrix for each chunk, of f16 that are read and written by eights.
+    pub(super) fn per_chunk_half(name: &'static str, rows: usize, cols: usize) -> Operand {
+        Operand { name, memory: Memory::PerChunkHalf { rows }, cols, key_heads: false, ones: false }
+    }
+
     /// A matrix for each head.
     pub(super) fn per_head(name: &'static str, rows: usize, cols: usize) -> Operand {
         Operand { name, memory: Memory::PerHead { rows }, cols, key_heads: false, ones: false }
@@ -103,13 +110,18 @@ impl Operand {
     }
 
     pub(super) fn dtype(&self) -> DType {
-        if let Memory::Slot { dtype, .. } = self.memory { dtype } else { DType::F32 }
+        match self.memory {
+            Memory::Slot { dtype, .. } => dtype,
+            Memory::PerChunkHalf { .. } => DType::F16,
+            _ => DType::F32,
+        }
     }
 
     /// f32 that one head needs for it.
     pub(super) fn per_head_len(&self, chunks: usize, sequences: usize) -> usize {
         match self.memory {
             Memory::PerChunk { rows } => chunks * rows * self.cols,
+            Memory::PerChunkHalf { rows } => chunks * rows * self.cols / 2,
             Memory::PerSequence { rows } => sequences * rows * self.cols,
             Memory::PerHead { rows } => rows * self.cols,
             Memory::Slot { .. } | Memory::Constant(_) => 0,
@@ -229,6 +241,10 @@ impl Operand {
             Memory::PerChunk { rows } => (
                 format!("i >= {rows}u || j >= {cols}u"),
                 format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {cols}u + j"),
+            ),
+            Memory::PerChunkHalf { rows } => (
+                format!("i >= {rows}u || j >= {cols}u"),
+                format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {}u + j8", cols / 8),
             ),
             Memory::PerSequence { rows } => (
                 format!("i >= {rows}u || j >= {cols}u"),

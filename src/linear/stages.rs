@@ -255,6 +255,7 @@ impl<'a, 'b> Stages<'a, 'b> {
                 let layout = self.builder.layout(self.builder.slot(slot));
                 if layout.not_by(8).is_none() { 8 } else { 1 }
             }
+            Memory::PerChunkHalf { .. } => 8,
             _ => 1,
         }
     }

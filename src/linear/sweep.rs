@@ -5,9 +5,8 @@
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
-use super::chunks::Chunks;
 use super::forward::{copy_states, state_ends};
-use super::operands::{Memory, Operand};
+use super::operands::Operand;
 use super::stages::Stages;
 use crate::Result;
 use crate::gpu::context::Context;
@@ -21,6 +20,9 @@ const CHUNKS: [u32; 3] = [48, 32, 16];
 
 /// Subgroups of a workgroup. Fewer would compute the scores again for other value columns: half as many took 0.38 ms there.
 const MOST_STRIPS: usize = 8;
+
+/// Subgroups that compute the pairs of a chunk.
+const PAIR_STRIPS: u32 = 4;
 
 /// Channels of keys: the state's share of a thread's registers.
 const MOST_CHANNELS: usize = 128;
@@ -49,8 +51,8 @@ impl Sweep {
         if !p.causal {
             return refuse("attention is not causal");
         }
-        if p.beta.is_some() || p.has_z() || p.map != FeatureMap::Identity {
-            return refuse("the map, the normalizer or the delta rule is not made for them");
+        if p.has_z() || p.map != FeatureMap::Identity {
+            return refuse("the map or the normalizer is not made for them");
         }
         if matches!(p.gate, Gate::PerChannel(_)) {
             return refuse("decay has a value a channel");
@@ -72,22 +74,49 @@ impl Sweep {
             .ok_or_else(|| Some(format!("a chunk needs more than {have} bytes of workgroup memory")))
     }
 
-    /// Whether an operand is one of the sweep's.
-    pub(super) fn reads(&self, operand: &Operand) -> bool {
-        matches!(operand.memory, Memory::Slot { .. } | Memory::Constant(_))
+    /// The problem in chunks of the sweep's.
+    pub(super) fn problem(&self, p: &Problem) -> Problem {
+        Problem { chunk: self.chunk as usize, ..p.clone() }
     }
 
-    fn constants(&self, p: &Problem) -> Vec<(&'static str, u32)> {
-        let Sweep { matrices: Matrices { size, subgroup, .. }, layout, chunk, strips } = *self;
+    /// Matrices within a chunk that a stage of their own computes: A and T with the delta rule.
+    fn pairs(&self, p: &Problem) -> u32 {
+        if p.beta.is_some() { 2 } else { 0 }
+    }
+
+    /// What the plan keeps between the stages.
+    pub(super) fn operands(&self, p: &Problem) -> Vec<Operand> {
+        let chunk = self.chunk as usize;
+        match self.pairs(p) as usize {
+            0 => Vec::new(),
+            pairs => vec![
+                Operand::per_chunk_half("pairs", pairs * chunk, chunk),
+                Operand::per_chunk("scales", 1, self.scales(p).1 as usize),
+            ],
+        }
+    }
+
+    /// Powers of two beside the pairs: one a block of A, and how many there are in all.
+    fn scales(&self, p: &Problem) -> (u32, u32) {
+        let row_blocks = self.chunk / self.matrices.size;
+        let of_a = (row_blocks * row_blocks).next_multiple_of(4);
+        (of_a, of_a + if self.pairs(p) == 2 { 4 } else { 0 })
+    }
+
+    /// The numbers of a kernel with so many subgroups.
+    fn constants(&self, p: &Problem, strips: u32) -> Vec<(&'static str, u32)> {
+        let Sweep { matrices: Matrices { size, subgroup, .. }, layout, chunk, .. } = *self;
         let (k, cols) = (p.dim_k() as u32, p.dim_v() as u32);
         let threads = strips * subgroup;
         let (k_blocks, row_blocks) = (k.div_ceil(size), chunk / size);
         let lower_blocks = row_blocks * (row_blocks + 1) / 2;
+        let pairs = self.pairs(p);
+        let pair_rows = pairs.max(1) * chunk;
+        let (a_scales, scales) = self.scales(p);
         // In groups of four; eight more than a row holds, so that rows of a block meet different banks.
         let stride = |columns: u32| (columns + 8) / 4;
         let (qk_stride, v_stride, a_stride) = (stride(k_blocks * size), stride(strips * size), stride(chunk));
         let (qk_cols8, v_cols8) = (k_blocks * size / 8, strips * size / 8);
-        let elements = size * size / subgroup;
         vec![
             ("CHUNK", chunk),
             ("K", k),
@@ -97,49 +126,85 @@ impl Sweep {
             ("K_BLOCKS", k_blocks),
             ("ROW_BLOCKS", row_blocks),
             ("LOWER_BLOCKS", lower_blocks),
-            ("SCORE_ROUNDS", lower_blocks.div_ceil(strips)),
+            ("SCORE_ROUNDS", if pairs == 0 { lower_blocks.div_ceil(strips) } else { 1 }),
+            ("HELD_BLOCKS", if p.beta.is_some() { row_blocks } else { 1 }),
+            ("PAIRS", pairs),
+            ("PAIR_ROWS", pair_rows),
+            ("PAIR_LOADS", (pair_rows * chunk / 8).div_ceil(threads)),
+            ("KEY_LOADS", 1),
             ("QK_STRIDE", qk_stride),
             ("V_STRIDE", v_stride),
             ("A_STRIDE", a_stride),
+            ("CHUNK4", chunk / 4),
+            ("L_STRIDE", (chunk + 4) / 4),
             ("QK_TILE", chunk * qk_stride),
             ("V_TILE", chunk * v_stride),
-            ("A_TILE", chunk * a_stride),
-            ("A_SCALES", (row_blocks * row_blocks).next_multiple_of(4)),
+            ("A_TILE", pair_rows * a_stride),
+            ("L_TILE", chunk * (chunk + 4) / 4),
+            ("A_SCALES", a_scales),
+            ("SCALES", scales),
+            ("SCALE_LOADS", scales.div_ceil(threads)),
             ("QK_COLS8", qk_cols8),
             ("V_COLS8", v_cols8),
             ("QK_LOADS", (chunk * qk_cols8).div_ceil(threads)),
             ("V_LOADS", (chunk * v_cols8).div_ceil(threads)),
             ("GATE_PARTS", chunk.div_ceil(subgroup)),
             ("LANES", layout.lanes),
-            ("ELEMENTS4", elements / 4),
+            ("ELEMENTS4", size * size / subgroup / 4),
         ]
     }
 
-    /// Bytes of workgroup memory.
+    /// Bytes of workgroup memory that the sweep and its pairs need at most.
     fn workgroup_bytes(&self, p: &Problem) -> u32 {
-        let constants = self.constants(p);
-        let number = |name: &str| constants.iter().find(|(n, _)| *n == name).map_or(0, |(_, n)| *n);
+        let number = |constants: &[(&str, u32)], name: &str| {
+            constants.iter().find(|(n, _)| *n == name).map_or(0, |(_, number)| *number)
+        };
         let gates = if p.gate == Gate::None { 0 } else { 6 * self.chunk };
-        8 * (2 * number("QK_TILE") + number("V_TILE") + number("A_TILE")) + 4 * (number("A_SCALES") + gates) + 16
+        let sweep = self.constants(p, self.strips);
+        let tiles = 2 * number(&sweep, "QK_TILE") + number(&sweep, "V_TILE") + number(&sweep, "A_TILE");
+        let of_sweep = 8 * tiles + 4 * (number(&sweep, "SCALES") + gates) + 16;
+        if self.pairs(p) == 0 {
+            return of_sweep;
+        }
+        let pairs = self.constants(p, PAIR_STRIPS);
+        let tiles = 2 * number(&pairs, "QK_TILE") + number(&pairs, "A_TILE");
+        of_sweep
+            .max(8 * tiles + 32 * number(&pairs, "L_TILE") + 4 * (number(&pairs, "SCALES") + self.chunk + gates) + 16)
     }
 
-    /// The sweep.
+    /// Pairs, and the sweep.
     pub(super) fn stages(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
-        let chunks = Chunks::new(self.chunk as usize, &p.sequences);
-        let constants = self.constants(p);
-        let v_tiles = p.dim_v().div_ceil((self.strips * self.matrices.size) as usize);
-        let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
+        let chunks = p.chunks();
+        let pairs = self.pairs(p) > 0;
+        let rows = "fn rows_q(at: Place, i: u32, j8: u32) -> Half8 { return q_8(at, i, j8); }\n\
+                    fn rows_k(at: Place, i: u32, j8: u32) -> Half8 { return k_8(at, i, j8); }\n";
         let gates = if p.gate == Gate::None { "linear/sweep_ungated.wgsl" } else { "linear/sweep_gates.wgsl" };
-        let copied = copy_states(p, stages)?;
-        let spec = LinearSpec {
-            title: "states and out in order",
-            files: vec!["linear/sweep_coop.wgsl", "linear/sweep_scores.wgsl", gates],
-            constants,
-            text: state_ends(p, copied),
+        let spec = |title, files, text, strips| LinearSpec {
+            title,
+            files,
+            constants: self.constants(p, strips),
+            text,
             f16: true,
-            threads: self.strips * self.matrices.subgroup,
+            threads: strips * self.matrices.subgroup,
             matrices: Some(self.matrices),
         };
-        stages.launch(&chunks, spec, items, items)
+        if pairs {
+            let beta = if p.beta.is_some() { "beta(at, i, 0u)" } else { "0.0" };
+            let text = format!("{rows}fn beta_at(at: Place, i: u32) -> f32 {{ return {beta}; }}\n");
+            let files = vec!["linear/pairs_coop.wgsl", "linear/pairs_gates.wgsl", "linear/blocks_coop.wgsl", gates];
+            let items = (stages.part.instances() * chunks.count) as u64;
+            stages.launch(&chunks, spec("A and T of each chunk", files, text, PAIR_STRIPS), items, items)?;
+        }
+        let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", gates];
+        files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
+        match p.beta {
+            Some(_) => files.extend(["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"]),
+            None => files.push("linear/sweep_plain.wgsl"),
+        }
+        let v_tiles = p.dim_v().div_ceil((self.strips * self.matrices.size) as usize);
+        let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
+        let copied = copy_states(p, stages)?;
+        let text = format!("{rows}{}", state_ends(p, copied));
+        stages.launch(&chunks, spec("states and out in order", files, text, self.strips), items, items)
     }
 }

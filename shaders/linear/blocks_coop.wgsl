@@ -1,0 +1,51 @@
+// Where a thread's numbers lie in a block, and how numbers become blocks of f16.
+//
+// provides  Half8 F16_SAFE row_of column_of power_for half_block piece block_at
+// requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 THREADS ROW_BLOCKS)
+
+struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+
+// Half of the largest f16.
+const F16_SAFE: f32 = 32768.0;
+
+fn row_of(member: u32, e: u32) -> u32 {
+    return e / PER_SLOT * (SIZE / SLOTS) + member / LANES;
+}
+
+fn column_of(member: u32, e: u32) -> u32 {
+    let i = e % PER_SLOT;
+    return i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN;
+}
+
+// The power of two that brings a number near 2^14.
+fn power_for(largest: f32) -> f32 {
+    let exponent = (bitcast<u32>(largest) >> 23u) & 255u;
+    return bitcast<f32>(clamp(268u - exponent, 27u, 227u) << 23u);
+}
+
+fn half_block(x: array<f32, ELEMENTS>, factor: f32) -> block_a {
+    var h = array<f16, ELEMENTS>();
+    for (var n = 0u; n < ELEMENTS4; n++) { // unroll
+        // By fours: one by one costs compilers more instructions.
+        let four = vec4<f16>(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u]) * factor);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            h[n * 4u + i] = four[i];
+        }
+    }
+    return weights_block_of(h);
+}
+
+// Piece n of thread t in a tile whose rows are cols eights.
+fn piece(n: u32, t: u32, cols: u32) -> vec2<u32> {
+    if (THREADS % cols == 0u) { return vec2<u32>(n * (THREADS / cols) + t / cols, t % cols); }
+    return vec2<u32>((n * THREADS + t) / cols, (n * THREADS + t) % cols);
+}
+
+// Row and column of block b of those on and below the diagonal, row after row.
+fn block_at(b: u32) -> vec2<u32> {
+    var i = 0u;
+    for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+        if (b >= r * (r + 1u) / 2u) { i = r; }
+    }
+    return vec2<u32>(i, b - i * (i + 1u) / 2u);
+}

@@ -1,0 +1,38 @@
+// A, and T of the delta rule, as pairs_coop.wgsl stored them: a chunk's rows of A, then those of T.
+//
+// provides  fetch_pairs stage_pairs scores keep_scores
+// requires  sweep_coop.wgsl (a_tile a_scale scaled), blocks_coop.wgsl, operands (pairs_8 scales)
+
+const PAIR_COLS8: u32 = CHUNK / 8u;
+
+fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, at: Place, t: u32) {
+    for (var n = 0u; n < PAIR_LOADS; n++) { // unroll
+        let p = piece(n, t, PAIR_COLS8);
+        (*pairs)[n] = pairs_8(at, min(p.x, PAIR_ROWS - 1u), p.y);
+    }
+    for (var n = 0u; n < SCALE_LOADS; n++) { // unroll
+        (*own)[n] = scales(at, 0u, min(n * THREADS + t, SCALES - 1u));
+    }
+}
+
+fn stage_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, t: u32) {
+    for (var n = 0u; n < PAIR_LOADS; n++) { // unroll
+        let p = piece(n, t, PAIR_COLS8);
+        if (p.x < PAIR_ROWS) {
+            a_tile[p.x * A_STRIDE + p.y * 2u] = (*pairs)[n].lo;
+            a_tile[p.x * A_STRIDE + p.y * 2u + 1u] = (*pairs)[n].hi;
+        }
+    }
+    for (var n = 0u; n < SCALE_LOADS; n++) { // unroll
+        if (n * THREADS + t < SCALES) { a_scale[n * THREADS + t] = (*own)[n]; }
+    }
+    if (t == 0u) { atomicStore(&scaled[0], 0u); }
+}
+
+fn scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, strip: u32) {}
+
+fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32, t: u32) {
+    for (var n = t; n < A_SCALES; n += THREADS) {
+        if (a_scale[n] != 1.0) { atomicStore(&scaled[0], 1u); }
+    }
+}
