@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use serde::Deserialize;
 use wgpu_attention::{Attention, BlockMask, DType, Input, Mask, Neighborhood, Order, TileClass, patterns};
 
-use crate::linear::Family;
+use crate::family::Family;
 
 /// One row of `benches/cases.toml`, defaults filled in.
 #[derive(Debug, Clone)]

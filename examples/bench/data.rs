@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use wgpu_attention::{Context, DType, Error, Tensor};
 
 use crate::cases::Case;
-use crate::linear::Family;
+use crate::family::Family;
 
 /// Rows after which random ones repeat: drawing billions of numbers takes longer than what is measured. Even, so that copies
 /// are of whole words, and no multiple of any length of the table, so that heads differ.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use wgpu_attention::{Capabilities, Products, Tile};
+use wgpu_attention::{Capabilities, Tile};
 
-use crate::Args;
 use crate::cases::Case;
+use crate::{Args, tile_text};
 
 /// One way of computing a case; nothing said is the library's choice.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,9 +23,8 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, products }) = self.tile {
-            let resident = u32::from(q_resident);
-            write!(f, "  {block_q}:{block_kv}:{lanes}:{threads}:{slice_qk}:{slice_v}:{resident} {products:?}")?;
+        if let Some(tile) = &self.tile {
+            write!(f, "  {}", tile_text::write(tile))?;
         }
         self.chunk.map_or(Ok(()), |chunk| write!(f, "  chunk {chunk}"))
     }
@@ -42,7 +41,11 @@ impl Ways {
         fn optional<T: Copy>(given: &[T]) -> Vec<Option<T>> {
             if given.is_empty() { vec![None] } else { given.iter().copied().map(Some).collect() }
         }
-        let tiles = args.tile.iter().map(|text| parse_tile(text, capabilities)).collect::<Result<Vec<_>, _>>()?;
+        let tiles = args
+            .tile
+            .iter()
+            .map(|text| tile_text::parse(text, capabilities).map_err(|e| format!("--tile: {e}")))
+            .collect::<Result<Vec<_>, _>>()?;
         let with_splits = |tile| optional(&args.splits).into_iter().map(move |splits| (tile, splits));
         let tiles = optional(&tiles).into_iter().flat_map(with_splits);
         let chunks = optional(&args.chunk).into_iter();
@@ -60,26 +63,4 @@ impl Ways {
     pub fn tiles(&self) -> Vec<Option<Tile>> {
         self.tiles.iter().map(|way| way.tile).collect()
     }
-}
-
-fn parse_tile(text: &str, capabilities: &Capabilities) -> Result<Tile, String> {
-    let wrong = || format!("--tile: {text:?} must be seven numbers and a kind of products, joined by colons");
-    let number = |n: &str| n.parse::<u32>().map_err(|_| wrong());
-    let (numbers, products) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let none = || format!("--tile: {text:?} needs matrix units, which the device does not have");
-    let products = match products {
-        "0" => Products::Staged,
-        "matrices" => Products::Matrices(capabilities.matrices.ok_or_else(none)?),
-        "matrices-memory" => {
-            let lowered = capabilities.clone().without_matrix_registers();
-            Products::Matrices(lowered.matrices.ok_or_else(none)?)
-        }
-        _ => match products.strip_prefix('s') {
-            Some(share) => Products::Stream(number(share)?),
-            None => Products::Broadcast(number(products)?),
-        },
-    };
-    let numbers = numbers.split(':').map(number).collect::<Result<Vec<u32>, _>>()?;
-    let [block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident] = numbers[..] else { return Err(wrong()) };
-    Ok(Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: q_resident != 0, products })
 }

@@ -1,0 +1,158 @@
+//! Measures tiles on your own card for one case of `benches/cases.toml` or of your own table, and keeps the best as a row that
+//! this program and `bench --tile` read again:
+//!
+//!     cargo run --release --example tune -- --case dense_f32_b4_h16_n4096_d128 --out tiles.toml
+//!     cargo run --release --example tune -- --case dense_f32_b4_h16_n4096_d128 --load tiles.toml
+
+// Of the bench's modules some things are for it alone.
+mod candidates;
+#[allow(dead_code)]
+#[path = "../bench/cases.rs"]
+mod cases;
+#[allow(dead_code)]
+#[path = "../bench/data.rs"]
+mod data;
+#[allow(dead_code)]
+#[path = "../bench/family.rs"]
+mod family;
+mod rows;
+#[path = "../bench/tile_text.rs"]
+mod tile_text;
+#[path = "../bench/timing.rs"]
+mod timing;
+#[allow(dead_code)]
+#[path = "../bench/verify.rs"]
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use wgpu_attention::{AttentionIo, Context, DType, Input, Tensor, Tile};
+
+use cases::{Case, Wgsl};
+use data::Data;
+use rows::Row;
+
+#[derive(Parser)]
+#[command(
+    about = "Finds the fastest tile for a case on this device, each checked against an f64 oracle before it is timed."
+)]
+struct Args {
+    /// The case, by name.
+    #[arg(long)]
+    case: String,
+    /// A case table of your own instead of benches/cases.toml.
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
+    /// Adds the best tile to FILE, as a row.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Tries the rows of FILE that are of this shape, instead of searching.
+    #[arg(long, value_name = "FILE")]
+    load: Option<PathBuf>,
+    /// Timed repetitions of each tile; of the fastest ones, and of the library's own choice, three times as many.
+    #[arg(long, default_value_t = 7)]
+    repeats: usize,
+}
+
+/// How many of the fastest are measured again.
+const FINALISTS: usize = 3;
+
+fn main() {
+    env_logger::init();
+    if let Err(e) = run(&Args::parse()) {
+        eprintln!("tune: {e}");
+        std::process::exit(1);
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
+    let cases = cases::read(args.cases.as_deref())?;
+    let found = cases.iter().find(|case| case.name == args.case);
+    let case = found.ok_or_else(|| format!("--case: {} is not in the case table", args.case))?;
+    if case.linear.is_some() || case.mask_name.starts_with("permute") {
+        return Err(format!("--case: {} is {}, which has no such tiles", case.name, case.mask_name));
+    }
+    let tiles = match &args.load {
+        Some(file) => rows::load(file, case, ctx.capabilities())?,
+        None => candidates::candidates(case, ctx.capabilities()),
+    };
+    let bench = Bench::new(&ctx, case)?;
+    let info = ctx.device().adapter_info();
+    eprintln!("{} ({:?}, {} {}), {}", info.name, info.backend, info.driver, info.driver_info, case.name);
+
+    let (own, own_seconds) = bench.measure(None, 3 * args.repeats)?;
+    eprintln!("the library's choice: {}", line(case, &own, own_seconds));
+    let mut measured = search(&bench, &tiles, args.repeats);
+    measured.sort_by(|a, b| a.1.total_cmp(&b.1));
+    measured.truncate(FINALISTS);
+    let again = measured.iter().filter_map(|(tile, _)| bench.measure(Some(*tile), 3 * args.repeats).ok());
+    let best = again.min_by(|a, b| a.1.total_cmp(&b.1)).ok_or("no tile of these runs here")?;
+    // A difference that the next run may turn around is none.
+    let (tile, seconds) = if best.1 < 0.99 * own_seconds { best } else { (own, own_seconds) };
+    let row = Row::new(case, &info, &tile, [seconds, own_seconds]);
+    println!("{}", row.rust(&tile));
+    println!("{}", row.toml());
+    args.out.as_ref().map_or(Ok(()), |file| row.append(file))
+}
+
+/// Those that fit and are right, with their times.
+fn search(bench: &Bench<'_>, tiles: &[Tile], repeats: usize) -> Vec<(Tile, f64)> {
+    let bar = ProgressBar::new(tiles.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    let mut measured: Vec<(Tile, f64)> = Vec::new();
+    for tile in tiles {
+        bar.set_message(tile_text::write(tile));
+        match bench.measure(Some(*tile), repeats) {
+            Ok((tile, seconds)) => {
+                bar.suspend(|| eprintln!("{}", line(bench.case, &tile, seconds)));
+                measured.push((tile, seconds));
+            }
+            Err(e) => bar.suspend(|| eprintln!("{:<36} {e}", tile_text::write(tile))),
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    measured
+}
+
+fn line(case: &Case, tile: &Tile, seconds: f64) -> String {
+    format!("{:<36} {:>9.3} ms {:>8.2} TFLOP/s", tile_text::write(tile), seconds * 1e3, case.flops() / seconds * 1e-12)
+}
+
+/// A case and its tensors.
+struct Bench<'a> {
+    ctx: &'a Context,
+    case: &'a Case,
+    data: Data,
+    ids: Tensor,
+}
+
+impl<'a> Bench<'a> {
+    fn new(ctx: &'a Context, case: &'a Case) -> Result<Bench<'a>, String> {
+        let data = Data::new(ctx, case).map_err(|e| e.to_string())?;
+        let ids = Tensor::zeros(ctx, DType::U32, [1, 1, 1, case.len_kv]).map_err(|e| e.to_string())?;
+        Ok(Bench { ctx, case, data, ids })
+    }
+
+    /// The tile that ran, the library's choice unless one is given, and its seconds.
+    fn measure(&self, tile: Option<Tile>, repeats: usize) -> Result<(Tile, f64), String> {
+        let Data { q, k, v, out, .. } = &self.data;
+        let mut description = self.case.describe([q, k, v].map(Input::from), Input::from(&self.ids));
+        if let Some(tile) = tile {
+            description = description.tile(tile);
+        }
+        let plan = description.plan(self.ctx).map_err(|e| e.to_string())?;
+        let mut io = AttentionIo::new(q, k, v, out);
+        if self.case.wgsl == Some(Wgsl::Classify) {
+            io = io.data("ids", &self.ids);
+        }
+        verify::verify(self.ctx, self.case, &self.data, &plan, &io)?;
+        let seconds = timing::median_seconds(self.ctx, repeats, |encoder| {
+            plan.encode(encoder, &io).expect("the plan was made for these tensors");
+        });
+        Ok((plan.tile().ok_or("the case computes nothing")?, seconds))
+    }
+}
