@@ -56,7 +56,8 @@ pub use layers::{
     ShortConvIo,
 };
 pub use linear::{
-    Decay, FeatureMap, LinearAttention, LinearGradients, LinearGradientsIo, LinearIo, LinearOutput, Normalizer,
+    AssociativeMemory, Decay, DeltaChunks, FeatureMap, LinearAttention, LinearChunks, LinearGradients,
+    LinearGradientsIo, LinearIo, LinearOutput, MemoryIo, MemoryRule, Normalizer,
 };
 pub use mask::{
     BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,

@@ -66,6 +66,12 @@ pub struct Operator {
 /// Every operator that is offered.
 const OPERATORS: &[Operator] = &[
     Operator {
+        name: "associative_memory",
+        params: &["forget", "lr", "rule"],
+        inputs: &["k", "v", "q", "initial_state"],
+        run: layers::associative_memory,
+    },
+    Operator {
         name: "block_mask",
         params: &["block_k", "block_q", "kind", "lk", "lq", "mask"],
         inputs: &[],
@@ -88,6 +94,12 @@ const OPERATORS: &[Operator] = &[
         params: &["rule", "scale"],
         inputs: &["q", "k", "v"],
         run: composed::channel_attention,
+    },
+    Operator {
+        name: "chunk_intermediates",
+        params: &["chunk_size", "gate", "scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
+        run: linear::chunk_intermediates,
     },
     Operator {
         name: "concentric_causal_attention",

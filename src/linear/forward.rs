@@ -258,11 +258,38 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         operands.extend(sweep.operands(p));
     }
     let parts = parts(p, &operands, &slots, ctx)?;
+    in_parts(p, &operands, parts, sweep, &mut builder)?;
+    Ok(builder.finish())
+}
+
+/// The plan on plain kernels, and the buffers between them.
+pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, wgpu::Buffer)>)> {
+    let (slots, operands) = (slots(p), operands(p));
+    let parts = parts(p, &operands, &slots, ctx)?;
+    if parts.len() > 1 {
+        return Err(Error::Limit(format!(
+            "chunks: are asked for, but the device's bindings make {} parts of this problem",
+            parts.len()
+        )));
+    }
+    let mut builder = PlanBuilder::new(ctx, "linear attention, chunks kept", slots);
+    let buffers = in_parts(p, &operands, parts, None, &mut builder)?;
+    Ok((builder.finish(), buffers))
+}
+
+/// All stages; returns the plan's own buffers.
+fn in_parts(
+    p: &Problem,
+    operands: &[Operand],
+    parts: Vec<Part>,
+    sweep: Option<Sweep>,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";
-    let buffers = buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
+    let buffers = buffers(p, operands, used, parts.first().map_or(0, Part::instances), builder)?;
     for part in parts {
-        let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
+        let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
         stages.scale = p.outer_scale();
         stages.packed = p.packed;
         stages.helpers = helpers(p);
@@ -279,7 +306,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         states(p, &chunks, &mut stages, state_ends(p, copied))?;
         output(p, &chunks, &mut stages)?;
     }
-    Ok(builder.finish())
+    Ok(buffers)
 }
 
 /// G, A, the states that enter chunks, and V' of the delta rule. `ends` is where states come from and go to.
@@ -292,7 +319,7 @@ pub(super) fn states(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, 
 }
 
 /// G.
-fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+pub(super) fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     if p.gate == Gate::None {
         return Ok(());
     }
@@ -360,7 +387,7 @@ pub(super) fn pairs(
 }
 
 /// States that enter each chunk: each chunk's own, then a scan.
-fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
+pub(super) fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
     stages.product(
         chunks,
@@ -397,7 +424,7 @@ pub(super) fn scan(
 }
 
 /// T, W = T beta (k e^G), U = T beta V, then states and V' chunk by chunk.
-fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
+pub(super) fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, v) = (p.dim_k(), p.dim_v());
     solve(p, chunks, stages)?;
     for (title, cols, right, store) in [
@@ -466,7 +493,7 @@ pub(super) fn in_order(
 }
 
 /// O.
-fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+pub(super) fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
     let q_chunks = if p.causal { chunks.clone() } else { Chunks::new(p.chunk, &[p.q.shape()[2]]) };
     let store = if p.has_z() { "sums" } else { "out" };
