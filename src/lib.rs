@@ -37,6 +37,7 @@ pub mod reference;
 pub mod refrag;
 pub mod regression;
 pub mod resample;
+mod s4d;
 mod score;
 mod user_wgsl;
 
@@ -64,6 +65,7 @@ pub use mask::{
 };
 pub use merge::{Merge, MergeIo};
 pub use permute::{Permute, PermuteIo, inverse_order};
+pub use s4d::{Discretization, S4d, S4dInit, S4dIo, S4dParams};
 pub use score::{Relative, Score};
 
 #[doc = include_str!("../README.md")]
