@@ -189,7 +189,7 @@ impl AssociativeMemory {
     }
 
     fn learn(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
-        let (chunks, ends) = (p.chunks(), state_ends(p));
+        let (chunks, ends) = (p.chunks(), state_ends(p, false));
         match self.rule {
             MemoryRule::Hebb => {
                 cumulate(p, &chunks, stages)?;
