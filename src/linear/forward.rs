@@ -264,7 +264,10 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
 
 /// The plan on plain kernels, and the buffers between them.
 pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, wgpu::Buffer)>)> {
-    let (slots, operands) = (slots(p), operands(p));
+    let (slots, mut operands) = (slots(p), operands(p));
+    if p.beta.is_some() {
+        operands.push(Operand::per_chunk("u", p.chunk, p.dim_v()));
+    }
     let parts = parts(p, &operands, &slots, ctx)?;
     if parts.len() > 1 {
         return Err(Error::Limit(format!(
@@ -304,6 +307,9 @@ fn in_parts(
         let chunks = p.chunks();
         let copied = copy_states(p, &mut stages)?;
         states(p, &chunks, &mut stages, state_ends(p, copied))?;
+        if operands.iter().any(|operand| operand.name == "u") {
+            by_t(p, &chunks, &mut stages, U, p.dim_v(), "v(at, s, j)", "u")?;
+        }
         output(p, &chunks, &mut stages)?;
     }
     Ok(buffers)
@@ -427,23 +433,9 @@ pub(super) fn scan(
 pub(super) fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, v) = (p.dim_k(), p.dim_v());
     solve(p, chunks, stages)?;
-    for (title, cols, right, store) in [
-        ("W = T beta k", k, "beta(at, s, 0u) * phi_k(at, s, j) * from_start(at, s, j)", "w"),
-        // V' takes the place of U, number by number.
-        ("U = T beta v", v, "beta(at, s, 0u) * v(at, s, j)", "v_new"),
-    ] {
-        stages.product(
-            chunks,
-            Product {
-                title,
-                rows: p.chunk,
-                cols,
-                terms: vec![Term::new(p.chunk, "t(at, i, s)", right).to("row0 + TILE_M")],
-                finish: format!("put_{store}(at, i, j, x);"),
-                tile_rows: None,
-            },
-        )?;
-    }
+    by_t(p, chunks, stages, "W = T beta k", k, "phi_k(at, s, j) * from_start(at, s, j)", "w")?;
+    // V' takes the place of U, number by number.
+    by_t(p, chunks, stages, U, v, "v(at, s, j)", "v_new")?;
     let formulas = [
         ("u_of(at: Place, i: u32, e: u32)", "v_new(at, i, e)"),
         ("x_of(at: Place, i: u32, d: u32)", "-w(at, i, d)"),
@@ -453,6 +445,32 @@ pub(super) fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, e
     let puts = "fn put_y(at: Place, i: u32, e: u32, x: f32) { put_v_new(at, i, e, x); }\n\
                 fn put_entering(at: Place, d: u32, e: u32, x: f32) { put_state(at, d, e, x); }\n";
     in_order(p, chunks, stages, "V' and states in order", false, &formulas, &(ends + puts))
+}
+
+/// The title of a stage that may run twice: where U is asked for, V' does not take its only place.
+const U: &str = "U = T beta v";
+
+/// `store = T beta x`.
+fn by_t(
+    p: &Problem,
+    chunks: &Chunks,
+    stages: &mut Stages<'_, '_>,
+    title: &'static str,
+    cols: usize,
+    x: &str,
+    store: &str,
+) -> Result<()> {
+    stages.product(
+        chunks,
+        Product {
+            title,
+            rows: p.chunk,
+            cols,
+            terms: vec![Term::new(p.chunk, "t(at, i, s)", format!("beta(at, s, 0u) * {x}")).to("row0 + TILE_M")],
+            finish: format!("put_{store}(at, i, j, x);"),
+            tile_rows: None,
+        },
+    )
 }
 
 fn solve(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {

@@ -163,7 +163,7 @@ impl AssociativeMemory {
                 }
             }
             MemoryRule::Delta => {
-                for (name, cols) in [("l", chunk), ("t", chunk), ("w", k), ("u", v), ("v_new", v)] {
+                for (name, cols) in [("l", chunk), ("t", chunk), ("w", k), ("v_new", v)] {
                     operands.push(Operand::per_chunk(name, chunk, cols));
                 }
             }
