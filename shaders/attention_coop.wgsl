@@ -8,8 +8,8 @@
 // rescaling touches all of them (FlashAttention-4's rule; the result is the same, every p has the same reference).
 //
 // provides  main
-// requires  bindings, staging (stage_kv stage_v load_q has_nonfinite), fragments (scores_of weights_of move_rows add_where store_acc),
-//           row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at), store_lse
+// requires  bindings, staging (KvRows kv_rows load_q load_k load_v store_k store_v store_signs has_nonfinite), fragments (scores_of weights_of move_rows add_where store_acc),
+//           row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -26,32 +26,58 @@ fn main(
     var rows = rows_init();
     var acc = array<block_c, ACC_BLOCKS>();
     var q_blocks = array<block_a, Q_BLOCKS>();
-    load_q(&q_blocks, at, t);
+    let first_row = at.row + subgroup * (ROW_BLOCKS * SIZE);
+    let begin = kv_rows(at);
     let tiles = tiles_of(at, tile_count(at));
-    for (var i = tiles.x; i < tiles.y; i++) {
-        let named = tile_at(at, i);
-        // A list's classes know the whole mask; the other visitors know only their own rule.
-        let full = named.full && !TEST_ALL;
-        workgroupBarrier();
-        stage_kv(at, KvTile(named.start, full), t);
-        workgroupBarrier();
-        // Scores of a step at a time, so that they fit registers.
-        for (var key = 0u; key < BLOCK_KV; key += STEP) {
-            let kv = KvTile(named.start + key, full);
-            var products = array<block_c, S_BLOCKS>();
-            qk(&products, &q_blocks, key);
-            var s = scores_of(&products, t);
-            score_tile(&s, at, kv, t);
-            move_rows(&rows, &acc, &s, t);
-            rows_weigh(&rows, &s);
-            var p = weights_of(&s, t);
-            if (!full && has_nonfinite()) {
-                pv_guarded(&acc, &p, at, named.start, key, t);
-            } else {
-                pv(&acc, &p, key);
-            }
-        }
+    let some = tiles.x < tiles.y;
+
+    // The loop is one product ahead: while a tile's scores become weights, its successor's are being multiplied, and K of
+    // the one after that, and V of the successor, are on their way from memory. The last tile stands for those behind it:
+    // a branch would keep loads and products from their place.
+    var kv = KvTile(0u, false);
+    var next = kv;
+    var keys = array<Half8, K_LOADS>();
+    var values = array<Half8, V_LOADS>();
+    if (some) {
+        kv = named_tile(at, tiles.x);
+        keys = load_k(begin, at, kv.start, t);
+        values = load_v(begin, at, kv.start, t);
     }
+    load_q(&q_blocks, at, t);
+    var products = array<block_c, S_BLOCKS>();
+    if (some) {
+        store_k(&keys, t);
+        store_v(&values, kv.full, t);
+        next = named_tile(at, min(tiles.x + 1u, tiles.y - 1u));
+        keys = load_k(begin, at, next.start, t);
+        workgroupBarrier();
+        qk(&products, &q_blocks);
+        workgroupBarrier();
+        store_k(&keys, t);
+        workgroupBarrier();
+    }
+    for (var i = tiles.x; i < tiles.y; i++) {
+        let after = named_tile(at, min(i + 2u, tiles.y - 1u));
+        keys = load_k(begin, at, after.start, t);
+        values = load_v(begin, at, next.start, t);
+        var s = scores_of(&products, t);
+        // No branch around products, for a subgroup whose rows see nothing of the tile: compilers move loads behind it, and
+        // that costs more than it saves (212 against 248 TFLOP/s, causal at D 128 on an H200).
+        score_tile(&s, at, KvTile(kv.start, kv.full || sees_all(at, kv.start, first_row)), t);
+        move_rows(&rows, &acc, &s, t);
+        products = array<block_c, S_BLOCKS>();
+        qk(&products, &q_blocks);
+        rows_weigh(&rows, &s);
+        var p = weights_of(&s, t);
+        pv(&acc, &p);
+        workgroupBarrier();
+        store_k(&keys, t);
+        store_v(&values, next.full, t);
+        workgroupBarrier();
+        kv = next;
+        next = after;
+    }
+    if (has_nonfinite()) { add_infinities(&acc, &q_blocks, rows, begin, at, tiles, t); }
 
     let result = rows_finish(rows, at, t);
     store_acc(&acc, at, result.norm, t);
@@ -62,12 +88,22 @@ fn main(
     }
 }
 
-fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, key: u32) {
-    let first = key * K_STRIDE;
+// A list's classes know the whole mask; the other visitors know only their own rule.
+fn named_tile(at: QTile, i: u32) -> KvTile {
+    let named = tile_at(at, i);
+    return KvTile(named.start, named.full && !TEST_ALL);
+}
+
+// Whether the rows of a subgroup see all of a tile that is not full for the workgroup.
+fn sees_all(at: QTile, start: u32, first_row: u32) -> bool {
+    return !TEST_ALL && rows_see_all(at, start, first_row, ROW_BLOCKS * SIZE);
+}
+
+fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>) {
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
             // Column-major: keys lie in rows, and the product wants them transposed.
-            let keys = coopLoad<block_b>(&kv_tile[first + c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
+            let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*s)[r * KEY_BLOCKS + c] =
                     coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
@@ -76,11 +112,10 @@ fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<
     }
 }
 
-fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>, key: u32) {
-    let first = V_START + key * V_STRIDE;
+fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>) {
     for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
         for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            let values = coopLoadT<block_b>(&kv_tile[first + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+            let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
             for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
                 (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
             }
@@ -88,44 +123,54 @@ fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<blo
     }
 }
 
-// A tile in which some pairs are masked and V holds infinities or NaN. A product of blocks multiplies those by weights
-// of 0 too, which gives NaN. So: first V with them replaced by 0; then, of indicators, with how much weight each row meets
-// plus infinity, and minus infinity; NaN counts as both. Last, V as it was, for the steps to come.
-fn pv_guarded(
+// Tiles in which some pairs are masked, when V holds infinities or NaN there. A product of blocks multiplies those by
+// weights of 0 too, which gives NaN; so the loop took them for 0. Here such tiles are scored once more, and a product with
+// indicators tells how much weight each row gives plus infinity, then minus infinity; NaN counts as both.
+fn add_infinities(
     acc: ptr<function, array<block_c, ACC_BLOCKS>>,
-    p: ptr<function, array<block_a, S_BLOCKS>>,
+    q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
+    rows: Rows,
+    begin: KvRows,
     at: QTile,
-    start: u32,
-    key: u32,
+    tiles: vec2<u32>,
     t: u32,
 ) {
-    for (var what = FINITE; what <= RAW; what++) {
+    for (var i = tiles.x; i < tiles.y; i++) {
+        let kv = named_tile(at, i);
+        if (kv.full) { continue; }
+        var weighed = rows;
+        var keys = load_k(begin, at, kv.start, t);
+        var values = load_v(begin, at, kv.start, t);
         workgroupBarrier();
-        stage_v(at, start, what, t);
+        store_k(&keys, t);
         workgroupBarrier();
-        if (what == FINITE) {
-            pv(acc, p, key);
-        } else if (what != RAW) {
-            let value = select(-params.empty_lse, params.empty_lse, what == NEGATIVE);
-            add_infinities(acc, p, key, value, t);
+        var products = array<block_c, S_BLOCKS>();
+        qk(&products, q_blocks);
+        var s = scores_of(&products, t);
+        score_tile(&s, at, kv, t);
+        rows_weigh(&weighed, &s);
+        var p = weights_of(&s, t);
+        for (var sign = 0u; sign < 2u; sign++) {
+            workgroupBarrier();
+            store_signs(&values, sign == 1u, t);
+            workgroupBarrier();
+            add_met(acc, &p, select(-params.empty_lse, params.empty_lse, sign == 1u), t);
         }
     }
 }
 
-fn add_infinities(
+fn add_met(
     acc: ptr<function, array<block_c, ACC_BLOCKS>>,
     p: ptr<function, array<block_a, S_BLOCKS>>,
-    key: u32,
     value: f32,
     t: u32,
 ) {
-    let first = V_START + key * V_STRIDE;
     for (var d = 0u; d < V_BLOCKS; d++) { // unroll
         for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
             var met = block_c();
             for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-                let values = coopLoadT<block_b>(&kv_tile[first + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
-                met = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, met);
+                let signs = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+                met = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], signs, met);
             }
             add_where(acc, r * V_BLOCKS + d, met, value, t);
         }

@@ -1,6 +1,6 @@
 // Dense visitor: every KV tile; only the ragged last one is tested, and there only against len_kv.
 //
-// provides  tile_count tile_at keep
+// provides  tile_count tile_at rows_see_all keep
 // requires  bindings
 
 fn tile_count(at: QTile) -> u32 {
@@ -10,6 +10,10 @@ fn tile_count(at: QTile) -> u32 {
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = i * BLOCK_KV;
     return KvTile(start, start + BLOCK_KV <= at.len_kv);
+}
+
+fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
+    return false;
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {

@@ -2,7 +2,7 @@
 // count, then for each tile its number with FULL_BIT set where every pair attends; `classify.wgsl` and `compact.wgsl`
 // write it. Tiles that are not named cost nothing.
 //
-// provides  tile_count tile_at keep
+// provides  tile_count tile_at rows_see_all keep
 // requires  bindings, tables, list_row FULL_BIT
 
 fn tile_count(at: QTile) -> u32 {
@@ -12,6 +12,10 @@ fn tile_count(at: QTile) -> u32 {
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let entry = tables[list_row(at) + 1u + i];
     return KvTile((entry & ~FULL_BIT) * BLOCK_KV, (entry & FULL_BIT) != 0u);
+}
+
+fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
+    return false;
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {

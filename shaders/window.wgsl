@@ -1,42 +1,44 @@
 // Band visitor: query i stands at key position p = i + len_kv - len_q (bottom-right alignment) and sees the keys
 // p - left <= j <= p + right. Causal is right = 0 with left unbounded. Only the tiles that touch the band are visited.
 //
-// provides  tile_count tile_at keep
+// provides  tile_count tile_at rows_see_all keep
 // requires  row_slot, bindings (params.left and params.right, both at most len_q + len_kv, so that nothing here overflows)
 
 fn position(at: QTile, q_idx: u32) -> i32 {
     return i32(q_idx) + i32(at.len_kv) - i32(at.len_q);
 }
 
-fn first_query(at: QTile) -> u32 {
-    return row_slot(at.row);
-}
-
-fn last_query(at: QTile) -> u32 {
-    return min(row_slot(at.row + BLOCK_Q - 1u), at.len_q - 1u);
+// The positions of some rows, first and last.
+fn positions(at: QTile, first_row: u32, rows: u32) -> vec2<i32> {
+    return vec2<i32>(
+        position(at, row_slot(first_row)),
+        position(at, min(row_slot(first_row + rows - 1u), at.len_q - 1u)),
+    );
 }
 
 fn first_tile(at: QTile) -> u32 {
-    return u32(max(position(at, first_query(at)) - params.left, 0)) / BLOCK_KV;
+    return u32(max(positions(at, at.row, BLOCK_Q).x - params.left, 0)) / BLOCK_KV;
 }
 
 fn tile_count(at: QTile) -> u32 {
-    let end = clamp(position(at, last_query(at)) + params.right + 1, 0, i32(at.len_kv));
+    let end = clamp(positions(at, at.row, BLOCK_Q).y + params.right + 1, 0, i32(at.len_kv));
     let tiles = (u32(end) + BLOCK_KV - 1u) / BLOCK_KV;
     return tiles - min(first_tile(at), tiles);
 }
 
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = (first_tile(at) + i) * BLOCK_KV;
+    return KvTile(start, rows_see_all(at, start, at.row, BLOCK_Q));
+}
+
+// Whether some rows see all of the tile at `start`: the last row's window has begun and the first row's has not ended.
+fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
+    let p = positions(at, first_row, rows);
     let end = start + BLOCK_KV;
-    // Full when the last row's window has begun and the first row's has not ended.
-    let full = i32(start) >= position(at, last_query(at)) - params.left
-        && i32(end) <= position(at, first_query(at)) + params.right + 1
-        && end <= at.len_kv;
-    return KvTile(start, full);
+    return i32(start) >= p.y - params.left && i32(end) <= p.x + params.right + 1 && end <= at.len_kv;
 }
 
 fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
-    let d = i32(kv_idx) - position(at, q_idx);
-    return (d >= -params.left) & (d <= params.right);
+    let p = position(at, q_idx);
+    return (i32(kv_idx) >= p - params.left) & (i32(kv_idx) <= p + params.right);
 }

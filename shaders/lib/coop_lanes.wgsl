@@ -1,6 +1,7 @@
-// A thread's own numbers of a block of sums or of f16 weights: all of them as an array, and such a block made from an array.
+// A thread's own numbers of a block of sums or of f16 weights: all of them as an array, and such a block made from an array;
+// and two words as the four f16 that their bits are.
 //
-// provides  lanes_of factors_of sums_block_of weights_block_of
+// provides  lanes_of factors_of sums_block_of weights_block_of halves_of
 // requires  prelude (block_a block_c ELEMENTS)
 //
 // WGSL has no such access. These stand for instructions that SPIR-V has (SPV_KHR_cooperative_matrix): src/gpu/spirv.rs
@@ -20,4 +21,8 @@ fn sums_block_of(x: array<f32, ELEMENTS>) -> block_c {
 
 fn weights_block_of(x: array<f16, ELEMENTS>) -> block_a {
     return block_a();
+}
+
+fn halves_of(bits: vec2<u32>) -> vec4<f16> {
+    return vec4<f16>();
 }

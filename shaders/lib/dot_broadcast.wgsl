@@ -2,8 +2,8 @@
 // shaders): a thread owns whole rows, a subgroup's threads each load another piece of K and V, and every piece is
 // broadcast to all.
 //
-// provides  stage_init stage_qk stage_v has_nonfinite, qk store_p pv (the same names as tile.wgsl with dot_fma.wgsl)
-// requires  bindings, storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads,
+// provides  Ahead stage_init ask_qk ask_v stage_qk stage_v has_nonfinite, qk store_p pv (the same names as tile.wgsl with dot_fma.wgsl)
+// requires  bindings, thread map (row_of ROW_STEP), storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads,
 //           64-bit integers, tokens in their own order (lib/order_none.wgsl)
 //
 // On such devices a load is a loop over the threads of a subgroup, into which the compiler sinks whatever the address is
@@ -28,13 +28,19 @@ fn has_nonfinite() -> bool {
 fn stage_init(at: QTile, t: u32) {
     member = t % SUBGROUP;
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let row = at.row + t * ROWS + r;
+        let row = at.row + row_of(t, r);
         let first = base(params.q, at.local_b, row_at(at, row).local_h);
         q_at[r] = first + (at.first_q + min(row_slot(row), at.len_q - 1u)) * params.q.row;
     }
 }
 
-fn stage_qk(at: QTile, start: u32, slice: u32, t: u32) {
+struct Ahead { unused: u32 }
+
+fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
+
+fn ask_v(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
+
+fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {
     let kv_head = at.local_h / params.heads_per_kv;
     let last = at.len_kv - 1u;
     let first = base(params.k, at.local_b, kv_head) + at.first_kv * params.k.row;
@@ -46,7 +52,7 @@ fn stage_qk(at: QTile, start: u32, slice: u32, t: u32) {
     v_last = first_v + last * params.v.row;
 }
 
-fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {
+fn stage_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {
     if (!kv.full) {
         var found = false;
         for (var i = member; i < BLOCK_KV * V4; i += SUBGROUP) {
@@ -96,7 +102,7 @@ fn unpair(word: u64) -> vec2<f32> {
 
 fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let first = (row0 + r) * P_STRIDE;
+        let first = (row0 + r * ROW_STEP) * P_STRIDE;
         for (var c = 0u; c < KEYS8; c++) { // unroll
             let x = (*s)[r * KEYS4 + c * 2u];
             let y = (*s)[r * KEYS4 + c * 2u + 1u];
@@ -121,7 +127,7 @@ fn pv(
     }
     var p_at = array<u32, ROWS>();
     for (var r = 0u; r < ROWS; r++) { // unroll
-        p_at[r] = (row0 + r) * P_STRIDE;
+        p_at[r] = (row0 + r * ROW_STEP) * P_STRIDE;
     }
     var row_at = v_at;
     for (var c8 = 0u; c8 < KEYS8; c8++) {
@@ -157,7 +163,7 @@ fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32) {
         for (var c = 0u; c < COLS4; c++) { // unroll
             let x = read_v(min(v_at + key * params.v.row, v_last), c);
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = unpair(p_tile[(row0 + r) * P_STRIDE + key / 8u][key / 2u % 4u])[key % 2u];
+                let p = unpair(p_tile[(row0 + r * ROW_STEP) * P_STRIDE + key / 8u][key / 2u % 4u])[key % 2u];
                 let sum = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]);
                 (*acc)[r * COLS4 + c] = select(sum, (*acc)[r * COLS4 + c], p == 0.0);
             }

@@ -4,7 +4,7 @@
 // out, it took twice as long.
 //
 // provides  qk pv
-// requires  staging, weights (p_tile)
+// requires  staging (kv_tile), qp_tile, thread map (ROW_STEP)
 
 // x + y.x z0 + y.y z1 + y.z z2 + y.w z3
 fn multiply_add4(x: vec4<f32>, y: vec4<f32>, z0: vec4<f32>, z1: vec4<f32>, z2: vec4<f32>, z3: vec4<f32>) -> vec4<f32> {
@@ -26,7 +26,7 @@ fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u
             let kz = vec4<f32>(k0.z, k1.z, k2.z, k3.z);
             let kw = vec4<f32>(k0.w, k1.w, k2.w, k3.w);
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let x = q_tile[q_first + (r * Q_STRIDE + d)];
+                let x = qp_tile[q_first + (r * (ROW_STEP * Q_STRIDE) + d)];
                 let sum = &(*s)[r * KEYS4 + c];
                 *sum = multiply_add4(*sum, x, kx, ky, kz, kw);
             }
@@ -48,7 +48,7 @@ fn pv(
         pv_guarded(acc, row0, lane, slice);
         return;
     }
-    let p_first = row0 * P_STRIDE + slice * SLICE_V4;
+    let p_first = P_START + row0 * P_STRIDE + slice * SLICE_V4;
     for (var k4 = 0u; k4 < SLICE_V4; k4++) { // unroll
         for (var c = 0u; c < COLS4; c++) { // unroll
             let first = k4 * 4u * V4 + v_col(c, lane);
@@ -57,7 +57,7 @@ fn pv(
             let v2 = kv_tile[first + 2u * V4];
             let v3 = kv_tile[first + 3u * V4];
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[p_first + (r * P_STRIDE + k4)];
+                let p = qp_tile[p_first + (r * (ROW_STEP * P_STRIDE) + k4)];
                 let sum = &(*acc)[r * COLS4 + c];
                 *sum = multiply_add4(*sum, p, v0, v1, v2, v3);
             }
@@ -75,7 +75,7 @@ fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32, lane: u32, 
         for (var c = 0u; c < COLS4; c++) { // unroll
             let x = kv_tile[key * V4 + v_col(c, lane)];
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[(row0 + r) * P_STRIDE + slice * SLICE_V4 + key / 4u][key % 4u];
+                let p = qp_tile[P_START + (row0 + r * ROW_STEP) * P_STRIDE + slice * SLICE_V4 + key / 4u][key % 4u];
                 if (p != 0.0) { (*acc)[r * COLS4 + c] = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]); }
             }
         }

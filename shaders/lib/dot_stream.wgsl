@@ -2,13 +2,11 @@
 // cannot pay for staging. SHARE neighbouring threads read a key together, a piece each, and add up their sums; a thread
 // reads the columns of V that it owns. All that a turn needs is asked for before any of it is used, so that loads overlap.
 //
-// provides  stage_init stage_qk stage_v has_nonfinite, qk pv
+// provides  Ahead stage_init ask_qk ask_v stage_qk stage_v has_nonfinite, qk pv
 // requires  bindings, pack (row_at), order (q_token kv_token full_kv_token), storage access (read_q read_k read_v),
-//           weights (p_tile), share_sum
+//           qp_tile, thread map (ROW_STEP), share_sum
 //
 // Q lies in workgroup memory: a vec4 of it serves the four keys of a turn.
-
-var<workgroup> q_tile: array<vec4<f32>, Q_TILE>;
 
 // Partial tiles guard always: V is not seen before it is used, and such tiles are few.
 fn has_nonfinite() -> bool {
@@ -25,13 +23,20 @@ fn stage_init(at: QTile, t: u32) {
         if (token != NO_TOKEN && col < QK4) {
             x = read_q(base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row, col);
         }
-        q_tile[i] = x;
+        qp_tile[i] = x;
     }
 }
 
-fn stage_qk(at: QTile, start: u32, slice: u32, t: u32) {}
+// Nothing is staged: what is used is asked for where it is used.
+struct Ahead { unused: u32 }
 
-fn stage_v(at: QTile, kv: KvTile, slice: u32, t: u32) {}
+fn ask_qk(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
+
+fn ask_v(ahead: ptr<function, Ahead>, begin: KvRows, at: QTile, start: u32, slice: u32, t: u32) {}
+
+fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u32) {}
+
+fn stage_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {}
 
 // Slots without a token read the last: their scores are replaced, and their weights are 0.
 fn clamped_token(at: QTile, slot: u32) -> u32 {
@@ -57,7 +62,7 @@ fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u
             for (var r = 0u; r < ROWS; r++) { // unroll
                 var x = array<vec4<f32>, TURNS>();
                 for (var d = 0u; d < PIECES; d++) { // unroll
-                    let y = q_tile[(row0 + r) * Q_STRIDE + d * SHARE + member];
+                    let y = qp_tile[(row0 + r * ROW_STEP) * Q_STRIDE + d * SHARE + member];
                     for (var n = 0u; n < TURNS; n++) { // unroll
                         for (var j = 0u; j < 4u; j++) { // unroll
                             let z = k[(n * 4u + j) * PIECES + d];
@@ -117,7 +122,7 @@ fn pv_stream(
         }
         for (var k4 = 0u; k4 < SLICE_V4; k4++) { // unroll
             for (var r = 0u; r < ROWS; r++) { // unroll
-                let p = p_tile[(row0 + r) * P_STRIDE + key / 4u + k4];
+                let p = qp_tile[P_START + (row0 + r * ROW_STEP) * P_STRIDE + key / 4u + k4];
                 for (var j = 0u; j < 4u; j++) { // unroll
                     for (var c = 0u; c < COLS4; c++) { // unroll
                         let sum = fma(vec4<f32>(p[j]), v[(k4 * 4u + j) * COLS4 + c], (*acc)[r * COLS4 + c]);

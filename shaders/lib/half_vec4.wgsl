@@ -1,9 +1,7 @@
 // Operands as f16, eight at a time, of rows that are a multiple of four.
 //
-// provides  Half8 half_q half_k half_v
-// requires  storage access of four f16 (lib/load_vec4.wgsl with lib/packed_vec4.wgsl)
-
-struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+// provides  half_q half_k half_v
+// requires  Half8 (lib/half_pair.wgsl), storage access of four f16 (lib/load_vec4.wgsl with lib/packed_vec4.wgsl)
 
 fn half_q(first: u32, col8: u32) -> Half8 {
     let i = first + col8 * 2u;

@@ -1,11 +1,7 @@
-// Operands as f16, eight at a time, as they lie.
+// Operands as f16, eight at a time, as they lie, in plain WGSL: two loads, which some compilers make one.
 //
-// provides  Half8 half_q half_k half_v
-// requires  q k v as four f16 (lib/load_vec4.wgsl with lib/packed_vec4.wgsl); their views count eights
-//
-// Two loads that the compiler sees to be neighbours at an even place: one of 16 bytes.
-
-struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
+// provides  half_q half_k half_v
+// requires  Half8 (lib/half_pair.wgsl), q k v as four f16 (lib/load_vec4.wgsl with lib/packed_vec4.wgsl); their views count eights
 
 fn half_q(first: u32, col8: u32) -> Half8 {
     let i = (first + col8) * 2u;

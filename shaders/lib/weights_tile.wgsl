@@ -1,14 +1,15 @@
-// The weights P in workgroup memory, four neighbouring keys an element, rows padded to odd strides against bank conflicts.
+// Q and the weights P in workgroup memory, four neighbouring columns or keys an element, rows padded to odd strides against
+// bank conflicts. Where Q is staged by slices the two take turns; else P lies behind Q.
 //
-// provides  p_tile store_p
-// requires  prelude
+// provides  qp_tile store_p
+// requires  thread map (ROW_STEP), prelude
 
-var<workgroup> p_tile: array<vec4<f32>, P_TILE>;
+var<workgroup> qp_tile: array<vec4<f32>, QP_TILE>;
 
 fn store_p(s: ptr<function, array<vec4<f32>, SCORES>>, row0: u32, lane: u32) {
     for (var r = 0u; r < ROWS; r++) { // unroll
         for (var c = 0u; c < KEYS4; c++) { // unroll
-            p_tile[(row0 + r) * P_STRIDE + c * LANES + lane] = (*s)[r * KEYS4 + c];
+            qp_tile[P_START + (row0 + r * ROW_STEP) * P_STRIDE + c * LANES + lane] = (*s)[r * KEYS4 + c];
         }
     }
 }

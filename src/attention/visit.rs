@@ -115,7 +115,6 @@ impl Attention {
             head_dim: head_dim as u32,
             v_dim: v_dim as u32,
             rows: self.queries() * pack,
-            banded: left.is_some() || right.is_some(),
             pairs,
             ordered,
             listed,

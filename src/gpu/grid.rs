@@ -163,7 +163,7 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
     for (size, subgroup, fragments) in units.into_iter().chain([(8, 8, Fragments::Workgroup)]) {
         for (strips, row_blocks, block_kv) in [(4, 1, 32), (2, 2, 32), (1, 1, 64)] {
             for dims in [[64, 64], [80, 40], [7, 3]] {
-                let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv, 32);
+                let tile = Matrices { size, subgroup, fragments }.tile(strips, row_blocks, block_kv);
                 let storage = [Storage::Scalar, Storage::Vec8, Storage::Vec4][match dims[0] {
                     7 => 0,
                     64 => 1,

@@ -31,15 +31,15 @@ macro_rules! fragments {
 
 fragments! {
     "attention.wgsl" "attention_coop.wgsl" "lib/coop_lanes.wgsl" "lib/coop_registers.wgsl" "lib/coop_tile.wgsl" "lib/coop_workgroup.wgsl"
-    "lib/half_scalar.wgsl" "lib/half_vec4.wgsl" "lib/half_vec8.wgsl" "lib/score_tile.wgsl" "lib/threads_rows.wgsl" "coop_probe.wgsl"
+    "lib/half_pair.wgsl" "lib/half_scalar.wgsl" "lib/half_vec4.wgsl" "lib/half_vec8.wgsl" "lib/score_tile.wgsl" "lib/threads_rows.wgsl" "coop_probe.wgsl"
     "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
     "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"
     "lib/order_table.wgsl" "lib/place_grid.wgsl" "lib/place_tasks.wgsl" "lib/rows_relu.wgsl" "lib/rule_args.wgsl"
     "lib/tables_read.wgsl" "lib/tables_write.wgsl" "mods/mask_blocks.wgsl" "mods/mask_distance.wgsl"
     "mods/mask_groups.wgsl" "mods/mask_ranges.wgsl" "mods/mask_tiles.wgsl" "mods/mask_tokens.wgsl"
     "mods/mask_window.wgsl" "mods/relative.wgsl"
-    "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/dot_stream.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl"
-    "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/merged_lse_none.wgsl"
+    "lib/bindings.wgsl" "lib/dot_broadcast.wgsl" "lib/dot_fma.wgsl" "lib/dot_stream.wgsl" "lib/load_scalar.wgsl" "lib/load_vec4.wgsl" "lib/load_vec8.wgsl" "lib/store_vec4.wgsl"
+    "lib/kv_rows.wgsl" "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/merged_lse_none.wgsl"
     "lib/merged_lse_store.wgsl" "lib/pack.wgsl" "lib/packed_vec4.wgsl"
     "lib/packed_words_f16.wgsl" "lib/packed_words_f32.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"

@@ -57,6 +57,16 @@ impl FragmentLayout {
     }
 }
 
+/// Workgroup memory that Q and the result may take on their way, where K and V need less. Workgroups of a multiprocessor
+/// were seen to share 48 KiB on an H200, whatever the card has: with this two are resident.
+const SLAB_BYTES: u32 = 20 << 10;
+
+/// Distance of rows in workgroup memory, in groups of four: eight more than a row holds, so that rows of a block meet
+/// different banks.
+fn stride(columns: u32) -> u32 {
+    (columns + 8) / 4
+}
+
 /// The numbers that follow from such a tile and the two row lengths; names as in the shaders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MatrixSizes {
@@ -68,9 +78,11 @@ pub(crate) struct MatrixSizes {
     pub keys4: u32,
     pub k_stride: u32,
     pub v_stride: u32,
-    pub slab_stride: u32,
     pub v_start: u32,
     pub kv_tile: u32,
+    /// Blocks of Q, and of the result, that pass through workgroup memory at once.
+    pub q_slab: u32,
+    pub o_slab: u32,
     pub s_stride: u32,
     pub p_stride: u32,
     pub s_tile: u32,
@@ -81,26 +93,33 @@ impl Matrices {
     pub(crate) fn sizes(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> MatrixSizes {
         let Matrices { size, subgroup, fragments } = *self;
         let (qk_blocks, v_blocks) = (head_dim.div_ceil(size), v_dim.div_ceil(size));
-        // In groups of four; eight more than a row holds, so that rows of a block meet different banks.
-        let stride = |columns: u32| (columns + 8) / 4;
-        let (k_stride, v_stride, slab_stride) = (stride(qk_blocks * size), stride(v_blocks * size), stride(size));
+        let (k_stride, v_stride) = (stride(qk_blocks * size), stride(v_blocks * size));
         let v_start = tile.block_kv * k_stride;
+        let room = (v_start + tile.block_kv * v_stride).max(SLAB_BYTES / 8);
+        // As many blocks of a row at once as fit, and at least one.
+        let slab_size = |blocks: u32| tile.block_q * stride(blocks * size);
+        let slab = |all: u32| {
+            let fits = |n: &u32| all.is_multiple_of(*n) && slab_size(*n) <= room;
+            (1..=all).rev().find(fits).unwrap_or(1)
+        };
+        let (q_slab, o_slab) = (slab(qk_blocks), slab(v_blocks));
         let through = fragments == Fragments::Workgroup;
         // Scores wait as f32, four at a time: four more are as many bytes as eight f16.
-        let s_stride = (tile.slice_v.max(size) + 4) / 4;
-        let p_stride = stride(tile.slice_v);
+        let s_stride = (tile.block_kv.max(size) + 4) / 4;
+        let p_stride = stride(tile.block_kv);
         MatrixSizes {
             row_blocks: tile.block_q * subgroup / (tile.threads * size),
-            key_blocks: tile.slice_v / size,
+            key_blocks: tile.block_kv / size,
             qk_blocks,
             v_blocks,
             rows: tile.block_q * tile.lanes / tile.threads,
-            keys4: tile.slice_v / (4 * tile.lanes),
+            keys4: tile.block_kv / (4 * tile.lanes),
             k_stride,
             v_stride,
-            slab_stride,
             v_start,
-            kv_tile: (v_start + tile.block_kv * v_stride).max(tile.block_q * slab_stride),
+            kv_tile: (v_start + tile.block_kv * v_stride).max(slab_size(q_slab)).max(slab_size(o_slab)),
+            q_slab,
+            o_slab,
             s_stride,
             p_stride,
             s_tile: if through { tile.block_q * s_stride } else { 0 },
@@ -115,11 +134,8 @@ impl Matrices {
         if !matches!(size, 8 | 16) || subgroup == 0 || !tile.threads.is_multiple_of(subgroup) {
             return Some("matrix units need blocks of 8 or 16, and threads a multiple of the subgroup");
         }
-        if !tile.block_q.is_multiple_of(strips * size) || !tile.slice_v.is_multiple_of(size) {
-            return Some("blocks must divide slice_v, and the rows of each subgroup");
-        }
-        if !tile.slice_v.is_multiple_of(4 * tile.lanes) {
-            return Some("4 * lanes must divide slice_v");
+        if !tile.block_q.is_multiple_of(strips * size) || !tile.block_kv.is_multiple_of(size) {
+            return Some("blocks must divide block_kv, and the rows of each subgroup");
         }
         match fragments {
             Fragments::Registers(layout) if !layout.suits(size, subgroup) || layout.lanes != tile.lanes => {
@@ -145,7 +161,6 @@ impl Matrices {
         let loads = |columns8: u32| (tile.block_kv * columns8).div_ceil(tile.threads);
         let mut constants = self.block_constants();
         constants.extend([
-            ("STEP", tile.slice_v),
             ("ROW_BLOCKS", s.row_blocks),
             ("KEY_BLOCKS", s.key_blocks),
             ("QK_BLOCKS", s.qk_blocks),
@@ -159,7 +174,16 @@ impl Matrices {
             ("COLS4", size4 / tile.lanes.min(size4)),
             ("K_STRIDE", s.k_stride),
             ("V_STRIDE", s.v_stride),
-            ("SLAB_STRIDE", s.slab_stride),
+            ("Q_STRIDE", stride(s.q_slab * self.size)),
+            ("Q_SLAB", s.q_slab),
+            ("Q_SLABS", s.qk_blocks / s.q_slab),
+            ("Q_SLAB8", s.q_slab * size8),
+            ("Q_LOADS", (tile.block_q * s.q_slab * size8).div_ceil(tile.threads)),
+            ("O_STRIDE", stride(s.o_slab * self.size)),
+            ("O_SLAB", s.o_slab),
+            ("O_SLABS", s.v_blocks / s.o_slab),
+            ("O_SLAB4", s.o_slab * size4),
+            ("O_STORES", (tile.block_q * s.o_slab * size4).div_ceil(tile.threads)),
             ("V_START", s.v_start),
             ("KV_TILE", s.kv_tile),
             ("S_STRIDE", s.s_stride),
@@ -203,9 +227,9 @@ impl Matrices {
         text
     }
 
-    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows, visit `block_kv` keys at a time and score `step`
-    /// of them at once, for [`Attention::tile`](crate::Attention::tile). What the loop cannot run is refused when planning.
-    pub fn tile(self, strips: u32, row_blocks: u32, block_kv: u32, step: u32) -> Tile {
+    /// A tile of `strips` subgroups that each own `row_blocks` blocks of rows and visit `block_kv` keys at a time, for
+    /// [`Attention::tile`](crate::Attention::tile). What the loop cannot run is refused when planning.
+    pub fn tile(self, strips: u32, row_blocks: u32, block_kv: u32) -> Tile {
         let Matrices { size, subgroup, fragments } = self;
         let lanes = match fragments {
             Fragments::Registers(layout) => layout.lanes,
@@ -217,7 +241,7 @@ impl Matrices {
             lanes,
             threads: strips.saturating_mul(subgroup),
             slice_qk: 4,
-            slice_v: step,
+            slice_v: 4,
             q_resident: true,
             products: Products::Matrices(self),
         }

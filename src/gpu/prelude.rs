@@ -54,6 +54,8 @@ impl AttentionSpec {
             ("Q_TILE", sizes.q_tile),
             ("KV_TILE", sizes.kv_tile),
             ("P_TILE", sizes.p_tile),
+            ("P_START", sizes.p_start),
+            ("QP_TILE", sizes.qp_tile),
             ("K_LOADS", (tile.block_kv * sizes.slice4).div_ceil(tile.threads)),
             ("Q_LOADS", (tile.block_q * sizes.slice4).div_ceil(tile.threads)),
             ("V_LOADS", (tile.slice_v * sizes.v4).div_ceil(tile.threads)),
@@ -93,13 +95,19 @@ impl AttentionSpec {
         // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
         let lazy = if let Products::Matrices(m) = self.tile.products {
             let c: HashMap<_, _> = m.constants(&self.tile, self.head_dim, self.v_dim).into_iter().collect();
-            for (name, cols) in [("K_EVEN", c["K_COLS8"]), ("V_EVEN", c["V_COLS8"])] {
+            // Whether every thread has as many pieces of a tile, and none of them is padding.
+            for (name, cols, used) in [("K", c["K_COLS8"], c["QK8"]), ("V", c["V_COLS8"], c["V8"])] {
                 let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
-                text += &format!("const {name}: bool = {even};\n");
+                text += &format!(
+                    "const {name}_EVEN: bool = {even};\nconst {name}_WHOLE: bool = {};\n",
+                    even && cols == used
+                );
             }
             8.0
         } else {
+            let s = self.tile.sizes(self.head_dim, self.v_dim);
             text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
+            text += &format!("const WHOLE_SLICES: bool = {};\n", s.qk_slices * s.slice4 == s.qk4);
             0.0
         };
         text += &format!("const LAZY: f32 = {lazy:?};\n");

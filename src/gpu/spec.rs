@@ -149,7 +149,7 @@ impl AttentionSpec {
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
             fragment("lib/pack.wgsl"),
-            pick(self.storage == Storage::Scalar, "lib/load_scalar.wgsl", "lib/load_vec4.wgsl"),
+            fragment("lib/kv_rows.wgsl"),
             match (self.tile.lanes, self.subgroups) {
                 (1, _) => fragment("lib/reduce_none.wgsl"),
                 (_, true) => fragment("lib/reduce_subgroup.wgsl"),
@@ -170,12 +170,7 @@ impl AttentionSpec {
             pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
-        match (self.storage, self.dtype) {
-            (Storage::Scalar, _) => {}
-            (Storage::Vec4 | Storage::Vec8, _) => sources.push(fragment("lib/packed_vec4.wgsl")),
-            (Storage::Wide, DType::F16) => sources.push(fragment("lib/packed_words_f16.wgsl")),
-            (Storage::Wide, _) => sources.push(fragment("lib/packed_words_f32.wgsl")),
-        }
+        sources.extend(self.storage_sources());
         match self.tile.products {
             Products::Staged => {
                 sources.extend(["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/weights_tile.wgsl"].map(fragment));
@@ -187,11 +182,6 @@ impl AttentionSpec {
             Products::Broadcast(_) => sources.push(fragment("lib/dot_broadcast.wgsl")),
             Products::Matrices(matrices) => {
                 sources.extend([
-                    fragment(match self.storage {
-                        Storage::Scalar => "lib/half_scalar.wgsl",
-                        Storage::Vec8 => "lib/half_vec8.wgsl",
-                        Storage::Vec4 | Storage::Wide => "lib/half_vec4.wgsl",
-                    }),
                     fragment("lib/coop_tile.wgsl"),
                     pick(
                         matrices.fragments == Fragments::Workgroup,
@@ -246,6 +236,31 @@ impl AttentionSpec {
         // Last, so that a name that clashes is told at the user's line.
         sources.extend(self.user.sources());
         sources
+    }
+
+    /// How q, k, v and out are read and written.
+    fn storage_sources(&self) -> Vec<Source> {
+        const VEC4: [&str; 3] = ["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl"];
+        let files: &[&'static str] = match (self.storage, self.tile.products, self.dtype) {
+            (Storage::Scalar, Products::Matrices(_), _) => {
+                &["lib/load_scalar.wgsl", "lib/half_pair.wgsl", "lib/half_scalar.wgsl"]
+            }
+            (Storage::Scalar, ..) => &["lib/load_scalar.wgsl"],
+            // Words as f16 take SPIR-V of the library's own, as blocks in registers do.
+            (Storage::Vec8, Products::Matrices(m), _) if m.fragments != Fragments::Workgroup => {
+                &["lib/load_vec8.wgsl", "lib/store_vec4.wgsl"]
+            }
+            (Storage::Vec8, ..) => &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec8.wgsl"],
+            (Storage::Vec4, Products::Matrices(_), _) => {
+                &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
+            }
+            (Storage::Vec4, ..) => &VEC4,
+            (Storage::Wide, _, DType::F16) => {
+                &["lib/load_vec4.wgsl", "lib/packed_words_f16.wgsl", "lib/store_vec4.wgsl"]
+            }
+            (Storage::Wide, ..) => &["lib/load_vec4.wgsl", "lib/packed_words_f32.wgsl", "lib/store_vec4.wgsl"],
+        };
+        files.iter().map(|file| fragment(file)).collect()
     }
 
     /// The type of what is written: parts are merged before they are rounded.

@@ -6,7 +6,9 @@
 //! - `lanes_of(block)`: every number of a block of sums, as an array;
 //! - `factors_of(block)`: likewise of a block of f16 factors;
 //! - `sums_block_of(array)`: a block of sums that holds these;
-//! - `weights_block_of(array)`: a block of f16 factors that holds these.
+//! - `weights_block_of(array)`: a block of f16 factors that holds these;
+//!
+//! and, where operands are loaded in words of 16 bytes, `halves_of(words)`: the same bits as f16, which naga cannot write.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,6 +34,7 @@ mod op {
     pub const ACCESS_CHAIN: u32 = 65;
     pub const COMPOSITE_CONSTRUCT: u32 = 80;
     pub const COMPOSITE_EXTRACT: u32 = 81;
+    pub const BITCAST: u32 = 124;
     pub const CONTROL_BARRIER: u32 = 224;
     pub const LABEL: u32 = 248;
     pub const RETURN_VALUE: u32 = 254;
@@ -147,6 +150,14 @@ fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, 
             body.push(instruction(op::LOAD, &[function.result_type, result, variable]));
         }
         body.push(instruction(op::RETURN_VALUE, &[result]));
+        editor.replace_body(&function, body.concat());
+    }
+    if let Some(function) = editor.function("halves_of") {
+        let result = editor.id();
+        let body = [
+            instruction(op::BITCAST, &[function.result_type, result, function.parameter]),
+            instruction(op::RETURN_VALUE, &[result]),
+        ];
         editor.replace_body(&function, body.concat());
     }
     Ok(editor.finish())

@@ -31,14 +31,17 @@ const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
     }
 }
 
-/// Tiles for GPUs, best first, as measured on an H200 (f32, B 4, N 4096; TFLOP/s): at D 64 the first reaches 25.7, the
-/// second 22.4; at D 128 the second reaches 24.5, the third 23.6, the fourth 20.8, and the third with 128 threads 20.2.
+/// Tiles for GPUs, best first, as measured on an H200 (f32, B 4, N 4096; TFLOP/s, where multiply-adds alone reach 61): at
+/// D 64 the first reaches 32.5, the second 31.7, the third 22.6; at D 128, where the first does not fit, the second reaches
+/// 36.0, the third 30.8; at D 256 the fourth 31.3, the first that fits. A thread of the first two scores 8 rows by 4 keys: 128
+/// multiply-adds for 12 loads, where 4 by 4 is 64 for 8. Workgroups of a multiprocessor share 48 KiB there, so that one of
+/// any of these runs at a time: with 128 threads each they reach 18 to 23. 128 rows by 32 keys: 30.3 and 32.0.
 /// The last fits any device that WebGPU allows.
 const GPU: [Tile; 6] = [
-    staged([128, 32], 8, 256, [32, 32], false),
+    staged([128, 64], 16, 256, [32, 32], false),
+    staged([128, 64], 16, 256, [32, 16], false),
     staged([64, 64], 16, 256, [32, 32], false),
     staged([64, 64], 16, 256, [32, 16], false),
-    staged([64, 64], 16, 256, [16, 16], false),
     staged([32, 32], 8, 64, [32, 8], false),
     staged([32, 32], 8, 64, [32, 4], false),
 ];
@@ -127,32 +130,31 @@ pub(super) fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
 }
 
 /// Tiles on matrix units, best first: none where the device has none, or the operands are not f16. Each is subgroups,
-/// blocks of rows of each, keys staged, keys scored at a time.
+/// blocks of rows of each, keys a tile.
 ///
-/// Measured on an H200 (f16, N 4096, TFLOP/s): D 128: the first of the wide tiles 240, 16 keys at a time 233 (causal 186
-/// against 161), all 64 226, 4 subgroups and 32 keys 222 (causal 168), one block of rows for each of 8 subgroups 192 (its K
-/// and V are read twice as often); D 64: 4 subgroups, 64 keys scored at once 228, 32 at a time 210, 8 subgroups with one
-/// block 220, with two 180; D 256: 193, in registers only with one block of rows.
-/// Through workgroup memory: 123 at D 128 (8 subgroups, one block, 32 keys). Loading the next tile into registers while one is
-/// computed lost 5 to 15 % nearly everywhere.
+/// Measured on an H200 (f16, N 4096; TFLOP/s): D 128: 8 subgroups of one block, 64 keys 285 (causal 248), 80 keys 255,
+/// 48 keys 231, 32 keys 239, 12 subgroups 214, 16 subgroups 184; two blocks a subgroup have no registers left to be one
+/// product ahead: 16 keys 242, 32 keys 235. D 64: 4 subgroups of two blocks, 32 keys 297 (causal 248), 8 subgroups 248, one
+/// block and 128 keys 247. D 256: 16 keys 231, 32 keys 210. Through workgroup memory, before the loop was one product ahead:
+/// 123 at D 128 (8 subgroups, 32 keys).
 fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     // A CPU that runs shaders has no such units, whatever it reports.
     let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
     let Some(matrices) = found else { return Vec::new() };
-    // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 fill 0.35 of tiles of 256 x 64, and
-    // 0.10 of tiles of 64 x 32, which compute at two thirds of the pace.
-    let wide: &[[u32; 4]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+    // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 take 2.3 ms in tiles of 128 x 64,
+    // 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5).
+    let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
         _ if shape.listed => &[],
-        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 64, 64]],
-        (Fragments::Registers(_), 16, 65..=128) if shape.banded => &[[8, 2, 64, 16], [4, 2, 32, 32]],
-        (Fragments::Registers(_), 16, 65..=128) => &[[8, 2, 64, 32], [4, 2, 32, 32]],
-        (_, 16, _) => &[[8, 1, 32, 32]],
+        (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 32]],
+        (Fragments::Registers(_), 16, 65..=128) => &[[8, 1, 64]],
+        (Fragments::Registers(_), 16, _) => &[[8, 1, 16]],
+        (_, 16, _) => &[[8, 1, 32]],
         _ => &[],
     };
     // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
-    let narrow = [[4, 1, 32, 32], [2, 1, 32, 32]];
+    let narrow = [[4, 1, 32], [2, 1, 32]];
     let tiles = wide.iter().chain(&narrow);
-    tiles.map(|&[strips, row_blocks, block_kv, step]| matrices.tile(strips, row_blocks, block_kv, step)).collect()
+    tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
 }
 
 fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
@@ -161,9 +163,8 @@ fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
         if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
             return tiles;
         }
-        // The first suits narrow rows: a thread of it holds v_dim / 8 sums of each of its 4 rows. Lists want square tiles,
-        // which fit a mask more closely: a 16 x 16 neighborhood at D 64 takes 3.34 ms by the second, 3.78 by the first.
-        return if shape.v_dim <= 96 && !shape.listed { &GPU } else { &GPU[1..] };
+        // Lists want square tiles, which fit a mask more closely.
+        return if shape.listed { &GPU[2..] } else { &GPU };
     }
     if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
         return tiles;

@@ -40,8 +40,8 @@ pub enum Products {
     /// divide; nothing is staged, so the slices do not matter.
     Broadcast(u32),
     /// On the device's matrix units (`attention_coop.wgsl`): f16 operands, f32 sums. Subgroups own `block_q` evenly, in
-    /// whole blocks; scores are held `slice_v` keys at a time, a multiple of the block; Q stays in registers, so the other
-    /// slices do not matter.
+    /// whole blocks, and a block divides `block_kv`; Q stays in registers and K and V are staged whole, so the slices do not
+    /// matter.
     Matrices(Matrices),
     /// Straight from memory, each element of K and V once (`lib/dot_stream.wgsl`), this many threads reading a key
     /// together: right for a few rows, as in decoding. A power of two that divides `lanes`; more than 1 needs subgroups
@@ -64,10 +64,13 @@ pub(crate) struct TileSizes {
     pub q_stride: u32,
     pub k_stride: u32,
     pub p_stride: u32,
-    /// Lengths of the three workgroup arrays, in elements.
+    /// Lengths in workgroup memory, in elements. Q and P share one array, in which P begins at `p_start`: where Q lies
+    /// too, if it is staged by slices.
     pub q_tile: u32,
     pub kv_tile: u32,
     pub p_tile: u32,
+    pub p_start: u32,
+    pub qp_tile: u32,
 }
 
 impl Tile {
@@ -118,6 +121,9 @@ impl Tile {
         let k_stride = slice4 | 1;
         // Broadcast products keep eight weights, as four 64-bit words, in an element of 32 bytes.
         let p_stride = if broadcast { self.block_kv / 8 } else { (self.block_kv / 4) | 1 };
+        let q_tile = if broadcast { 0 } else { self.block_q * q_stride };
+        let p_tile = self.block_q * p_stride;
+        let p_start = if staged && !self.q_resident { 0 } else { q_tile };
         TileSizes {
             rows: self.block_q * self.lanes / self.threads,
             keys4: self.block_kv / (4 * self.lanes),
@@ -130,9 +136,11 @@ impl Tile {
             q_stride,
             k_stride,
             p_stride,
-            q_tile: if broadcast { 0 } else { self.block_q * q_stride },
+            q_tile,
             kv_tile: if staged { (self.block_kv * k_stride).max(self.slice_v * v4) } else { 0 },
-            p_tile: self.block_q * p_stride,
+            p_tile,
+            p_start,
+            qp_tile: q_tile.max(p_start + p_tile),
         }
     }
 
@@ -157,8 +165,10 @@ impl Tile {
         let sizes = self.sizes(head_dim, v_dim);
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
         let flag = if self.products == Products::Staged { 4 } else { 0 };
-        let p_bytes = if matches!(self.products, Products::Broadcast(_)) { 32 } else { 16 };
-        16 * (sizes.q_tile + sizes.kv_tile) + p_bytes * sizes.p_tile + reduction + flag
+        // Broadcast products have an array of their own, of weights alone.
+        let qp_bytes =
+            if matches!(self.products, Products::Broadcast(_)) { 32 * sizes.p_tile } else { 16 * sizes.qp_tile };
+        16 * sizes.kv_tile + qp_bytes + reduction + flag
     }
 }
 
@@ -172,8 +182,6 @@ pub(crate) struct Shape {
     pub rows: usize,
     /// Query-key pairs over all batches and heads, that the mask's bounds leave.
     pub pairs: usize,
-    /// Whether each row sees a band of the keys, so that many tiles are cut.
-    pub banded: bool,
     /// Whether tokens are visited in another order, which broadcast products cannot.
     pub ordered: bool,
     /// Whether tiles come from a list.
