@@ -1,5 +1,6 @@
 //! Everything that runs on a device, on whatever adapter the environment selects (lavapipe on a machine without a GPU).
 
+mod anything;
 mod contract;
 mod data;
 mod dense;
