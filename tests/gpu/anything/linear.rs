@@ -100,7 +100,7 @@ fn describe(draw: &mut Draw) -> Case {
     let (dtype, dims) =
         if half { (DType::F16, [4, 4]) } else { (DType::F32, if kernel % 8 == 3 { [5, 3] } else { [4, 4] }) };
     let delta = kernel >= 30;
-    let causal = kernel < 20 || kernel >= 24;
+    let causal = !(20..24).contains(&kernel);
     let mut map = if delta { MAPS[kernel % 2].clone() } else { MAPS[kernel % 10].clone() };
     let (batch, heads_k, group) = (draw.between(1, 2), draw.between(1, 2), draw.between(1, 2));
     let steps = if delta && kernel % 5 == 4 { 2 } else { 1 };
@@ -117,7 +117,7 @@ fn describe(draw: &mut Draw) -> Case {
     let operands = operands.map(|values| rounded(dtype, values));
     let tensors = [0, 1, 2].map(|n| draw.tensor(dtype, shapes[n], &operands[n]));
     let mut omega = Vec::new();
-    if !causal && kernel % 2 == 0 {
+    if !causal && kernel.is_multiple_of(2) {
         map = FeatureMap::Efficient;
     } else if kernel == 29 {
         omega = draw.floats(dims[0] * 3);
@@ -161,7 +161,7 @@ fn describe(draw: &mut Draw) -> Case {
     if !causal {
         linear = linear.not_causal();
     }
-    let mut sequences = vec![0..len];
+    let mut sequences: Vec<_> = std::iter::once(0..len).collect();
     if packed {
         let mut cuts = vec![0, draw.below(len + 1), draw.below(len + 1), len];
         cuts.sort_unstable();
