@@ -1,7 +1,7 @@
 //! Everything that runs on a device, on whatever adapter the environment selects (lavapipe on a machine without a GPU).
 
-mod associative;
 mod anything;
+mod associative;
 mod contract;
 mod data;
 mod dense;
