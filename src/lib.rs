@@ -37,6 +37,7 @@ pub mod reference;
 pub mod refrag;
 pub mod regression;
 pub mod resample;
+mod s4d;
 mod score;
 mod user_wgsl;
 
@@ -56,13 +57,15 @@ pub use layers::{
     ShortConvIo,
 };
 pub use linear::{
-    Decay, FeatureMap, LinearAttention, LinearGradients, LinearGradientsIo, LinearIo, LinearOutput, Normalizer,
+    AssociativeMemory, Decay, DeltaChunks, FeatureMap, LinearAttention, LinearChunks, LinearGradients,
+    LinearGradientsIo, LinearIo, LinearOutput, MemoryIo, MemoryRule, Normalizer,
 };
 pub use mask::{
     BlockMask, HostMask, Mask, Neighborhood, Order, RadialModel, Simulation, TileClass, pack_bits, simulate,
 };
 pub use merge::{Merge, MergeIo};
 pub use permute::{Permute, PermuteIo, inverse_order};
+pub use s4d::{Discretization, S4d, S4dInit, S4dIo, S4dParams};
 pub use score::{Relative, Score};
 
 #[doc = include_str!("../README.md")]

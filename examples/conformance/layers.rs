@@ -1,8 +1,8 @@
 //! Layers of linear attention: what stands around the attention itself.
 
 use wgpu_attention::{
-    Activation, Context, DType, Decay, FeatureMap, HeadNorm, KdaGate, KeyGateAttention, KeyGateIo, LinearAttention,
-    Lrpe, ShortConv, Tensor,
+    Activation, AssociativeMemory, Context, DType, Decay, FeatureMap, HeadNorm, KdaGate, KeyGateAttention, KeyGateIo,
+    LinearAttention, Lrpe, MemoryRule, ShortConv, Tensor,
 };
 
 use crate::case::Case;
@@ -207,5 +207,31 @@ pub fn key_gate_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Sto
         }
     }
     all.push(Output::new("out", v.shape(), pieces));
+    Ok(all)
+}
+
+/// Pairs in chunks of three sizes.
+pub fn associative_memory(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
+    let [k, v, q] = [case.tensor(ctx, "k")?, case.tensor(ctx, "v")?, case.tensor(ctx, "q")?];
+    let rule = match case.params.text("rule")?.unwrap_or("hebb") {
+        "hebb" => MemoryRule::Hebb,
+        "delta" => MemoryRule::Delta,
+        "oja" => MemoryRule::Oja,
+        other => return Err(Stop::NotOffered(format!("rule: {other} is not offered"))),
+    };
+    let ([batch, heads, _, dim_k], dim_v) = (k.shape(), v.shape()[3]);
+    let mut all = Vec::new();
+    for chunk in [16, 32, 64] {
+        let state = match case.has("initial_state") {
+            true => case.tensor(ctx, "initial_state")?,
+            false => Tensor::zeros(ctx, DType::F32, [batch, heads, dim_k, dim_v])?,
+        };
+        let memory = AssociativeMemory::new(&k, &v, &q)
+            .rule(rule)
+            .rate(case.params.number("lr")?.unwrap_or(1.0))
+            .forget(case.params.number("forget")?.unwrap_or(0.0));
+        all.push(Output::read(ctx, "out", &memory.state(&state).chunk(chunk).run(ctx)?)?);
+        all.push(Output::read(ctx, "final_state", &state)?);
+    }
     Ok(all)
 }

@@ -165,3 +165,36 @@ pub fn described_backward(ctx: &Context, case: &Case) -> Result<Vec<Output>, Sto
     }
     Ok(all)
 }
+
+/// Everything that a chunk computes on its way.
+pub fn chunk_intermediates(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
+    let chunk = case.params.count("chunk_size")?.unwrap_or(64);
+    let kept = described(ctx, case)?.chunk(chunk).run_chunks(ctx)?;
+    let [batch, heads, len, dim_k] = case.dims("k")?;
+    let chunks = len.div_ceil(chunk);
+    if len % chunk != 0 {
+        return Err(Stop::NotOffered(format!("chunk_size: {chunk} does not divide the length {len}")));
+    }
+    let g = kept.g.ok_or_else(|| Stop::Failed("g: is missing".into()))?;
+    let channels = g.shape()[3];
+    let g = read(ctx, &g)?.into_iter().flat_map(|x| std::iter::repeat_n(x, dim_k / channels)).collect();
+    let delta = kept.delta.ok_or_else(|| Stop::Failed("delta: is missing".into()))?;
+    let mut all = vec![
+        Output::new("g_cumsum", [batch, heads, len, dim_k], g),
+        Output::read(ctx, "out", &kept.output.out)?,
+        Output::read(ctx, "final_state", &kept.output.state)?,
+    ];
+    for (name, tensor) in [
+        ("a_qk", &kept.a),
+        ("chunk_states", &kept.states),
+        ("l_strict", &delta.l),
+        ("t_inv", &delta.t),
+        ("w", &delta.w),
+        ("u", &delta.u),
+        ("v_new", &delta.v_new),
+    ] {
+        let [_, _, rows, cols] = tensor.shape();
+        all.push(Output::new(name, [batch, heads, chunks, rows / chunks, cols], read(ctx, tensor)?));
+    }
+    Ok(all)
+}

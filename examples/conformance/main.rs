@@ -20,6 +20,7 @@ mod params;
 mod pictures;
 mod planners;
 mod report;
+mod s4d;
 mod softmax;
 mod video;
 

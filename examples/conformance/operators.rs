@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Tensor};
 
 use crate::case::{Array, Case, Data};
-use crate::{composed, layers, linear, masks, merge, packed, pictures, planners, softmax, video};
+use crate::{composed, layers, linear, masks, merge, packed, pictures, planners, s4d, softmax, video};
 
 /// Why a case has no outputs.
 #[derive(Debug)]
@@ -66,6 +66,12 @@ pub struct Operator {
 /// Every operator that is offered.
 const OPERATORS: &[Operator] = &[
     Operator {
+        name: "associative_memory",
+        params: &["forget", "lr", "rule"],
+        inputs: &["k", "v", "q", "initial_state"],
+        run: layers::associative_memory,
+    },
+    Operator {
         name: "block_mask",
         params: &["block_k", "block_q", "kind", "lk", "lq", "mask"],
         inputs: &[],
@@ -88,6 +94,12 @@ const OPERATORS: &[Operator] = &[
         params: &["rule", "scale"],
         inputs: &["q", "k", "v"],
         run: composed::channel_attention,
+    },
+    Operator {
+        name: "chunk_intermediates",
+        params: &["chunk_size", "gate", "scale"],
+        inputs: &["q", "k", "v", "beta", "initial_state", "log_decay"],
+        run: linear::chunk_intermediates,
     },
     Operator {
         name: "concentric_causal_attention",
@@ -318,6 +330,19 @@ const OPERATORS: &[Operator] = &[
         params: &["height", "index", "mode", "width"],
         inputs: &["ref_mask", "target_mask", "x"],
         run: planners::reposition_resample,
+    },
+    Operator {
+        name: "s4d_conv",
+        params: &["conj_pairs", "disc"],
+        inputs: &["a_re", "a_im", "b_re", "b_im", "c_re", "c_im", "log_dt", "d", "u", "state_re", "state_im"],
+        run: s4d::conv,
+    },
+    Operator { name: "s4d_init", params: &["d_state", "init", "sign"], inputs: &[], run: s4d::init },
+    Operator {
+        name: "s4d_kernel",
+        params: &["conj_pairs", "disc", "length"],
+        inputs: &["a_re", "a_im", "b_re", "b_im", "c_re", "c_im", "log_dt"],
+        run: s4d::kernel,
     },
     Operator {
         name: "short_conv",

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use wgpu_attention::shaders::{self, Shader};
 use wgpu_attention::{
-    Attention, Context, DType, Decay, FeatureMap, FragmentLayout, Fragments, Input, Layout, LinearAttention, Mask,
-    Matrices, Normalizer, Result, Score, Visit,
+    Activation, AssociativeMemory, Attention, Context, DType, Decay, FeatureMap, FragmentLayout, Fragments, HeadNorm,
+    Input, KdaGate, KeyGateAttention, Layout, LinearAttention, Lrpe, Mask, Matrices, MemoryRule, Normalizer, Result,
+    S4d, S4dInit, S4dParams, Score, ShortConv, Visit,
 };
 
 /// A context on wgpu's device that runs nothing: a GPU with f16 and subgroups of 32, or one with neither at WebGPU's own limits.
@@ -60,6 +61,7 @@ pub fn all() -> Result<Vec<Shader>> {
 pub fn poor() -> Result<Vec<Shader>> {
     let ctx = context(false);
     linear(&ctx, DType::F32)?;
+    layers(&ctx, DType::F32)?;
     shaders::compiled(&ctx)
 }
 
@@ -67,6 +69,8 @@ fn rich() -> Result<Vec<Shader>> {
     let ctx = context(true);
     linear(&ctx, DType::F32)?;
     linear(&ctx, DType::F16)?;
+    layers(&ctx, DType::F32)?;
+    layers(&ctx, DType::F16)?;
     users(&ctx)?;
     let layout = FragmentLayout { lanes: 4, slots: 2, run: 2 };
     let matrices = Matrices { size: 16, subgroup: 32, fragments: Fragments::Registers(layout) };
@@ -177,6 +181,54 @@ fn feature_maps(ctx: &Context, dtype: DType) -> Result<()> {
             let linear = if n % 3 == 0 { linear } else { linear.final_z() };
             told(&linear, linear.plan(ctx))?;
         }
+    }
+    Ok(())
+}
+
+/// What stands around linear attention, associative memory, diagonal state spaces; with all their options, and with none.
+fn layers(ctx: &Context, dtype: DType) -> Result<()> {
+    let floats = |shape| layout(dtype, shape);
+    let state = |shape| layout(DType::F32, shape);
+    let x = floats([2, 3, 20, 24])?;
+    let weight = floats([1, 3, 1, 24])?;
+    for norm in [HeadNorm::new(x.clone()), HeadNorm::new(x.clone()).per_head().eps_inside(1e-6)] {
+        for activation in [Activation::None, Activation::Sigmoid, Activation::Silu] {
+            let norm = norm.clone().weight(weight.clone()).gate(x.clone(), activation);
+            norm.plan(ctx)?;
+            norm.plan_backward(ctx)?;
+        }
+        norm.plan(ctx)?;
+        norm.plan_backward(ctx)?;
+    }
+    HeadNorm::new(floats([1, 40, 2, 129])?).plan(ctx)?;
+    let lrpe = Lrpe::new(x.clone(), state([1, 3, 1, 24])?);
+    lrpe.plan(ctx)?;
+    lrpe.activation(Activation::Silu).positions(layout(DType::U32, [2, 1, 20, 1])?).plan(ctx)?;
+    let gate = KdaGate::new(x.clone());
+    gate.plan(ctx)?;
+    gate.a_log(floats([1, 3, 1, 1])?).bias(weight.clone()).lower_bound(-5.0).plan(ctx)?;
+    ShortConv::new(x.clone(), floats([1, 3, 24, 1])?).plan(ctx)?;
+    let conv = ShortConv::new(x.clone(), floats([1, 3, 24, 4])?).bias(weight).activation(Activation::Silu);
+    conv.cache(state([2, 3, 24, 3])?).plan(ctx)?;
+    let gated = KeyGateAttention::new(x.clone(), x.clone(), x.clone());
+    gated.plan(ctx)?;
+    gated.lse().scores().state(state([2, 3, 1, 26])?).plan(ctx)?;
+    for rule in [MemoryRule::Hebb, MemoryRule::Delta, MemoryRule::Oja] {
+        let memory = AssociativeMemory::new(x.clone(), x.clone(), floats([2, 3, 5, 24])?).rule(rule);
+        memory.plan(ctx)?;
+        memory.forget(0.1).rate(0.5).state(state([2, 3, 24, 24])?).plan(ctx)?;
+    }
+    let params = S4dParams {
+        log_dt: vec![-3.0; 3],
+        a: S4dInit::Lin.poles(8)?.repeat(3),
+        b: vec![[1.0, 0.0]; 12],
+        c: vec![[1.0, 0.5]; 12],
+        ..S4dParams::default()
+    };
+    for len in [20, 1000] {
+        let s4d = S4d::new(floats([2, 3, len, 1])?, params.clone());
+        s4d.plan(ctx)?;
+        s4d.state(state([2, 3, 4, 2])?).plan(ctx)?;
     }
     Ok(())
 }

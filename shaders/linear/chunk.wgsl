@@ -19,7 +19,11 @@ struct Params {
     eps: f32,
     first_head: u32,
     zero: u32,
-    pad: u32,
+    rate: f32,
+    keep: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -4,7 +4,7 @@
 // provides  main, a_tile l_tile t_tile own_scales largest_t keep
 // requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (multiply_rows), operands (beta_at put_pairs_8 put_scales)
 
-var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
+var<workgroup> a_tile: array<vec4<f16>, CHUNK * A_STRIDE>;
 var<workgroup> l_tile: array<vec4<f32>, L_TILE>;
 var<workgroup> t_tile: array<vec4<f32>, L_TILE>;
 var<workgroup> betas: array<f32, CHUNK>;

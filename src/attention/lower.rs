@@ -115,7 +115,8 @@ pub(super) fn bind(name: &str, p: &Problem, part: &Part, owned: &Owned, builder:
     match name {
         "per_head" => return Bound::Owned(owned.per_head.clone().expect(linked)),
         "rule_args" => return Bound::Owned(owned.rule_args.clone().expect(linked)),
-        "tables" => return Bound::Owned(owned.tables.clone().expect(linked)),
+        // Tasks without a query have none.
+        "tables" => return Bound::Owned(owned.tables.clone().unwrap_or_else(|| owned.nothing.clone())),
         _ => {}
     }
     let slot = builder.slot(name);

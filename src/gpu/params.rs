@@ -72,7 +72,9 @@ pub(crate) struct LinearParams {
     pub eps: f32,
     pub first_head: u32,
     pub zero: u32,
-    pub pad: u32,
+    pub rate: f32,
+    pub keep: f32,
+    pub pad: [u32; 3],
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.

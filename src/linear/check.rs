@@ -149,7 +149,9 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         recurrent: false,
     };
     if let FeatureMap::Favor { omega, temperature } = &a.map {
-        finite("temperature", *temperature)?;
+        if !(temperature.is_finite() && *temperature >= 0.0) {
+            return Err(Error::Value(format!("temperature: is {temperature}, but must be finite and not negative")));
+        }
         let [_, _, _, directions] = omega.layout.shape();
         tensor("omega", &omega.layout, [1, 1, dim, directions], "[1, 1, dim, directions]")?;
         problem.omega = Some(omega.layout);

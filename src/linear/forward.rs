@@ -258,11 +258,41 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         operands.extend(sweep.operands(p));
     }
     let parts = parts(p, &operands, &slots, ctx)?;
+    in_parts(p, &operands, parts, sweep, &mut builder)?;
+    Ok(builder.finish())
+}
+
+/// The plan on plain kernels, and the buffers between them.
+pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, wgpu::Buffer)>)> {
+    let (slots, mut operands) = (slots(p), operands(p));
+    if p.beta.is_some() {
+        operands.push(Operand::per_chunk("u", p.chunk, p.dim_v()));
+    }
+    let parts = parts(p, &operands, &slots, ctx)?;
+    if parts.len() > 1 {
+        return Err(Error::Limit(format!(
+            "chunks: are asked for, but the device's bindings make {} parts of this problem",
+            parts.len()
+        )));
+    }
+    let mut builder = PlanBuilder::new(ctx, "linear attention, chunks kept", slots);
+    let buffers = in_parts(p, &operands, parts, None, &mut builder)?;
+    Ok((builder.finish(), buffers))
+}
+
+/// All stages; returns the plan's own buffers.
+fn in_parts(
+    p: &Problem,
+    operands: &[Operand],
+    parts: Vec<Part>,
+    sweep: Option<Sweep>,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";
-    let buffers = buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
+    let buffers = buffers(p, operands, used, parts.first().map_or(0, Part::instances), builder)?;
     for part in parts {
-        let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
+        let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
         stages.scale = p.outer_scale();
         stages.packed = p.packed;
         stages.helpers = helpers(p);
@@ -277,9 +307,12 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         let chunks = p.chunks();
         let copied = copy_states(p, &mut stages)?;
         states(p, &chunks, &mut stages, state_ends(p, copied))?;
+        if operands.iter().any(|operand| operand.name == "u") {
+            by_t(p, &chunks, &mut stages, U, p.dim_v(), "v(at, s, j)", "u")?;
+        }
         output(p, &chunks, &mut stages)?;
     }
-    Ok(builder.finish())
+    Ok(buffers)
 }
 
 /// G, A, the states that enter chunks, and V' of the delta rule. `ends` is where states come from and go to.
@@ -292,7 +325,7 @@ pub(super) fn states(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, 
 }
 
 /// G.
-fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+pub(super) fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     if p.gate == Gate::None {
         return Ok(());
     }
@@ -360,7 +393,7 @@ pub(super) fn pairs(
 }
 
 /// States that enter each chunk: each chunk's own, then a scan.
-fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
+pub(super) fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
     stages.product(
         chunks,
@@ -397,26 +430,12 @@ pub(super) fn scan(
 }
 
 /// T, W = T beta (k e^G), U = T beta V, then states and V' chunk by chunk.
-fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
+pub(super) fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String) -> Result<()> {
     let (k, v) = (p.dim_k(), p.dim_v());
     solve(p, chunks, stages)?;
-    for (title, cols, right, store) in [
-        ("W = T beta k", k, "beta(at, s, 0u) * phi_k(at, s, j) * from_start(at, s, j)", "w"),
-        // V' takes the place of U, number by number.
-        ("U = T beta v", v, "beta(at, s, 0u) * v(at, s, j)", "v_new"),
-    ] {
-        stages.product(
-            chunks,
-            Product {
-                title,
-                rows: p.chunk,
-                cols,
-                terms: vec![Term::new(p.chunk, "t(at, i, s)", right).to("row0 + TILE_M")],
-                finish: format!("put_{store}(at, i, j, x);"),
-                tile_rows: None,
-            },
-        )?;
-    }
+    by_t(p, chunks, stages, "W = T beta k", k, "phi_k(at, s, j) * from_start(at, s, j)", "w")?;
+    // V' takes the place of U, number by number.
+    by_t(p, chunks, stages, U, v, "v(at, s, j)", "v_new")?;
     let formulas = [
         ("u_of(at: Place, i: u32, e: u32)", "v_new(at, i, e)"),
         ("x_of(at: Place, i: u32, d: u32)", "-w(at, i, d)"),
@@ -426,6 +445,32 @@ fn delta(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, ends: String
     let puts = "fn put_y(at: Place, i: u32, e: u32, x: f32) { put_v_new(at, i, e, x); }\n\
                 fn put_entering(at: Place, d: u32, e: u32, x: f32) { put_state(at, d, e, x); }\n";
     in_order(p, chunks, stages, "V' and states in order", false, &formulas, &(ends + puts))
+}
+
+/// The title of a stage that may run twice: where U is asked for, V' does not take its only place.
+const U: &str = "U = T beta v";
+
+/// `store = T beta x`.
+fn by_t(
+    p: &Problem,
+    chunks: &Chunks,
+    stages: &mut Stages<'_, '_>,
+    title: &'static str,
+    cols: usize,
+    x: &str,
+    store: &str,
+) -> Result<()> {
+    stages.product(
+        chunks,
+        Product {
+            title,
+            rows: p.chunk,
+            cols,
+            terms: vec![Term::new(p.chunk, "t(at, i, s)", format!("beta(at, s, 0u) * {x}")).to("row0 + TILE_M")],
+            finish: format!("put_{store}(at, i, j, x);"),
+            tile_rows: None,
+        },
+    )
 }
 
 fn solve(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
@@ -466,7 +511,7 @@ pub(super) fn in_order(
 }
 
 /// O.
-fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+pub(super) fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
     let q_chunks = if p.causal { chunks.clone() } else { Chunks::new(p.chunk, &[p.q.shape()[2]]) };
     let store = if p.has_z() { "sums" } else { "out" };

@@ -7,7 +7,9 @@ mod features;
 mod formulas;
 mod forward;
 mod gradients;
+mod intermediates;
 mod io;
+mod memory;
 mod operands;
 mod recurrent;
 mod slopes;
@@ -15,7 +17,9 @@ mod stages;
 mod sweep;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
+pub use intermediates::{DeltaChunks, LinearChunks};
 pub use io::LinearIo;
+pub use memory::{AssociativeMemory, MemoryIo, MemoryRule};
 
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -322,7 +326,17 @@ impl LinearAttention {
     }
 
     fn submit(&self, ctx: &Context, out: &Tensor, state: Option<&Tensor>, z: Option<&Tensor>) -> Result<()> {
-        let plan = self.plan(ctx)?;
+        self.submit_plan(ctx, &self.plan(ctx)?, out, state, z)
+    }
+
+    fn submit_plan(
+        &self,
+        ctx: &Context,
+        plan: &Plan,
+        out: &Tensor,
+        state: Option<&Tensor>,
+        z: Option<&Tensor>,
+    ) -> Result<()> {
         let mut io = LinearIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, out);
         if let Decay::PerToken(decay) | Decay::PerChannel(decay) = &self.decay {
             io = io.log_decay(tensor("log_decay", decay)?);

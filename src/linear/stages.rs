@@ -79,6 +79,9 @@ pub(super) struct Stages<'a, 'b> {
     pub group: usize,
     pub scale: f32,
     pub eps: f32,
+    /// Of associative memory: how much a pair changes it, and the share of it that stays.
+    pub rate: f32,
+    pub keep: f32,
     pub part: Part,
     /// Whether sequences lie one after the other in one batch.
     pub packed: bool,
@@ -89,7 +92,20 @@ pub(super) struct Stages<'a, 'b> {
 impl<'a, 'b> Stages<'a, 'b> {
     pub(super) fn new(builder: &'a mut PlanBuilder<'b>, operands: Vec<Operand>, group: usize, part: Part) -> Self {
         let (helpers, owned, tables) = (Vec::new(), HashMap::new(), Vec::new());
-        Stages { builder, operands, helpers, group, scale: 1.0, eps: 0.0, part, packed: false, owned, tables }
+        Stages {
+            builder,
+            operands,
+            helpers,
+            group,
+            scale: 1.0,
+            eps: 0.0,
+            rate: 1.0,
+            keep: 1.0,
+            part,
+            packed: false,
+            owned,
+            tables,
+        }
     }
 
     /// Puts a buffer of the plan's behind an operand.
@@ -221,7 +237,9 @@ impl<'a, 'b> Stages<'a, 'b> {
             eps: self.eps,
             first_head: self.part.heads.start as u32,
             zero: 0,
-            pad: 0,
+            rate: self.rate,
+            keep: self.keep,
+            pad: [0; 3],
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, ..spec });

@@ -24,6 +24,9 @@ const MOST_STRIPS: usize = 8;
 /// Subgroups that compute the pairs of a chunk.
 const PAIR_STRIPS: u32 = 4;
 
+/// Storage buffers that a stage binds at most.
+const STORAGE_BUFFERS: u32 = 12;
+
 /// Channels of keys: the state's share of a thread's registers.
 const MOST_CHANNELS: usize = 128;
 
@@ -54,16 +57,24 @@ impl Sweep {
         if p.has_z() || p.map != FeatureMap::Identity {
             return refuse("the map or the normalizer is not made for them");
         }
-        if matches!(p.gate, Gate::PerChannel(_)) {
-            return refuse("decay has a value a channel");
-        }
         if p.steps > 1 || p.dim_k() > MOST_CHANNELS {
             return refuse("tokens take several steps, or keys more than 128 channels");
         }
         let strips = p.dim_v().div_ceil(matrices.size as usize).min(MOST_STRIPS) as u32;
         let strips = strips.min(capabilities.workgroup_threads / matrices.subgroup);
-        let given = [p.chunk as u32];
-        let chunks: &[u32] = if p.chunk_given { &given } else { &CHUNKS };
+        // Decays of channels are anchored between two blocks of rows.
+        let (given, two_blocks) = ([p.chunk as u32], [2 * matrices.size]);
+        let chunks: &[u32] = match (p.chunk_given, &p.gate) {
+            (true, Gate::PerChannel(_)) if given != two_blocks => {
+                return Err(Some(format!("decay has a value a channel, and chunks are not of {} rows", two_blocks[0])));
+            }
+            (true, _) => &given,
+            (false, Gate::PerChannel(_)) => &two_blocks,
+            (false, _) => &CHUNKS,
+        };
+        if capabilities.storage_buffers < STORAGE_BUFFERS {
+            return Err(Some(format!("they take {STORAGE_BUFFERS} storage buffers")));
+        }
         let cut = |&chunk: &u32| Sweep { matrices, layout, chunk, strips };
         let have = capabilities.workgroup_memory;
         let fits = |sweep: &Sweep| strips > 0 && sweep.workgroup_bytes(p) <= have;
@@ -81,19 +92,29 @@ impl Sweep {
 
     /// Matrices within a chunk that a stage of their own computes: A and T with the delta rule.
     fn pairs(&self, p: &Problem) -> u32 {
-        if p.beta.is_some() { 2 } else { 0 }
+        match (&p.beta, &p.gate) {
+            (Some(_), _) => 2,
+            (None, Gate::PerChannel(_)) => 1,
+            (None, _) => 0,
+        }
     }
 
     /// What the plan keeps between the stages.
     pub(super) fn operands(&self, p: &Problem) -> Vec<Operand> {
         let chunk = self.chunk as usize;
-        match self.pairs(p) as usize {
-            0 => Vec::new(),
-            pairs => vec![
-                Operand::per_chunk_half("pairs", pairs * chunk, chunk),
-                Operand::per_chunk("scales", 1, self.scales(p).1 as usize),
-            ],
+        let mut operands = Vec::new();
+        if self.pairs(p) > 0 {
+            operands.push(Operand::per_chunk_half("pairs", self.pairs(p) as usize * chunk, chunk));
+            operands.push(Operand::per_chunk("scales", 1, self.scales(p).1 as usize));
         }
+        if matches!(p.gate, Gate::PerChannel(_)) {
+            let channels = p.dim_k().next_multiple_of(self.matrices.size as usize);
+            operands.push(Operand::per_chunk("keeps", 1, channels));
+            let rows = ["risen_q", "fallen_k", "held"];
+            let rows = &rows[..if p.beta.is_some() { 3 } else { 2 }];
+            operands.extend(rows.iter().map(|name| Operand::per_chunk_half(name, chunk, channels)));
+        }
+        operands
     }
 
     /// Powers of two beside the pairs: one a block of A, and how many there are in all.
@@ -110,7 +131,7 @@ impl Sweep {
         let threads = strips * subgroup;
         let (k_blocks, row_blocks) = (k.div_ceil(size), chunk / size);
         let lower_blocks = row_blocks * (row_blocks + 1) / 2;
-        let pairs = self.pairs(p);
+        let (pairs, channels) = (self.pairs(p), matches!(p.gate, Gate::PerChannel(_)));
         let pair_rows = pairs.max(1) * chunk;
         let (a_scales, scales) = self.scales(p);
         // In groups of four; eight more than a row holds, so that rows of a block meet different banks.
@@ -131,7 +152,7 @@ impl Sweep {
             ("PAIRS", pairs),
             ("PAIR_ROWS", pair_rows),
             ("PAIR_LOADS", (pair_rows * chunk / 8).div_ceil(threads)),
-            ("KEY_LOADS", 1),
+            ("KEY_LOADS", if channels { (chunk * qk_cols8).div_ceil(threads) } else { 1 }),
             ("QK_STRIDE", qk_stride),
             ("V_STRIDE", v_stride),
             ("A_STRIDE", a_stride),
@@ -148,7 +169,9 @@ impl Sweep {
             ("V_COLS8", v_cols8),
             ("QK_LOADS", (chunk * qk_cols8).div_ceil(threads)),
             ("V_LOADS", (chunk * v_cols8).div_ceil(threads)),
-            ("GATE_PARTS", chunk.div_ceil(subgroup)),
+            ("GATE_PARTS", if channels { (k_blocks * size).div_ceil(threads) } else { chunk.div_ceil(subgroup) }),
+            // Four more than a row holds: rows meet different banks.
+            ("G_STRIDE", (k_blocks * size + 4) / 4),
             ("LANES", layout.lanes),
             ("ELEMENTS4", size * size / subgroup / 4),
         ]
@@ -159,26 +182,42 @@ impl Sweep {
         let number = |constants: &[(&str, u32)], name: &str| {
             constants.iter().find(|(n, _)| *n == name).map_or(0, |(_, number)| *number)
         };
-        let gates = if p.gate == Gate::None { 0 } else { 6 * self.chunk };
+        let channels = matches!(p.gate, Gate::PerChannel(_));
         let sweep = self.constants(p, self.strips);
-        let tiles = 2 * number(&sweep, "QK_TILE") + number(&sweep, "V_TILE") + number(&sweep, "A_TILE");
+        let key_tile = number(&sweep, "QK_TILE");
+        let gates = match p.gate {
+            Gate::None => 0,
+            Gate::PerHead(_) | Gate::PerToken(_) => 6 * self.chunk,
+            Gate::PerChannel(_) => 2 * number(&sweep, "K_BLOCKS") * self.matrices.size,
+        };
+        let held = if channels && p.beta.is_some() { key_tile } else { 0 };
+        let tiles = 2 * key_tile + held + number(&sweep, "V_TILE") + number(&sweep, "A_TILE");
         let of_sweep = 8 * tiles + 4 * (number(&sweep, "SCALES") + gates) + 16;
         if self.pairs(p) == 0 {
             return of_sweep;
         }
         let pairs = self.constants(p, PAIR_STRIPS);
-        let tiles = 2 * number(&pairs, "QK_TILE") + number(&pairs, "A_TILE");
-        of_sweep
-            .max(8 * tiles + 32 * number(&pairs, "L_TILE") + 4 * (number(&pairs, "SCALES") + self.chunk + gates) + 16)
+        let gates = if channels { 4 * self.chunk * number(&pairs, "G_STRIDE") } else { gates };
+        let halves = 8 * (2 * key_tile + self.chunk * number(&pairs, "A_STRIDE"));
+        let floats = 8 * number(&pairs, "L_TILE") + number(&pairs, "SCALES") + self.chunk + gates;
+        of_sweep.max(halves + 4 * floats + 16)
     }
 
     /// Pairs, and the sweep.
     pub(super) fn stages(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         let chunks = p.chunks();
-        let pairs = self.pairs(p) > 0;
-        let rows = "fn rows_q(at: Place, i: u32, j8: u32) -> Half8 { return q_8(at, i, j8); }\n\
-                    fn rows_k(at: Place, i: u32, j8: u32) -> Half8 { return k_8(at, i, j8); }\n";
-        let gates = if p.gate == Gate::None { "linear/sweep_ungated.wgsl" } else { "linear/sweep_gates.wgsl" };
+        let (pairs, channels) = (self.pairs(p) > 0, matches!(p.gate, Gate::PerChannel(_)));
+        let rows = |q: &str, k: &str| {
+            format!(
+                "fn rows_q(at: Place, i: u32, j8: u32) -> Half8 {{ return {q}_8(at, i, j8); }}\n\
+                 fn rows_k(at: Place, i: u32, j8: u32) -> Half8 {{ return {k}_8(at, i, j8); }}\n"
+            )
+        };
+        let gates = match p.gate {
+            Gate::None => "linear/sweep_ungated.wgsl",
+            Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
+            Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
+        };
         let spec = |title, files, text, strips| LinearSpec {
             title,
             files,
@@ -190,21 +229,34 @@ impl Sweep {
         };
         if pairs {
             let beta = if p.beta.is_some() { "beta(at, i, 0u)" } else { "0.0" };
-            let text = format!("{rows}fn beta_at(at: Place, i: u32) -> f32 {{ return {beta}; }}\n");
-            let files = vec!["linear/pairs_coop.wgsl", "linear/pairs_gates.wgsl", "linear/blocks_coop.wgsl", gates];
+            let mut text = rows("q", "k");
+            text += &format!("fn beta_at(at: Place, i: u32) -> f32 {{ return {beta}; }}\n");
+            let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl"];
+            if channels {
+                let held = if p.beta.is_some() { "put_held_8(at, i, j8, held_k);" } else { "" };
+                text += &format!(
+                    "fn put_rows(at: Place, i: u32, j8: u32, q: Half8, held_k: Half8, k: Half8) {{\n    \
+                     put_risen_q_8(at, i, j8, q);\n    put_fallen_k_8(at, i, j8, k);\n    {held}\n}}\n"
+                );
+                files.push("linear/pairs_channels.wgsl");
+            } else {
+                files.extend(["linear/pairs_gates.wgsl", gates]);
+            }
             let items = (stages.part.instances() * chunks.count) as u64;
-            stages.launch(&chunks, spec("A and T of each chunk", files, text, PAIR_STRIPS), items, items)?;
+            stages.launch(&chunks, spec("products within each chunk", files, text, PAIR_STRIPS), items, items)?;
         }
         let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", gates];
         files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
-        match p.beta {
-            Some(_) => files.extend(["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"]),
-            None => files.push("linear/sweep_plain.wgsl"),
-        }
+        files.extend(match (p.beta.is_some(), channels) {
+            (false, _) => vec!["linear/sweep_plain.wgsl"],
+            (true, false) => vec!["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"],
+            (true, true) => vec!["linear/sweep_delta.wgsl", "linear/sweep_stored_keys.wgsl"],
+        });
         let v_tiles = p.dim_v().div_ceil((self.strips * self.matrices.size) as usize);
         let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
         let copied = copy_states(p, stages)?;
-        let text = format!("{rows}{}", state_ends(p, copied));
+        let rows = if channels { rows("risen_q", "fallen_k") } else { rows("q", "k") };
+        let text = rows + &state_ends(p, copied);
         stages.launch(&chunks, spec("states and out in order", files, text, self.strips), items, items)
     }
 }

@@ -2,7 +2,8 @@
 
 use half::f16;
 use wgpu_attention::{
-    Attention, AttentionIo, Capabilities, DType, Error, Layout, Mask, Merge, Products, Result, Score, Tensor, Tile,
+    Attention, AttentionIo, Capabilities, DType, Error, FeatureMap, Layout, LinearAttention, Mask, Merge, Products,
+    Result, Score, Tensor, Tile,
 };
 
 use crate::support::ctx;
@@ -147,6 +148,16 @@ fn numbers_that_are_none() {
     );
     let twice = described().score(Score::softcap(1.0)).score(Score::softcap(2.0));
     refused(twice.plan(ctx()), "score: softcap is given twice, but each kind may be given once");
+}
+
+#[test]
+fn temperatures_that_are_none() {
+    let (x, omega) = (zeros([1, 1, 10, 4]), zeros([1, 1, 4, 8]));
+    for temperature in [-1.0, f32::NAN, f32::INFINITY] {
+        let map = FeatureMap::Favor { omega: (&omega).into(), temperature };
+        let sentence = format!("temperature: is {temperature}, but must be finite and not negative");
+        refused(LinearAttention::new(&x, &x, &x).map(map).plan(ctx()), &sentence);
+    }
 }
 
 #[test]

@@ -320,11 +320,29 @@ fn large_and_small_values_of_the_delta_rule() {
     case.check();
 }
 
+#[test]
+fn a_gate_a_channel() {
+    let two_blocks = units().and_then(|ctx| ctx.capabilities().matrices).map(|matrices| 2 * matrices.size as usize);
+    for delta in [false, true] {
+        for strength in [1.0, 30.0, 1e5] {
+            let mut case = Case::new(75).gates(Gates::PerChannel);
+            (case.strength, case.delta, case.chunk) = (strength, delta, two_blocks);
+            case.check();
+        }
+        let mut case = Case::new(40).gates(Gates::PerChannel).dims(24, 40);
+        (case.batch, case.heads, case.group, case.delta, case.chunk) = (1, 4, 2, delta, None);
+        case.cu_seqlens = Some(vec![0, 1, 1, 40]);
+        case.check();
+    }
+}
+
 /// What runs on the portable path says why.
 #[test]
 fn a_slower_path_says_so() {
     let Some(ctx) = units() else { return };
-    for case in [Case::new(40).dims(136, 16), Case::new(40).gates(Gates::PerChannel)] {
+    let mut other_chunks = Case::new(40).gates(Gates::PerChannel);
+    other_chunks.chunk = Some(64);
+    for case in [Case::new(40).dims(136, 16), other_chunks] {
         let plan = case.describe(&ctx, &case.data()).plan(&ctx).unwrap();
         assert!(plan.notes().iter().any(|note| note.starts_with("matrix units are not used, because ")), "{plan}");
     }

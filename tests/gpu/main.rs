@@ -1,5 +1,7 @@
 //! Everything that runs on a device, on whatever adapter the environment selects (lavapipe on a machine without a GPU).
 
+mod anything;
+mod associative;
 mod contract;
 mod data;
 mod dense;
@@ -22,6 +24,7 @@ mod permute;
 mod pipeline_cache;
 mod plans;
 mod properties;
+mod s4d;
 mod sharing;
 mod split;
 mod stream;

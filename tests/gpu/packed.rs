@@ -169,3 +169,14 @@ fn half_precision_and_tables_of_other_types() {
         assert!((a - b).abs() < 2e-3, "{a} {b}");
     }
 }
+
+#[test]
+fn tasks_without_a_query_write_nothing() {
+    let case = Case::new(14, 5);
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let out = Tensor::from_slice(ctx(), [1, 2, 14, 64], &[7f32; 2 * 14 * 64]).unwrap();
+    for tasks in [vec![], vec![Task { q: 5..5, kv: 0..5 }; 2]] {
+        Attention::new(&q, &k, &v).tasks(&tasks).out(&out).run(ctx()).unwrap();
+        assert!(download(ctx(), &out).unwrap().iter().all(|&x| x == 7.0));
+    }
+}
