@@ -113,8 +113,8 @@ pub fn rounded(dtype: DType, values: Vec<f32>) -> Vec<f32> {
     }
 }
 
-/// Whether a result is right. Cases are small, so that the plain formula is often right to the last place by luck: beside
-/// what the tolerance rule allows (which precision is judged by elsewhere), a few places of the largest number.
+/// Whether a result is right. Cases are small, so that the plain formula is often right to the last place by luck: besides
+/// what the tolerance rule allows, by which precision is judged elsewhere, some places of the largest number.
 pub fn right(name: &str, got: &Tensor, exact: &[f64], plain: &[f64]) -> std::result::Result<(), String> {
     let values = download(ctx(), got).map_err(|e| format!("{name}: {e}"))?;
     near(name, got.layout().dtype(), &values, exact, plain)
