@@ -86,14 +86,40 @@ class Case:
         return sum(max(0, until - first) for first, until in map(self.seen, range(self.len_q)))
 
     def flops(self) -> float:
-        """Two products, a multiply and an add each, over the pairs that attend."""
+        """Two products, a multiply and an add each, over the pairs that attend; of linear attention, chunks of 64."""
+        if self.words[0] == "linear":
+            return self.linear_flops()
         return 2.0 * self.pairs() * (self.head_dim + self.v_dim) * self.batch * self.heads
 
     def bytes(self) -> float:
-        """Bytes of q, k, v and out, each once."""
+        """Bytes of q, k, v and out, each once; of linear attention also of its gates, and of a single token's state."""
+        if self.words[0] == "linear":
+            return self.linear_bytes()
         width = self.head_dim + self.v_dim
         size = 2 if self.dtype == "f16" else 4
         return float(self.batch * (self.heads * self.len_q + self.heads_kv * self.len_kv) * width * size)
+
+    @property
+    def is_delta(self) -> bool:
+        return self.words[1] in ("delta", "gated_delta", "kda")
+
+    def linear_flops(self) -> float:
+        k, v, chunk = self.head_dim, self.v_dim, 64
+        decayed = 0 if self.words[1] in ("delta", "elu1") else k * v
+        if self.len_q == 1:
+            token = (6 if self.is_delta else 4) * k * v + decayed
+        elif self.is_delta:
+            token = 6 * k * v + 2 * chunk * (3 * k + 2 * v) + chunk**2 / 3
+        else:
+            token = 4 * k * v + 2 * chunk * (k + v)
+        return float(token * self.batch * self.heads * self.len_q)
+
+    def linear_bytes(self) -> float:
+        channels = {"simple_gla": 1, "gated_delta": 1, "gla": self.head_dim, "kda": self.head_dim}.get(self.words[1], 0)
+        row = 2 * (self.head_dim + self.v_dim) + channels + self.is_delta
+        state = 8 * self.head_dim * self.v_dim if self.len_q == 1 else 0
+        size = 2 if self.dtype == "f16" else 4
+        return float((row * size + state) * self.batch * self.heads * self.len_q)
 
     def shapes(self) -> list[list[int]]:
         """Of q, k and v."""

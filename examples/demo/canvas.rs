@@ -91,6 +91,21 @@ impl Brush<'_> {
         self.0.draw(&Rectangle::new([fine(from), fine(to)], color.filled())).map_err(|e| format!("picture: {e}"))
     }
 
+    /// A line through points, so many pixels wide.
+    #[allow(dead_code, reason = "not every program that draws has curves")]
+    pub fn line(&self, points: &[(f64, f64)], width: f64, color: RGBColor) -> Result<(), String> {
+        let style = color.stroke_width((width * f64::from(FINE)).round() as u32);
+        let points: Vec<(i32, i32)> = points.iter().map(|&point| fine(point)).collect();
+        self.0.draw(&PathElement::new(points, style)).map_err(|e| format!("picture: {e}"))
+    }
+
+    /// A filled circle.
+    #[allow(dead_code, reason = "as for lines")]
+    pub fn dot(&self, at: (f64, f64), radius: f64, color: RGBColor) -> Result<(), String> {
+        let circle = Circle::new(fine(at), radius * f64::from(FINE), color.filled());
+        self.0.draw(&circle).map_err(|e| format!("picture: {e}"))
+    }
+
     /// A text whose letters stand on `y`, aligned at `x`.
     pub fn text(&self, text: &str, ink: Ink, at: (f64, f64), align: Align) -> Result<(), String> {
         // plotters puts the baseline half the size below the top.

@@ -1,12 +1,15 @@
-//! Draws a picture of each pattern: the mask, the tiles that a plan visits, and what that is worth against dense attention.
+//! Draws a picture of each pattern: the mask, the tiles that a plan visits, and what that is worth against dense attention. And
+//! one of time against length, softmax attention beside linear.
 //!
 //!     cargo run --release --example gallery -- [--out docs/gallery] [--only causal,window] [--len 4096] [--table]
 
 #[path = "../demo/canvas.rs"]
 mod canvas;
+mod length;
 mod measure;
 mod patterns;
 mod picture;
+mod plot;
 #[path = "../bench/timing.rs"]
 mod timing;
 
@@ -22,7 +25,7 @@ struct Args {
     /// The folder the pictures go to.
     #[arg(long, default_value = "docs/gallery")]
     out: PathBuf,
-    /// Patterns to draw, by name; all unless given.
+    /// Patterns to draw, by name, or `length`; all unless given.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Tokens of the problem that is timed, 256 times a square; 4096 on a GPU and 1024 on a CPU unless given.
@@ -33,6 +36,9 @@ struct Args {
     table: bool,
 }
 
+/// The picture that is of no pattern.
+const LENGTH: &str = "length";
+
 fn main() {
     if let Err(e) = run(&Args::parse()) {
         eprintln!("gallery: {e}");
@@ -41,10 +47,12 @@ fn main() {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    if let Some(unknown) = args.only.iter().find(|name| patterns::ALL.iter().all(|pattern| pattern.name != **name)) {
+    let known = |name: &str| name == LENGTH || patterns::ALL.iter().any(|pattern| pattern.name == name);
+    if let Some(unknown) = args.only.iter().find(|name| !known(name)) {
         return Err(format!("--only: {unknown} is no pattern of the gallery"));
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let length = wanted(LENGTH);
     let wanted: Vec<_> = patterns::ALL.iter().filter(|pattern| wanted(pattern.name)).collect();
     if args.table {
         println!("| pattern | call | picture |\n|---|---|---|");
@@ -58,8 +66,14 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
     std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
-    let bar = ProgressBar::new(wanted.len() as u64);
+    let bar = ProgressBar::new(wanted.len() as u64 + u64::from(length));
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
+    if length {
+        bar.set_message(LENGTH);
+        let sentence = length::draw(&ctx, &args.out.join("length.png")).map_err(|e| format!("{LENGTH}: {e}"))?;
+        bar.suspend(|| println!("{LENGTH:<18} {sentence}"));
+        bar.inc(1);
+    }
     let bench = measure::Bench::new(&ctx, args.len)?;
     for pattern in wanted {
         bar.set_message(pattern.name);

@@ -29,9 +29,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let at = place(bh, select(n, range.x + range.y - 1u - n, BACKWARD == 1u));
         workgroupBarrier();
         var y = array<f32, OWN_ROWS>();
-        for (var r = 0u; r < OWN_ROWS; r++) { // unroll
-            y[r] = u_of(at, t / TILE_V + r * BY, e);
-        }
         for (var d = 0u; d < K; d++) {
             let s = state[d * TILE_V + column];
             for (var r = 0u; r < OWN_ROWS; r++) { // unroll
@@ -41,19 +38,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var r = 0u; r < OWN_ROWS; r++) { // unroll
             let i = t / TILE_V + r * BY;
             if (i < CHUNK) {
-                y_tile[i * TILE_V + column] = y[r];
-                put_y(at, i, e, y[r]);
+                // Added last: U is large, and would round every partial sum.
+                let whole = u_of(at, i, e) + y[r];
+                y_tile[i * TILE_V + column] = whole;
+                put_y(at, i, e, whole);
             }
         }
         workgroupBarrier();
         for (var d = t / TILE_V; d < K; d += BY) {
             let own = state[d * TILE_V + column];
-            var s = chunk_decay(at, d) * own + p_of(at, d, e);
+            let kept = chunk_decay(at, d) * own + p_of(at, d, e);
             put_entering(at, d, e, own);
+            var s = 0.0;
             for (var i = 0u; i < at.len; i++) {
                 s += z_of(at, i, d) * y_tile[i * TILE_V + column];
             }
-            state[d * TILE_V + column] = s;
+            state[d * TILE_V + column] = kept + s;
         }
     }
     workgroupBarrier();

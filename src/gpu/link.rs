@@ -45,7 +45,7 @@ fragments! {
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
-    "linear/carry.wgsl" "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
+    "linear/carry.wgsl" "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/exp.wgsl" "linear/features.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
     "linear/solve.wgsl" "linear/blocks_coop.wgsl" "linear/pairs_coop.wgsl" "linear/pairs_channels.wgsl" "linear/pairs_gates.wgsl" "linear/sweep_coop.wgsl"
     "linear/sweep_delta.wgsl" "linear/sweep_gates.wgsl" "linear/sweep_keys.wgsl" "linear/sweep_plain.wgsl" "linear/sweep_scores.wgsl"
     "linear/sweep_channels.wgsl" "linear/sweep_stored.wgsl" "linear/sweep_stored_keys.wgsl" "linear/sweep_ungated.wgsl"

@@ -2,6 +2,7 @@
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
+use crate::gpu::link::fragment_text;
 
 /// How decays enter products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +55,12 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
     let row = "at: Place, i: u32, d: u32";
     let pair = "at: Place, i: u32, j: u32";
     let anchored = "at: Place, row0: u32, i: u32, d: u32";
-    let mut helpers = vec![function(
+    let mut helpers = vec![("exp_of", fragment_text("linear/exp.wgsl"))];
+    helpers.push(function(
         "leaving",
         "at: Place, d: u32, e: u32",
         "if (at.chunk + 1u < chunks_of(at.sequence).y) { return state(place(at.bh, at.chunk + 1u), d, e); }\n    return ended(at, d, e);",
-    )];
+    ));
     // Features.
     let map = elementwise(&p.map).unwrap_or("x");
     let phi = |from: &str| match map {
@@ -70,7 +72,7 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
     };
     helpers.push(function("phi_q", row, &phi("q")));
     helpers.push(function("phi_k", row, &phi("k")));
-    // G: sums of log-decays from the chunk's first row on; after the last row it stays as it is.
+    // G: sums of log-decays from the chunk's first row on, in two columns; after the last row it stays as it is.
     match Gating::of(&p.gate) {
         Gating::None => {
             for name in ["from_start", "to_end"] {
@@ -80,34 +82,35 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
             helpers.push(function("chunk_decay", "at: Place, d: u32", "return 1.0;"));
         }
         gating => {
-            let channel = if gating == Gating::Channel { "d" } else { "0u" };
-            helpers.push(function("summed", row, &format!("return g(at, min(i, max(at.len, 1u) - 1u), {channel});")));
-            helpers.push(function("from_start", row, "return exp(summed(at, i, d));"));
-            helpers.push(function("to_end", row, "return exp(min(0.0, summed(at, at.len, d) - summed(at, i, d)));"));
-            helpers.push(function("between", pair, "return exp(min(0.0, summed(at, i, 0u) - summed(at, j, 0u)));"));
-            helpers.push(function("chunk_decay", "at: Place, d: u32", "return exp(summed(at, at.len, d));"));
+            let [high, low] = if gating == Gating::Channel { ["2u * d", "2u * d + 1u"] } else { ["0u", "1u"] };
+            let last = "max(at.len, 1u) - 1u";
+            let grown = format!("let r = min(i, {last});\n    return exp_of(g(at, r, {high}), g(at, r, {low}));");
+            helpers.push(function("grown", row, &grown));
+            // Above the diagonal, where nobody looks, the gap is positive.
+            let gap = format!(
+                "let r = min(i, {last});\n    let s = min(j, {last});\n    \
+                 return exp_of(min(0.0, g(at, r, {high}) - g(at, s, {high})), g(at, r, {low}) - g(at, s, {low}));"
+            );
+            // e^(G_i - G_j).
+            helpers.push(function("gap", "at: Place, i: u32, j: u32, d: u32", &gap));
+            helpers.push(function("from_start", row, "return grown(at, i, d);"));
+            helpers.push(function("to_end", row, "return gap(at, at.len, i, d);"));
+            helpers.push(function("between", pair, "return gap(at, i, j, 0u);"));
+            helpers.push(function("chunk_decay", "at: Place, d: u32", "return grown(at, at.len, d);"));
             // Anchors: of rows from row0 on, and of rows before it.
-            helpers.push(function(
-                "since",
-                anchored,
-                "if (i < row0) { return 0.0; }\n    return exp(min(0.0, summed(at, i, d) - summed(at, row0, d)));",
-            ));
+            helpers.push(function("since", anchored, "if (i < row0) { return 0.0; }\n    return gap(at, i, row0, d);"));
             helpers.push(function(
                 "until",
                 anchored,
-                "if (i >= row0) { return 0.0; }\n    return exp(min(0.0, summed(at, row0, d) - summed(at, i, d)));",
+                "if (i >= row0) { return 0.0; }\n    return gap(at, row0, i, d);",
             ));
             // And of rows after row0.
             helpers.push(function(
                 "after",
                 anchored,
-                "if (i <= row0) { return 0.0; }\n    return exp(min(0.0, summed(at, i, d) - summed(at, row0, d)));",
+                "if (i <= row0) { return 0.0; }\n    return gap(at, i, row0, d);",
             ));
-            helpers.push(function(
-                "within",
-                "at: Place, i: u32, j: u32, d: u32",
-                "return exp(min(0.0, summed(at, i, d) - summed(at, j, d)));",
-            ));
+            helpers.push(function("within", "at: Place, i: u32, j: u32, d: u32", "return gap(at, i, j, d);"));
         }
     }
     helpers

@@ -51,7 +51,8 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
         Operand::slot(k_name, "k", Rows::Each, p.k.dtype(), dim).of_key_heads(),
         Operand::slot("v", "v", Rows::Each, p.v.dtype(), v).with_ones(p.has_z()),
         Operand::slot("out", "out", Rows::Last(p.steps), p.out.dtype(), v),
-        Operand::per_chunk("g", chunk, Gating::of(&p.gate).channels(k)),
+        // In two parts each, see linear/cumulate.wgsl.
+        Operand::per_chunk("g", chunk, 2 * Gating::of(&p.gate).channels(k)),
         Operand::per_chunk("a", chunk, chunk),
         Operand::per_chunk("state", k, cols),
     ];

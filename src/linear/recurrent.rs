@@ -52,7 +52,7 @@ fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
     let channel = if Gating::of(&p.gate) == Gating::Channel { "d" } else { "0u" };
     let decay = match p.gate {
         Gate::None => "1.0".to_string(),
-        _ => format!("exp(clamp(log_decay(at, i, {channel}), -80.0, 0.0))"),
+        _ => format!("exp_of(0.0, clamp(log_decay(at, i, {channel}), -80.0, 0.0))"),
     };
     let store = if p.has_z() { "sums" } else { "out" };
     let copied = forward::copy_states(p, stages)?;

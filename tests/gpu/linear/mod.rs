@@ -1,0 +1,7 @@
+//! Linear attention against the recurrence.
+
+mod gradients;
+mod problem;
+mod properties;
+mod shapes;
+mod states;
