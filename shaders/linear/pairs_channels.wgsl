@@ -3,8 +3,8 @@
 // so that both factors are at most 1; within a block they are summed one by one, from differences of G.
 //
 // provides  multiply_rows, q_tile k_tile sums
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (keep l_tile t_tile betas OF_Q OF_K), operands (log_decay rows_q rows_k
-//           put_rows put_keeps)
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (fetch_rows stage_betas keep l_tile t_tile betas OF_Q OF_K), operands
+//           (log_decay_there put_rows put_keeps)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
@@ -15,13 +15,21 @@ var<workgroup> sums: array<vec4<f32>, CHUNK * G_STRIDE>;
 const NEAR: u32 = SIZE * (SIZE + 1u) / 2u;
 
 fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
+    var q = array<Half8, QK_LOADS>();
+    var k = array<Half8, QK_LOADS>();
+    fetch_rows(&q, &k, at, t);
     for (var d = t; d < K_BLOCKS * SIZE; d += THREADS) { sum_channel(at, d); }
     // On and right of its diagonal L is 0.
     for (var n = t; n < L_TILE; n += THREADS) { l_tile[n] = vec4<f32>(); }
+    stage_betas(at, t);
     workgroupBarrier();
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
-        if (p.x < CHUNK) { stage_rows(at, p.x, p.y); }
+        if (p.x >= at.len) {
+            q[n] = Half8();
+            k[n] = Half8();
+        }
+        if (p.x < CHUNK) { stage_rows(at, p.x, p.y, q[n], k[n]); }
     }
     workgroupBarrier();
     for (var n = t; n < ROW_BLOCKS * NEAR; n += THREADS) { near_pair(n); }
@@ -47,11 +55,13 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
 }
 
 fn sum_channel(at: Place, d: u32) {
+    var x = array<f32, CHUNK>();
+    for (var i = 0u; i < CHUNK; i++) { // unroll
+        x[i] = log_decay_there(at, min(i, at.len - 1u), min(d, K - 1u));
+    }
     var sum = 0.0;
     for (var i = 0u; i < CHUNK; i++) { // unroll
-        // No load waits for a test.
-        let x = log_decay(at, min(i, at.len - 1u), d);
-        sum += select(0.0, clamp(x, -80.0, 0.0), i < at.len);
+        sum += select(0.0, clamp(x[i], -80.0, 0.0), i < at.len && d < K);
         sums[i * G_STRIDE + d / 4u][d % 4u] = sum;
     }
     put_keeps(at, 0u, d, exp(sum));
@@ -65,13 +75,7 @@ fn decay_of(from_sum: vec4<f32>, to_sum: vec4<f32>) -> vec4<f32> {
     return exp(min(vec4<f32>(), to_sum - from_sum));
 }
 
-fn stage_rows(at: Place, i: u32, col8: u32) {
-    var q = Half8();
-    var k = Half8();
-    if (i < at.len) {
-        q = rows_q(at, i, col8);
-        k = rows_k(at, i, col8);
-    }
+fn stage_rows(at: Place, i: u32, col8: u32, q: Half8, k: Half8) {
     let to = i * QK_STRIDE + col8 * 2u;
     q_tile[to] = q.lo;
     q_tile[to + 1u] = q.hi;

@@ -1,8 +1,9 @@
 // A[i, j] = sum_d q_id k_jd e^(G_id - G_jd) for j <= i, and of the delta rule T beta with T = (I + L)^-1, L[i, j] = beta_i sum_d k_id k_jd
 // e^(G_id - G_jd) for j < i: a workgroup a chunk, rounded to f16 behind powers of two that are stored beside them.
 //
-// provides  main, a_tile l_tile t_tile own_scales largest_t keep
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (multiply_rows), operands (beta_at put_pairs_8 put_scales)
+// provides  main, a_tile l_tile t_tile own_scales largest_t betas, fetch_rows stage_betas keep
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (multiply_rows), operands (rows_q rows_k beta_at put_pairs_8
+//           put_scales)
 
 var<workgroup> a_tile: array<vec4<f16>, CHUNK * A_STRIDE>;
 var<workgroup> l_tile: array<vec4<f32>, L_TILE>;
@@ -29,13 +30,31 @@ fn main(
     let t = strip * SUBGROUP + member;
     let at = place(item / params.chunks, item % params.chunks);
     if (t == 0u) { atomicStore(&largest_t[0], 0u); }
-    for (var n = t; n < CHUNK; n += THREADS) { betas[n] = beta_at(at, n); }
     for (var n = t; n < SCALES; n += THREADS) { own_scales[n] = 1.0; }
     multiply_rows(at, strip, member, t);
     workgroupBarrier();
     if (PAIRS == 2u) { solve(t); }
     workgroupBarrier();
     store(at, t);
+}
+
+// The chunk's rows, eights that a thread stages: asked for before anything else.
+fn fetch_rows(
+    q: ptr<function, array<Half8, QK_LOADS>>,
+    k: ptr<function, array<Half8, QK_LOADS>>,
+    at: Place,
+    t: u32,
+) {
+    for (var n = 0u; n < QK_LOADS; n++) { // unroll
+        let p = piece(n, t, QK_COLS8);
+        let i = min(p.x, at.len - 1u);
+        (*q)[n] = rows_q(at, i, p.y);
+        (*k)[n] = rows_k(at, i, p.y);
+    }
+}
+
+fn stage_betas(at: Place, t: u32) {
+    for (var n = t; n < CHUNK; n += THREADS) { betas[n] = beta_at(at, n); }
 }
 
 // A block's numbers, decayed, into the tile of A or of L.

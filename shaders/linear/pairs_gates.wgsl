@@ -1,8 +1,8 @@
 // Products of rows of a chunk where a row has one gate, or none.
 //
 // provides  multiply_rows, q_tile k_tile
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (keep OF_Q OF_K), gates (fetch_gates sum_gates pair_decay), operands (rows_q
-//           rows_k)
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (fetch_rows stage_betas keep OF_Q OF_K), gates (fetch_gates sum_gates
+//           pair_decay)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
@@ -10,20 +10,22 @@ var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
 fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
     var gates = array<f32, GATE_PARTS>();
     fetch_gates(&gates, at, strip, member);
+    var q = array<Half8, QK_LOADS>();
+    var k = array<Half8, QK_LOADS>();
+    fetch_rows(&q, &k, at, t);
+    stage_betas(at, t);
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
-        var q = Half8();
-        var k = Half8();
-        if (p.x < at.len) {
-            q = rows_q(at, p.x, p.y);
-            k = rows_k(at, p.x, p.y);
-        }
         let to = p.x * QK_STRIDE + p.y * 2u;
+        if (p.x >= at.len) {
+            q[n] = Half8();
+            k[n] = Half8();
+        }
         if (p.x < CHUNK) {
-            q_tile[to] = q.lo;
-            q_tile[to + 1u] = q.hi;
-            k_tile[to] = k.lo;
-            k_tile[to + 1u] = k.hi;
+            q_tile[to] = q[n].lo;
+            q_tile[to + 1u] = q[n].hi;
+            k_tile[to] = k[n].lo;
+            k_tile[to + 1u] = k[n].hi;
         }
     }
     sum_gates(&gates, 0u, at.len, strip, member);

@@ -4,8 +4,10 @@
 //
 // provides  main
 // requires  chunk.wgsl, prelude (COLS TILE_V GROUPS OWN THREADS = TILE_V * GROUPS), operands (first last q_at k_at decay_at
-//           update put_result)
+//           gain_at value_at update put_result)
 
+// q, k and decay of the token, channel by channel: loaded once, for all columns.
+var<workgroup> token: array<vec4<f32>, OWN * GROUPS>;
 var<workgroup> of_key: array<f32, THREADS>;
 var<workgroup> of_query: array<f32, THREADS>;
 var<workgroup> of_both: array<f32, THREADS>;
@@ -29,20 +31,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var n = range.x; n < range.y; n++) {
         let at = place(bh, n);
         for (var i = 0u; i < at.len; i++) {
+            // Asked for before the products that they wait for.
+            let value = value_at(at, i, e);
+            let gain = gain_at(at, i);
+            workgroupBarrier();
+            for (var d = t; d < OWN * GROUPS; d += THREADS) {
+                token[d] = vec4<f32>(q_at(at, i, d), k_at(at, i, d), decay_at(at, i, d), 0.0);
+            }
+            workgroupBarrier();
             var by_key = 0.0;
             var by_query = 0.0;
             var both = 0.0;
             for (var r = 0u; r < OWN; r++) { // unroll
-                let d = d0 + r * GROUPS;
-                let s = decay_at(at, i, d) * state[r];
-                let query = q_at(at, i, d);
-                let key = k_at(at, i, d);
+                let row = token[d0 + r * GROUPS];
+                let s = row.z * state[r];
                 state[r] = s;
-                by_key += key * s;
-                by_query += query * s;
-                both += query * key;
+                by_key += row.y * s;
+                by_query += row.x * s;
+                both += row.x * row.y;
             }
-            workgroupBarrier();
             of_key[t] = by_key;
             of_query[t] = by_query;
             of_both[t] = both;
@@ -55,9 +62,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 by_query += of_query[g * TILE_V + column];
                 both += of_both[g * TILE_V + column];
             }
-            let u = update(at, i, e, by_key);
+            let u = update(value, gain, by_key);
             for (var r = 0u; r < OWN; r++) { // unroll
-                state[r] += k_at(at, i, d0 + r * GROUPS) * u;
+                state[r] += token[d0 + r * GROUPS].y * u;
             }
             if (d0 == 0u) { put_result(at, i, e, params.scale * (by_query + both * u)); }
         }

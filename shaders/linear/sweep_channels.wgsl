@@ -2,13 +2,13 @@
 // left of them, kept for two chunks.
 //
 // provides  fetch_gates sum_gates rise fall pair_decay fade
-// requires  chunk.wgsl, operands (keeps)
+// requires  chunk.wgsl, operands (keeps_there)
 
 var<workgroup> kept: array<f32, 2u * K_BLOCKS * SIZE>;
 
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
-        (*gates)[p] = keeps(at, 0u, p * THREADS + strip * SUBGROUP + member);
+        (*gates)[p] = keeps_there(at, 0u, min(p * THREADS + strip * SUBGROUP + member, K_BLOCKS * SIZE - 1u));
     }
 }
 

@@ -2,7 +2,7 @@
 // that the next chunk's are there when it begins.
 //
 // provides  fetch_gates sum_gates rise fall pair_decay fade
-// requires  chunk.wgsl, operands (log_decay)
+// requires  chunk.wgsl, operands (log_decay_there)
 
 var<workgroup> sums: array<f32, 2u * CHUNK>;
 // e^G, and e^(G_last - G).
@@ -12,7 +12,7 @@ var<workgroup> falls: array<f32, 2u * CHUNK>;
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {
     if (strip != STRIPS - 1u) { return; }
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
-        (*gates)[p] = log_decay(at, min(p * SUBGROUP + member, max(at.len, 1u) - 1u), 0u);
+        (*gates)[p] = log_decay_there(at, min(p * SUBGROUP + member, max(at.len, 1u) - 1u), 0u);
     }
 }
 

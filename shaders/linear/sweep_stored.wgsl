@@ -1,7 +1,7 @@
 // A, and T of the delta rule, as pairs_coop.wgsl stored them: a chunk's rows of A, then those of T.
 //
 // provides  fetch_pairs stage_pairs scores keep_scores
-// requires  sweep_coop.wgsl (a_tile a_scale scaled), blocks_coop.wgsl, operands (pairs_8 scales)
+// requires  sweep_coop.wgsl (a_tile a_scale scaled), blocks_coop.wgsl, operands (pairs_8 scales_there)
 
 const PAIR_COLS8: u32 = CHUNK / 8u;
 
@@ -11,7 +11,7 @@ fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function
         (*pairs)[n] = pairs_8(at, min(p.x, PAIR_ROWS - 1u), p.y);
     }
     for (var n = 0u; n < SCALE_LOADS; n++) { // unroll
-        (*own)[n] = scales(at, 0u, min(n * THREADS + t, SCALES - 1u));
+        (*own)[n] = scales_there(at, 0u, min(n * THREADS + t, SCALES - 1u));
     }
 }
 

@@ -61,7 +61,8 @@ impl Access {
     pub(super) fn of(name: &str, text: &str) -> Option<Access> {
         let uses = |suffix: &str| {
             let (read, write) = (format!("{name}{suffix}"), format!("put_{name}{suffix}"));
-            Access { read: calls(text, &read), write: calls(text, &write), eights: !suffix.is_empty() }
+            let there = suffix.is_empty() && calls(text, &format!("{name}_there"));
+            Access { read: there || calls(text, &read), write: calls(text, &write), eights: !suffix.is_empty() }
         };
         [uses(""), uses("_8")].into_iter().find(|access| access.read || access.write)
     }
@@ -145,6 +146,10 @@ impl Operand {
             text += &format!(
                 "fn {name}(at: Place, i: u32, j: u32) -> f32 {{\n    {ones}if ({guard}) {{ return 0.0; }}\n    \
                  return f32({name}_data[{index}]);\n}}\n"
+            );
+            // Of rows and columns that are there: no load waits for a test.
+            text += &format!(
+                "fn {name}_there(at: Place, i: u32, j: u32) -> f32 {{\n    return f32({name}_data[{index}]);\n}}\n"
             );
         }
         if access.write {

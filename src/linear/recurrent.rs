@@ -1,5 +1,6 @@
 //! Token by token: decoding, and sequences too short for chunks.
 
+use super::FeatureMap;
 use super::check::{Gate, Problem};
 use super::formulas::{Gating, helpers};
 use super::stages::Stages;
@@ -48,21 +49,34 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
 fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
     let chunks = p.chunks();
     let cols = p.state_cols();
-    let update = if p.beta.is_some() { "beta(at, i, 0u) * (v(at, i, e) - by_key)" } else { "v(at, i, e)" };
+    // Where threads and columns come out even, everything is there: no load waits for a test, which took twice as long.
+    let even = p.dim_k().is_multiple_of(GROUPS) && cols.is_multiple_of(TILE_V) && p.steps == 1 && !p.has_z();
+    let there = |name: &str| if even { format!("{name}_there") } else { name.to_string() };
+    let (gain, value) = match p.beta {
+        Some(_) => (format!("{}(at, i, 0u)", there("beta")), "gain * (value - by_key)"),
+        None => ("1.0".into(), "value"),
+    };
+    let plain = p.map == FeatureMap::Identity;
+    let [q, k] = ["q", "k"].map(|name| if plain { there(name) } else { format!("phi_{name}") });
     let channel = if Gating::of(&p.gate) == Gating::Channel { "d" } else { "0u" };
     let decay = match p.gate {
         Gate::None => "1.0".to_string(),
-        _ => format!("exp_of(0.0, clamp(log_decay(at, i, {channel}), -80.0, 0.0))"),
+        _ => format!("exp_of(0.0, clamp({}(at, i, {channel}), -80.0, 0.0))", there("log_decay")),
     };
+    let mut ends = forward::state_ends(p, forward::copy_states(p, stages)?);
+    for name in ["initial_state", "state_slot", "final_state"] {
+        ends = ends.replace(&format!("return {name}(at"), &format!("return {}(at", there(name)));
+    }
     let store = if p.has_z() { "sums" } else { "out" };
-    let copied = forward::copy_states(p, stages)?;
     let text = format!(
-        "{}fn update(at: Place, i: u32, e: u32, by_key: f32) -> f32 {{ return {update}; }}\n\
+        "{ends}fn gain_at(at: Place, i: u32) -> f32 {{ return {gain}; }}\n\
+         fn value_at(at: Place, i: u32, e: u32) -> f32 {{ return {}(at, i, e); }}\n\
+         fn update(value: f32, gain: f32, by_key: f32) -> f32 {{ return {value}; }}\n\
          fn decay_at(at: Place, i: u32, d: u32) -> f32 {{ return {decay}; }}\n\
-         fn q_at(at: Place, i: u32, d: u32) -> f32 {{ return phi_q(at, i, d); }}\n\
-         fn k_at(at: Place, i: u32, d: u32) -> f32 {{ return phi_k(at, i, d); }}\n\
+         fn q_at(at: Place, i: u32, d: u32) -> f32 {{ return {q}(at, i, d); }}\n\
+         fn k_at(at: Place, i: u32, d: u32) -> f32 {{ return {k}(at, i, d); }}\n\
          fn put_result(at: Place, i: u32, e: u32, x: f32) {{ put_{store}(at, i, e, x); }}\n",
-        forward::state_ends(p, copied)
+        there("v")
     );
     let constants = vec![
         ("COLS", cols as u32),
