@@ -10,6 +10,7 @@ mod linear;
 mod masks;
 mod others;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
@@ -28,7 +29,12 @@ fn cases(count: u32, case: fn(&mut Draw) -> Result<(), String>) {
         true => TestRunner::new(config),
         false => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
+    let done = Cell::new(0);
     let outcome = runner.run(&choices, |choices| {
+        done.set(done.get() + 1);
+        if done.get() % 500 == 0 {
+            println!("{} of {count} cases", done.get());
+        }
         let mut draw = Draw::new(choices);
         // A panic is a failure like others, told with what was drawn.
         let result = catch_unwind(AssertUnwindSafe(|| case(&mut draw))).unwrap_or_else(|panic| {

@@ -37,7 +37,7 @@ struct Case {
     relative: Option<(usize, Vec<f32>)>,
     steps: bool,
     sinks: Option<Vec<f32>>,
-    relu: bool,
+    options: usize,
 }
 
 /// What a kernel is compiled for, drawn together: few kernels then serve many cases.
@@ -47,7 +47,7 @@ struct Profile {
     visit: Visit,
     /// Of the options below, bit by bit.
     options: usize,
-    relu: bool,
+    auto_tile: bool,
 }
 
 const SOFTCAP: usize = 1;
@@ -57,36 +57,42 @@ const RELATIVE: usize = 8;
 const WGSL: usize = 16;
 const SINKS: usize = 32;
 const HEAD_SCALES: usize = 64;
+const LSE: usize = 128;
+const SPLIT: usize = 256;
+const PACK: usize = 512;
+const STRIDED: usize = 1024;
+const RELU: usize = 2048;
 
 fn profile(draw: &mut Draw) -> Profile {
     let half = if ctx().capabilities().f16 { DType::F16 } else { DType::F32 };
+    let (single, small) = (DType::F32, [4, 4]);
     let all = [
-        (DType::F32, [4, 4], Visit::Auto, 0),
-        (DType::F32, [4, 4], Visit::Listed, 0),
-        (DType::F32, [4, 4], Visit::Every, SOFTCAP | BIAS | SINKS),
-        (half, [8, 4], Visit::Auto, ALIBI | HEAD_SCALES),
-        (half, [8, 4], Visit::Listed, RELATIVE),
-        (DType::F32, [5, 3], Visit::ListedPartial, WGSL | ALIBI),
-        (half, [5, 3], Visit::Every, BIAS),
-        (DType::F32, [8, 20], Visit::Listed, SINKS | WGSL | SOFTCAP),
-        (DType::F32, [4, 4], Visit::Auto, SOFTCAP | ALIBI | BIAS | RELATIVE | WGSL | SINKS),
-        (DType::F32, [4, 4], Visit::Auto, 0),
+        (single, small, Visit::Auto, 0),
+        (single, small, Visit::Listed, LSE | STRIDED),
+        (single, small, Visit::Every, SOFTCAP | BIAS | SINKS | LSE),
+        (half, [8, 4], Visit::Auto, ALIBI | HEAD_SCALES | SPLIT | LSE),
+        (half, [8, 4], Visit::Listed, RELATIVE | PACK),
+        (single, [5, 3], Visit::ListedPartial, WGSL | ALIBI | LSE),
+        (half, [5, 3], Visit::Every, BIAS | PACK | STRIDED),
+        (single, [8, 20], Visit::Listed, SINKS | WGSL | SOFTCAP | SPLIT | LSE),
+        (single, small, Visit::Auto, SOFTCAP | ALIBI | BIAS | RELATIVE | WGSL | SINKS | LSE | STRIDED),
+        (single, small, Visit::Auto, RELU | STRIDED),
     ];
-    let which = draw.below(all.len());
-    let (dtype, dims, visit, options) = all[which];
-    Profile { dtype, dims, visit, options, relu: which == all.len() - 1 }
+    // The library's own tile is drawn seldom: it takes longest to compile.
+    let auto_tile = draw.one_in(40);
+    let (dtype, dims, visit, options) = draw.pick(&all);
+    Profile { dtype, dims, visit, options, auto_tile }
 }
 
 pub fn case(draw: &mut Draw) -> Result<(), String> {
     if draw.one_in(2) {
         return wrong(draw);
     }
-    let lse = draw.one_in(2);
     let case = describe(draw);
     let Sizes { batch, heads, len_q, v_dim, .. } = case.sizes;
-    let lse = lse && !case.relu;
+    draw.strided = Some(case.options & STRIDED != 0);
     let out = draw.output(case.dtype, [batch, heads, len_q, v_dim]);
-    let lse_out = lse.then(|| draw.output(DType::F32, [batch, heads, len_q, 1]));
+    let lse_out = (case.options & LSE != 0).then(|| draw.output(DType::F32, [batch, heads, len_q, 1]));
     let mut attention = case.attention.clone().out(&out);
     if let Some(lse) = &lse_out {
         attention = attention.lse_out(lse);
@@ -121,7 +127,8 @@ fn compare(name: &str, got: &Tensor, exact: &[f64], plain: &[f64], which: &[usiz
 }
 
 fn describe(draw: &mut Draw) -> Case {
-    let Profile { dtype, dims: [head_dim, v_dim], visit, options, relu } = profile(draw);
+    let Profile { dtype, dims: [head_dim, v_dim], visit, options, auto_tile } = profile(draw);
+    let has = |option: usize| options & option != 0;
     let (batch, heads_kv, group) = (draw.between(1, 2), draw.between(1, 2), draw.between(1, 3));
     let len = |draw: &mut Draw| if draw.one_in(16) { 0 } else { draw.between(1, 40) };
     let (len_q, len_kv) = (len(draw), len(draw));
@@ -132,15 +139,16 @@ fn describe(draw: &mut Draw) -> Case {
     let shapes =
         [[batch, heads, len_q, head_dim], [batch, heads_kv, len_kv, head_dim], [batch, heads_kv, len_kv, v_dim]];
     let operands = shapes.map(|shape| rounded(dtype, draw.floats(shape.iter().product())));
+    draw.strided = Some(has(STRIDED));
     let tensors = [0, 1, 2].map(|n| draw.tensor(dtype, shapes[n], &operands[n]));
+    draw.strided = None;
     let tasks = if draw.one_in(4) { pieces(draw, len_q, len_kv) } else { Vec::new() };
     let tasked = !tasks.is_empty();
-    let options = if tasked { options & !(BIAS | RELATIVE) } else { options };
     let Drawn { mask, pairs, plain } = mask(draw, [batch, heads, len_q, len_kv], tasked);
     draw.note(&mask);
     let [q, k, v] = &tensors;
     let mut attention = Attention::new(q, k, v).mask(mask).visit(visit);
-    if !draw.one_in(24) {
+    if !auto_tile {
         attention = attention.tile(TINY);
     }
     let mut ordered = false;
@@ -153,18 +161,17 @@ fn describe(draw: &mut Draw) -> Case {
         tokens.sort_by_key(|&token| (token as usize % by, token));
         attention = attention.tile(TINY).order(Order::tokens(&tokens));
     }
-    let splits = draw.pick(&[None, Some(1), Some(2), Some(5)]);
+    let splits = if has(SPLIT) { draw.pick(&[2, 5]) } else { 1 };
     let whole = !tasked || tasks.iter().map(|task| task.q.len()).sum::<usize>() == len_q;
-    if let Some(splits) = splits.filter(|&n| n == 1 || (whole && !relu)) {
-        attention = attention.splits(splits);
+    attention = attention.splits(if whole { splits } else { 1 });
+    if has(PACK) && plain && !ordered && 8usize.is_multiple_of(group) {
+        attention = attention.tile(TINY).pack_gqa(true);
     }
-    if draw.one_in(3) {
-        let possible = plain && !ordered && 8usize.is_multiple_of(group);
-        attention = attention.tile(TINY).pack_gqa(possible && draw.one_in(2));
-    }
-    if relu {
+    if has(RELU) {
         attention = attention.weights(Weights::Relu);
     }
+    // Of tasks, these have no say.
+    let options = if tasked { options & !(BIAS | RELATIVE) } else { options };
     let scales = vec![1.0 / (head_dim as f32).sqrt(); heads];
     let (softcap, slopes, bias, relative, sinks) = (None, None, None, None, None);
     let mut case = Case {
@@ -182,7 +189,7 @@ fn describe(draw: &mut Draw) -> Case {
         relative,
         steps: false,
         sinks,
-        relu,
+        options,
     };
     case.add_scores(draw, options);
     case
@@ -307,7 +314,7 @@ impl Case {
         let sink = |h: usize| self.sinks.as_ref().map(|sinks| of(sinks[h]));
         let scale = |h: usize| of(self.scales[h]);
         let wide = |x: Vec<T>| x.into_iter().map(T::to_f64).collect::<Vec<f64>>();
-        if self.relu {
+        if self.options & RELU != 0 {
             return (wide(relu(sizes, [&q, &k, &v], &scale, &mask)), vec![0.0; s.batch * s.heads * lens[0]]);
         }
         let rules = Rules { scale: &scale, score: &score, mask: &mask, sink: &sink };

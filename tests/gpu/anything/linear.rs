@@ -94,7 +94,9 @@ const MAPS: [FeatureMap; 10] = [
 
 fn describe(draw: &mut Draw) -> Case {
     // What kernels are compiled for, drawn together, so that few serve many cases.
-    let kernel = draw.below(40);
+    let kernel = draw.below(60);
+    // 40 kinds; states, chunks and the way of computing go along.
+    let (way, kernel) = (kernel, kernel % 40);
     draw.note(("kernel", kernel));
     let half = ctx().capabilities().f16 && kernel % 8 == 5;
     let (dtype, dims) =
@@ -168,12 +170,12 @@ fn describe(draw: &mut Draw) -> Case {
         sequences = cuts.windows(2).map(|pair| pair[0]..pair[1]).collect();
         linear = linear.cu_seqlens(&cuts);
     }
-    let chunk = draw.pick(&[None, Some(16), Some(32)]);
+    let chunk = [Some(16), None, Some(32)][way % 3];
     if let Some(chunk) = chunk {
         linear = linear.chunk(chunk);
     }
-    if causal && draw.one_in(3) {
-        linear = linear.recurrent(draw.one_in(2));
+    if causal && way % 7 < 2 {
+        linear = linear.recurrent(way % 7 == 0);
     }
     let mut case = Case {
         batch,
@@ -200,7 +202,7 @@ fn describe(draw: &mut Draw) -> Case {
         in_place: None,
         linear,
     };
-    case.add_states(draw);
+    case.add_states(draw, way / 5 % 3);
     case
 }
 
@@ -215,8 +217,7 @@ impl Case {
         }
     }
 
-    fn add_states(&mut self, draw: &mut Draw) {
-        let kind = draw.below(3);
+    fn add_states(&mut self, draw: &mut Draw, kind: usize) {
         if !self.causal || kind == 0 {
             return;
         }

@@ -27,16 +27,16 @@ pub fn mask(draw: &mut Draw, shape: [usize; 4], positional: bool) -> Drawn {
     match draw.below(12) {
         0 => drawn(Mask::all(), |_, _, _, _, _| true),
         1 => {
-            let (a, b) = (rule(draw, shape, positional), second(draw));
-            let (p, q) = (a.pairs, b.pairs);
-            let pairs = move |l, b, h, i, j| p(l, b, h, i, j) && q(l, b, h, i, j);
-            Drawn { plain: a.plain, ..drawn(a.mask & b.mask, pairs) }
+            let a = rule(draw, shape, positional);
+            let p = a.pairs;
+            let pairs = move |l, b, h, i, j| p(l, b, h, i, j) && j as i64 <= position(l, i);
+            Drawn { plain: a.plain, ..drawn(a.mask & Mask::causal(), pairs) }
         }
         2 => {
-            let (a, b) = (rule(draw, shape, positional), second(draw));
-            let (p, q) = (a.pairs, b.pairs);
-            let pairs = move |l, b, h, i, j| p(l, b, h, i, j) || q(l, b, h, i, j);
-            Drawn { plain: a.plain, ..drawn(b.mask | a.mask, pairs) }
+            let a = rule(draw, shape, positional);
+            let p = a.pairs;
+            let pairs = move |l, b, h, i, j| p(l, b, h, i, j) || (2..9).contains(&j);
+            Drawn { plain: a.plain, ..drawn(Mask::keys(2..9) | a.mask, pairs) }
         }
         3 => {
             let a = rule(draw, shape, positional);
@@ -52,14 +52,6 @@ pub fn mask(draw: &mut Draw, shape: [usize; 4], positional: bool) -> Drawn {
         }
         _ => rule(draw, shape, positional),
     }
-}
-
-/// One of the rules that combine with others.
-fn second(draw: &mut Draw) -> Drawn {
-    if draw.one_in(2) {
-        return drawn(Mask::keys(2..9), |_, _, _, _, j| (2..9).contains(&j));
-    }
-    drawn(Mask::causal(), |l, _, _, i, j| j as i64 <= position(l, i))
 }
 
 fn position([len_q, len_kv]: [usize; 2], i: usize) -> i64 {
