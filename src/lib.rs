@@ -1,5 +1,5 @@
-//! Attention for every GPU: tiled softmax attention in WGSL, on any [wgpu] device (Vulkan, Metal, DX12), checked against
-//! an f64 oracle.
+//! Attention for every GPU: tiled softmax attention and linear attention in WGSL, on any [wgpu] device (Vulkan, Metal,
+//! DX12), checked against an f64 oracle.
 //!
 //! ```no_run
 //! use wgpu_attention::{Attention, Context, Mask, Tensor};

@@ -71,6 +71,6 @@ impl Family {
 }
 
 /// Tokens of all heads.
-fn tokens(case: &Case) -> f64 {
+pub fn tokens(case: &Case) -> f64 {
     (case.batch * case.heads * case.len_q) as f64
 }

@@ -193,6 +193,7 @@ fn oracle<T: Real>(
 mod tests {
     use super::*;
     use crate::cases;
+    use crate::family::tokens;
 
     #[test]
     fn work_by_hand() {

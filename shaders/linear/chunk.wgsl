@@ -21,9 +21,9 @@ struct Params {
     zero: u32,
     rate: f32,
     keep: f32,
+    positions: u32,
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -32,8 +32,10 @@ pub(super) fn packed(lens: [usize; 2], cu_seqlens_q: &[usize], cu_seqlens_kv: &[
 
 /// Where sequences that lie end to end begin, and where the last ends.
 pub(crate) fn sequences(name: &str, cu_seqlens: &[usize], len: usize) -> Result<()> {
-    if cu_seqlens.first() != Some(&0) {
-        return Err(Error::Value(format!("{name}: begins with {:?}, but must begin with 0", cu_seqlens.first())));
+    match cu_seqlens.first() {
+        Some(0) => {}
+        Some(first) => return Err(Error::Value(format!("{name}: begins with {first}, but must begin with 0"))),
+        None => return Err(Error::Value(format!("{name}: is empty, but must begin with 0"))),
     }
     if let Some(n) = cu_seqlens.windows(2).position(|pair| pair[0] > pair[1]) {
         let (a, b) = (cu_seqlens[n], cu_seqlens[n + 1]);

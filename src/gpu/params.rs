@@ -74,7 +74,8 @@ pub(crate) struct LinearParams {
     pub zero: u32,
     pub rate: f32,
     pub keep: f32,
-    pub pad: [u32; 3],
+    pub positions: u32,
+    pub pad: [u32; 2],
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.
@@ -128,6 +129,7 @@ mod tests {
     use super::*;
     use crate::gpu::flat_spec::PermuteSpec;
     use crate::gpu::layout::DType;
+    use crate::gpu::linear_spec::LinearSpec;
     use crate::gpu::link::reflect_struct;
     use crate::gpu::spec::{Spec, example_attention_spec, example_combine_spec};
 
@@ -147,6 +149,23 @@ mod tests {
         assert_eq!((&reflected[..5], size), (&view[..], size_of::<View>() as u32));
         let (per_head, size) = reflect_struct(&attention, "PerHead").unwrap();
         assert_eq!((&per_head[..2], size), (&offsets!(PerHead: scale slope)[..], size_of::<PerHead>() as u32));
+
+        let text = "fn value(at: Place, i: u32, d: u32) -> f32 { return 1.0; }\n\
+                    fn put_value(at: Place, i: u32, d: u32, x: f32) {}\n";
+        let linear = LinearSpec {
+            title: "",
+            files: vec!["linear/pointwise.wgsl"],
+            constants: vec![("ROWS", 16), ("COLS", 16)],
+            text: text.into(),
+            f16: false,
+            threads: 64,
+            matrices: None,
+        };
+        let linear = Spec::Linear(linear).link().unwrap().module;
+        let (reflected, size) = reflect_struct(&linear, "Params").unwrap();
+        let fields = offsets!(LinearParams: views heads group chunks sequences instances items grid_x scale eps first_head zero
+            rate keep positions);
+        assert_eq!((&reflected[..fields.len()], size), (&fields[..], size_of::<LinearParams>() as u32));
 
         let combine = example_combine_spec().link().unwrap().module;
         let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim elements grid_x

@@ -6,6 +6,7 @@ use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
 use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
+use crate::layers::check::{finite, floats, shaped};
 use crate::{Error, Result};
 
 /// Rows up to which tokens are computed one after the other.
@@ -115,7 +116,9 @@ impl Problem {
 
 pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
-    dtypes(&[("q", q), ("k", k), ("v", v)], ctx)?;
+    for (name, layout) in [("q", q), ("k", k), ("v", v)] {
+        floats(name, layout, ctx)?;
+    }
     shapes(a)?;
     let [batch, _, len, dim] = q.shape();
     let [_, heads, rows, dim_v] = v.shape();
@@ -153,7 +156,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
             return Err(Error::Value(format!("temperature: is {temperature}, but must be finite and not negative")));
         }
         let [_, _, _, directions] = omega.layout.shape();
-        tensor("omega", &omega.layout, [1, 1, dim, directions], "[1, 1, dim, directions]")?;
+        shaped("omega", omega.layout, [1, 1, dim, directions], "[1, 1, dim, directions]", ctx)?;
         problem.omega = Some(omega.layout);
     }
     finite("scale", a.scale)?;
@@ -162,9 +165,9 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     {
         return Err(Error::Value(format!("normalizer: eps is {eps}, but must be finite and not negative")));
     }
-    problem.gate = gate(a, [batch, heads, len, dim])?;
+    problem.gate = gate(a, [batch, heads, len, dim], ctx)?;
     if let Some(beta) = &a.beta {
-        tensor("beta", &beta.layout, [batch, heads, rows, 1], "[batch, heads, steps * len, 1]")?;
+        shaped("beta", beta.layout, [batch, heads, rows, 1], "[batch, heads, steps * len, 1]", ctx)?;
         problem.beta = Some(beta.layout);
     }
     if let Some(cu_seqlens) = &a.cu_seqlens {
@@ -176,7 +179,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         problem.packed = true;
     }
     contradictions(a, &problem)?;
-    states(a, &mut problem)?;
+    states(a, &mut problem, ctx)?;
     problem.chunk = chunk(a, &problem)?;
     problem.recurrent = recurrent(a, &problem)?;
     loop_turns(&problem, ctx)?;
@@ -201,16 +204,6 @@ fn loop_turns(p: &Problem, ctx: &Context) -> Result<()> {
     Err(Error::Limit(format!(
         "k: a sequence has {longest} rows, {what} takes {each} turns of loops, but this device ends loops after {limit}"
     )))
-}
-
-fn dtypes(given: &[(&str, Layout)], ctx: &Context) -> Result<()> {
-    for (name, layout) in given {
-        if layout.dtype() == DType::U32 {
-            return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
-        }
-        ctx.require_dtype(name, layout.dtype())?;
-    }
-    Ok(())
 }
 
 fn shapes(a: &LinearAttention) -> Result<()> {
@@ -246,7 +239,7 @@ fn shapes(a: &LinearAttention) -> Result<()> {
     Ok(())
 }
 
-fn gate(a: &LinearAttention, [batch, heads, len, dim]: [usize; 4]) -> Result<Gate> {
+fn gate(a: &LinearAttention, [batch, heads, len, dim]: [usize; 4], ctx: &Context) -> Result<Gate> {
     Ok(match &a.decay {
         Decay::None => Gate::None,
         Decay::PerHead(decay) => {
@@ -262,11 +255,11 @@ fn gate(a: &LinearAttention, [batch, heads, len, dim]: [usize; 4]) -> Result<Gat
             Gate::PerHead(decay.clone())
         }
         Decay::PerToken(decay) => {
-            tensor("log_decay", &decay.layout, [batch, heads, len, 1], "[batch, heads, len, 1]")?;
+            shaped("log_decay", decay.layout, [batch, heads, len, 1], "[batch, heads, len, 1]", ctx)?;
             Gate::PerToken(decay.layout)
         }
         Decay::PerChannel(decay) => {
-            tensor("log_decay", &decay.layout, [batch, heads, len, dim], "[batch, heads, len, dim_k]")?;
+            shaped("log_decay", decay.layout, [batch, heads, len, dim], "[batch, heads, len, dim_k]", ctx)?;
             Gate::PerChannel(decay.layout)
         }
     })
@@ -312,7 +305,7 @@ fn contradictions(a: &LinearAttention, p: &Problem) -> Result<()> {
     Ok(())
 }
 
-fn states(a: &LinearAttention, p: &mut Problem) -> Result<()> {
+fn states(a: &LinearAttention, p: &mut Problem, ctx: &Context) -> Result<()> {
     let s = &a.state;
     for (name, in_place, others) in [
         ("state", s.in_place.is_some(), s.initial.is_some() || s.last),
@@ -333,7 +326,7 @@ fn states(a: &LinearAttention, p: &mut Problem) -> Result<()> {
         ("z", &s.in_place_z, z, "[batch or sequences, heads, dim_k, 1]"),
     ] {
         if let Some(given) = given {
-            tensor(name, &given.layout, shape, rule)?;
+            shaped(name, given.layout, shape, rule, ctx)?;
             if given.layout.dtype() != DType::F32 {
                 return Err(Error::DType(format!("{name}: is {}, but states are f32", given.layout.dtype())));
             }
@@ -376,22 +369,4 @@ fn recurrent(a: &LinearAttention, p: &Problem) -> Result<bool> {
         (Some(recurrent), _) => Ok(recurrent),
         (None, reason) => Ok(reason.is_none() && longest <= RECURRENT_ROWS && a.chunk.is_none()),
     }
-}
-
-fn finite(name: &str, value: f32) -> Result<()> {
-    if value.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name}: is {value}, but must be finite")))
-}
-
-/// A tensor of floats of this shape.
-fn tensor(name: &str, layout: &Layout, shape: [usize; 4], rule: &str) -> Result<()> {
-    if layout.dtype() == DType::U32 {
-        return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
-    }
-    if layout.shape() == shape {
-        return Ok(());
-    }
-    Err(Error::Shape(format!("{name}: shape is {:?}, but must be {rule} ({shape:?})", layout.shape())))
 }

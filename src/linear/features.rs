@@ -62,14 +62,12 @@ pub(super) fn stages(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
 /// `term` and `feature` of `linear/features.wgsl`.
 fn formulas(p: &Problem, name: &str) -> String {
     let dim = p.k.shape()[3];
-    let (term, feature, more) = match &p.map {
-        FeatureMap::L2Norm => ("x * x", "return raw(at, i, f) * inverseSqrt(s + 1e-6);".to_string(), ""),
+    let (term, feature) = match &p.map {
+        FeatureMap::L2Norm => ("x * x", "return raw(at, i, f) * inverseSqrt(s + 1e-6);".to_string()),
         FeatureMap::Efficient if name == "k" => {
-            ("0.0", "return exp(raw(at, i, f) - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into(), "")
+            ("0.0", "return exp(raw(at, i, f) - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into())
         }
-        FeatureMap::SoftmaxDim | FeatureMap::Efficient => {
-            ("exp(x - m)", "return exp(raw(at, i, f) - m) / s;".into(), "")
-        }
+        FeatureMap::SoftmaxDim | FeatureMap::Efficient => ("exp(x - m)", "return exp(raw(at, i, f) - m) / s;".into()),
         FeatureMap::Favor { omega, temperature } => {
             let directions = omega.layout.shape()[3];
             let feature = format!(
@@ -79,15 +77,15 @@ fn formulas(p: &Problem, name: &str) -> String {
                 literal(temperature / 2.0),
                 literal((2.0 * directions as f32).ln() / 2.0),
             );
-            ("x * x", feature, "")
+            ("x * x", feature)
         }
         FeatureMap::Cosformer => {
-            let total = p.q.shape()[2].max(p.k.shape()[2]);
             let feature = format!(
-                "let r = f32(at.start + i + 1u) / {total}.0;\n    \
-                 let x = max(raw(at, i, f % {dim}u), 0.0);\n    return x * sin_of_quarter(select(1.0 - r, r, f < {dim}u));"
+                "let part = f32(at.start + i + 1u) / f32(params.positions);\n    \
+                 let turned = cos_sin(u32(part * 1073741824.0));\n    \
+                 return max(raw(at, i, f % {dim}u), 0.0) * select(turned.x, turned.y, f < {dim}u);"
             );
-            ("0.0", feature, QUARTER)
+            ("0.0", feature)
         }
         FeatureMap::Taylor => {
             let feature = format!(
@@ -97,24 +95,15 @@ fn formulas(p: &Problem, name: &str) -> String {
                 literal(p.scale.sqrt()),
                 literal(p.scale),
             );
-            ("0.0", feature, "")
+            ("0.0", feature)
         }
         map => unreachable!("{map:?} goes number by number: a bug in wgpu-attention"),
     };
     format!(
-        "{more}fn term(x: f32, m: f32) -> f32 {{ return {term}; }}\n\
+        "fn term(x: f32, m: f32) -> f32 {{ return {term}; }}\n\
          fn feature(at: Place, i: u32, f: u32, m: f32, s: f32) -> f32 {{\n    {feature}\n}}\n"
     )
 }
-
-/// sin(pi / 2 x) for x in 0..=1 by its series: WGSL's own may be wrong by 2^-11.
-const QUARTER: &str = "fn sin_of_quarter(x: f32) -> f32 {
-    let t = 1.57079632679 * x;
-    let u = t * t;
-    let high = 1.0 - u / 110.0 * (1.0 - u / 156.0);
-    return t * (1.0 - u / 6.0 * (1.0 - u / 20.0 * (1.0 - u / 42.0 * (1.0 - u / 72.0 * high))));
-}
-";
 
 fn literal(x: f32) -> String {
     format!("{x:?}")

@@ -295,6 +295,7 @@ fn in_parts(
         let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
         stages.scale = p.outer_scale();
         stages.packed = p.packed;
+        stages.positions = p.q.shape()[2].max(p.k.shape()[2]) as u32;
         stages.helpers = helpers(p);
         for (name, buffer) in &buffers {
             stages.own(name, buffer.clone());

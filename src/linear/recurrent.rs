@@ -32,6 +32,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.outer_scale();
         stages.packed = p.packed;
+        stages.positions = p.q.shape()[2].max(p.k.shape()[2]) as u32;
         stages.helpers = helpers(p);
         for (name, buffer) in &buffers {
             stages.own(name, buffer.clone());

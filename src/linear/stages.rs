@@ -82,6 +82,8 @@ pub(super) struct Stages<'a, 'b> {
     /// Of associative memory: how much a pair changes it, and the share of it that stays.
     pub rate: f32,
     pub keep: f32,
+    /// What cosFormer counts positions against.
+    pub positions: u32,
     pub part: Part,
     /// Whether sequences lie one after the other in one batch.
     pub packed: bool,
@@ -101,6 +103,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             eps: 0.0,
             rate: 1.0,
             keep: 1.0,
+            positions: 1,
             part,
             packed: false,
             owned,
@@ -194,6 +197,9 @@ impl<'a, 'b> Stages<'a, 'b> {
             return Ok(());
         }
         let (title, mut text) = (spec.title, std::mem::take(&mut spec.text));
+        if calls(&text, "cos_sin") {
+            spec.files.push("lib/turns.wgsl");
+        }
         let body: String = spec.files.iter().map(|file| fragment_text(file)).collect();
         // Helpers may call helpers that stand before them.
         for (name, helper) in self.helpers.iter().rev() {
@@ -239,7 +245,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             zero: 0,
             rate: self.rate,
             keep: self.keep,
-            pad: [0; 3],
+            positions: self.positions,
+            pad: [0; 2],
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, ..spec });

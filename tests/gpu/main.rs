@@ -10,6 +10,7 @@ mod gqa;
 mod layers;
 mod layouts;
 mod limits;
+mod linear_errors;
 mod linear_matrices;
 mod lists;
 mod lost;

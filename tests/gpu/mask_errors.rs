@@ -176,7 +176,7 @@ fn relative_tables_that_do_not_fit() {
 fn packed_sequences_that_do_not_add_up() {
     let packed = |q: &[usize], kv: &[usize]| described().packed(q, kv).plan(ctx());
     assert!(packed(&[0, 5, 5, 12], &[0, 3, 12, 12]).is_ok());
-    refused(packed(&[1, 12], &[0, 12]), "cu_seqlens_q: begins with Some(1), but must begin with 0");
+    refused(packed(&[1, 12], &[0, 12]), "cu_seqlens_q: begins with 1, but must begin with 0");
     refused(packed(&[0, 7, 5, 12], &[0, 3, 4, 12]), "cu_seqlens_q: 7 is followed by 5, but must not decrease");
     refused(packed(&[0, 12], &[0, 11]), "cu_seqlens_kv: ends with 11, but there are 12 rows");
     refused(packed(&[0, 3, 12], &[0, 12]), "cu_seqlens_kv: has 2 values, but must have as many as cu_seqlens_q (3)");
