@@ -5,7 +5,8 @@
 // requires  prelude
 
 fn lanes_max(x: ptr<function, array<f32, ROWS>>, t: u32) {
-    for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    for (var k = 0u; k < LANE_STEPS; k++) { // unroll
+        const step = (LANES / 2u) >> k;
         for (var r = 0u; r < ROWS; r++) { // unroll
             (*x)[r] = max((*x)[r], subgroupShuffleXor((*x)[r], step));
         }
@@ -13,7 +14,8 @@ fn lanes_max(x: ptr<function, array<f32, ROWS>>, t: u32) {
 }
 
 fn lanes_sum(x: ptr<function, array<f32, ROWS>>, t: u32) {
-    for (var step = LANES / 2u; step > 0u; step /= 2u) {
+    for (var k = 0u; k < LANE_STEPS; k++) { // unroll
+        const step = (LANES / 2u) >> k;
         for (var r = 0u; r < ROWS; r++) { // unroll
             (*x)[r] += subgroupShuffleXor((*x)[r], step);
         }

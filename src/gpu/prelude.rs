@@ -20,6 +20,7 @@ impl AttentionSpec {
             ("BLOCK_Q", tile.block_q),
             ("BLOCK_KV", tile.block_kv),
             ("LANES", tile.lanes),
+            ("LANE_STEPS", tile.lanes.trailing_zeros()),
             ("THREADS", tile.threads),
             ("PACK", self.pack),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
