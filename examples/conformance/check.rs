@@ -73,6 +73,30 @@ pub fn compare_all(case: &Case, outputs: &[Output]) -> Vec<Comparison> {
     comparisons
 }
 
+/// Refuses two runs whose results are not the same, bit by bit.
+pub fn same_bits(first: &[Output], second: &[Output]) -> Result<(), String> {
+    if first.len() != second.len() {
+        return Err(format!("two runs: one has {} outputs, the other {}", first.len(), second.len()));
+    }
+    for (a, b) in first.iter().zip(second) {
+        let differ = match (&a.array.data, &b.array.data) {
+            (Data::Floats(a), Data::Floats(b)) => a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()),
+            (Data::Integers(a), Data::Integers(b)) => a.iter().zip(b).position(|(a, b)| a != b),
+            _ => Some(0),
+        };
+        if a.name != b.name || a.array.shape != b.array.shape {
+            return Err(format!(
+                "two runs: one gives {} of {:?}, the other {} of {:?}",
+                a.name, a.array.shape, b.name, b.array.shape
+            ));
+        }
+        if let Some(n) = differ {
+            return Err(format!("{}: two runs differ, in number {n} first", a.name));
+        }
+    }
+    Ok(())
+}
+
 fn compare(output: &str, want: &Array, got: Option<&Array>, tolerance: Tolerance) -> Comparison {
     match got.ok_or("is expected, but the runner does not compute it".to_string()).and_then(|got| pairs(got, want)) {
         Ok(pairs) => judge(output, &want.shape, &pairs, tolerance),
@@ -169,6 +193,17 @@ mod tests {
         let array = |data: &[i64]| Array { shape: vec![data.len()], data: Data::Integers(data.to_vec()) };
         // Integers are exact, whatever the tolerance.
         compare("ids", &array(want), Some(&array(got)), Tolerance { rtol: 10.0, atol: 10.0 })
+    }
+
+    #[test]
+    fn two_runs_must_be_the_same() {
+        let of = |x: f32| [Output::new("out", [2], vec![1.0, x])];
+        assert!(same_bits(&of(2.0), &of(2.0)).is_ok() && same_bits(&of(f32::NAN), &of(f32::NAN)).is_ok());
+        assert_eq!(same_bits(&of(0.0), &of(-0.0)).unwrap_err(), "out: two runs differ, in number 1 first");
+        assert!(same_bits(&of(1.0), &[]).is_err());
+        assert!(same_bits(&of(1.0), &[Output::new("lse", [2], vec![1.0, 1.0])]).is_err());
+        let integers = |x: i64| [Output::integers("mask", [1], vec![x])];
+        assert!(same_bits(&integers(1), &integers(1)).is_ok() && same_bits(&integers(1), &integers(2)).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Checks attention on this machine's GPU against cases made by independent implementations.
 //!
-//!     cargo run --release --example conformance -- [--ops a,b] [--json FILE] PATH...
+//!     cargo run --release --example conformance -- [--ops a,b] [--limits webgpu] [--twice] [--json FILE] PATH...
 //!
 //! A case is a `.safetensors` file: inputs by plain name, outputs as `expected.<name>`, and in its metadata the operator
 //! (`op`), `params` (a JSON object), `rtol`, `atol` and, where an output has one of its own, `atol.<output>`. `operators`
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use wgpu_attention::Context;
 
@@ -43,12 +43,27 @@ struct Args {
     /// Operators to check; the files of all others are left out.
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     ops: Vec<String>,
+    /// What the device may be asked for.
+    #[arg(long, value_enum, default_value_t = Limits::Found)]
+    limits: Limits,
+    /// Runs each case twice; the results must be equal bit by bit.
+    #[arg(long)]
+    twice: bool,
     /// Writes every result to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Case files, and folders to search for them.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+}
+
+/// A device to run on.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Limits {
+    /// With all that it has.
+    Found,
+    /// With what every WebGPU implementation must offer, and no more.
+    Webgpu,
 }
 
 fn main() -> ExitCode {
@@ -72,12 +87,11 @@ fn run(args: &Args) -> Result<bool, String> {
     files.dedup();
     // A device a thread: software drivers compile on the thread that submits, and that is most of the time they take.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len()).max(1);
-    let contexts: Vec<Context> = (0..workers)
-        .map(|_| pollster::block_on(Context::request()).map_err(|e| e.to_string()))
-        .collect::<Result<_, _>>()?;
+    let contexts: Vec<Context> =
+        (0..workers).map(|_| pollster::block_on(open(args.limits))).collect::<Result<_, _>>()?;
     let info = contexts[0].device().adapter_info();
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
-    let results = check_all(&contexts, &files, &args.ops);
+    let results = check_all(&contexts, &files, args);
 
     for op in args.ops.iter().filter(|op| results.iter().all(|result| result.op != **op)) {
         eprintln!("conformance: --ops: no case of {op} was found");
@@ -90,8 +104,22 @@ fn run(args: &Args) -> Result<bool, String> {
     Ok(report.failed == 0)
 }
 
+async fn open(limits: Limits) -> Result<Context, String> {
+    if limits == Limits::Found {
+        return Context::request().await.map_err(|e| e.to_string());
+    }
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter =
+        wgpu::util::initialize_adapter_from_env_or_default(&instance, None).await.map_err(|e| e.to_string())?;
+    // No feature, and the limits that need not be asked for: wgpu refuses what goes beyond, workgroup memory apart.
+    let (device, queue) = adapter.request_device(&Default::default()).await.map_err(|e| e.to_string())?;
+    let ctx = Context::new(&device, &queue);
+    let capabilities = ctx.capabilities().clone().webgpu_defaults();
+    ctx.restricted(capabilities).map_err(|e| e.to_string())
+}
+
 /// The results of all files, in their order.
-fn check_all(contexts: &[Context], files: &[PathBuf], ops: &[String]) -> Vec<CaseResult> {
+fn check_all(contexts: &[Context], files: &[PathBuf], args: &Args) -> Vec<CaseResult> {
     // Hidden where standard error is not a terminal.
     let bar = ProgressBar::new(files.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
@@ -103,7 +131,7 @@ fn check_all(contexts: &[Context], files: &[PathBuf], ops: &[String]) -> Vec<Cas
             files.get(n).map(|path| (n, path))
         } {
             bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
-            results.extend(check_file(ctx, path, ops).map(|result| (n, result)));
+            results.extend(check_file(ctx, path, args).map(|result| (n, result)));
             bar.inc(1);
         }
         results
@@ -134,7 +162,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 /// The result of one file; `None` where it belongs to an operator that was not asked for.
-fn check_file(ctx: &Context, path: &Path, ops: &[String]) -> Option<CaseResult> {
+fn check_file(ctx: &Context, path: &Path, args: &Args) -> Option<CaseResult> {
     // Whose case an unreadable file is cannot be told, so it counts whatever was asked for.
     let opened = std::fs::read(path).map_err(|e| format!("cannot be read ({e})"));
     let opened = opened.and_then(|bytes| Ok((case::metadata(&bytes)?, bytes)));
@@ -146,12 +174,15 @@ fn check_file(ctx: &Context, path: &Path, ops: &[String]) -> Option<CaseResult> 
         let reason = "the metadata names no op".to_string();
         return Some(CaseResult::stopped(path, report::UNREADABLE, Stop::Failed(reason)));
     };
-    if !ops.is_empty() && !ops.contains(op) {
+    if !args.ops.is_empty() && !args.ops.contains(op) {
         return None;
     }
     let compared = operators::find(op).and_then(|operator| {
         let case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
         let outputs = operator.run(ctx, &case)?;
+        if args.twice {
+            check::same_bits(&outputs, &operator.run(ctx, &case)?).map_err(Stop::Failed)?;
+        }
         Ok(check::compare_all(&case, &outputs))
     });
     Some(match compared {

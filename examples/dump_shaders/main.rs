@@ -1,11 +1,12 @@
 //! Writes every shader that the library can emit, as WGSL and as what naga makes of it, for compilers of other makers.
 //!
-//!     cargo run --example dump_shaders -- DIR [--filter TEXT]
+//!     cargo run --example dump_shaders -- DIR [--filter TEXT] [--sample N] | --plans
 //!
 //! Each is NAME.wgsl, NAME.spv, and where the target can have it NAME.msl and NAME.hlsl; index.json says what each needs.
-//! `scripts/lib/compilers.sh` feeds them to the compilers.
+//! With `--plans`, whole plans with their data instead, which `tests/dawn` runs. `scripts/lib/compilers.sh` feeds them to the compilers.
 
 mod planned;
+mod plans;
 mod translate;
 
 use std::path::{Path, PathBuf};
@@ -25,10 +26,16 @@ struct Args {
     /// Only shaders whose name or description has this in it.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// One shader in so many, spread over all: for a quick look.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    sample: usize,
+    /// Instead, plans of this machine's device at WebGPU limits, with data and with what must come out.
+    #[arg(long, conflicts_with = "filter")]
+    plans: bool,
 }
 
 /// What a compiler must know of a shader.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Entry {
     name: String,
     what: String,
@@ -43,9 +50,10 @@ struct Entry {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    match run(&args) {
         Ok(count) => {
-            println!("{count} shaders");
+            println!("{count} {}", if args.plans { "plans" } else { "shaders" });
             ExitCode::SUCCESS
         }
         Err(e) => {
@@ -57,21 +65,42 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<usize, String> {
     clear(&args.folder)?;
-    let mut all = shaders::grid().collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    all.extend(planned::all().map_err(|e| e.to_string())?);
-    if let Some(filter) = &args.filter {
-        all.retain(|shader| shader.to_string().contains(filter) || name(shader).contains(filter));
+    if args.plans {
+        return plans::write(&args.folder);
     }
+    let sample = args.sample.max(1);
+    let planned: Vec<Shader> = planned::all().map_err(|e| e.to_string())?.into_iter().step_by(sample).collect();
     // Hidden where standard error is not a terminal.
-    let bar = ProgressBar::new(all.len() as u64);
+    let bar = ProgressBar::new((shaders::grid_len().div_ceil(sample) + planned.len()) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
-    let mut entries = Vec::new();
-    for shader in &all {
-        bar.set_message(name(shader));
-        entries.push(write(shader, &args.folder).map_err(|e| format!("{shader}: {e}"))?);
-        bar.inc(1);
-    }
+    let wanted = |shader: &Shader| match &args.filter {
+        Some(filter) => shader.to_string().contains(filter) || name(shader).contains(filter),
+        None => true,
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = |n: usize| {
+        let mine = planned.iter().skip(n).step_by(workers).cloned().map(Ok);
+        let mut entries = Vec::new();
+        for shader in shaders::grid(n * sample, workers * sample).chain(mine) {
+            let shader = shader.map_err(|e| e.to_string())?;
+            if wanted(&shader) {
+                bar.set_message(name(&shader));
+                entries.push(write(&shader, &args.folder).map_err(|e| format!("{shader}: {e}"))?);
+            }
+            bar.inc(1);
+        }
+        Ok::<_, String>(entries)
+    };
+    let parts = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|n| scope.spawn(move || work(n))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a worker panicked: a bug")).collect::<Vec<_>>()
+    });
     bar.finish_and_clear();
+    let mut entries = parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(format!("two shaders are called {}", pair[0].name));
+    }
     let index = serde_json::to_string_pretty(&entries).map_err(|e| e.to_string())?;
     put(&args.folder.join("index.json"), index.as_bytes())?;
     Ok(entries.len())
@@ -83,7 +112,10 @@ fn clear(folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(cannot)?;
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
-        if path.extension().is_some_and(|e| ["wgsl", "spv", "msl", "hlsl", "json"].iter().any(|mine| e == *mine)) {
+        if path
+            .extension()
+            .is_some_and(|e| ["wgsl", "spv", "msl", "hlsl", "json", "bin", "expected"].iter().any(|mine| e == *mine))
+        {
             std::fs::remove_file(&path).map_err(cannot)?;
         }
     }

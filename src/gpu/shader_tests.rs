@@ -56,8 +56,25 @@ fn breaches(text: &str) -> Vec<&'static str> {
         (code.contains("override "), "uses override: specialise with const"),
         (code.contains("subgroupBarrier"), "uses subgroupBarrier, which does not order workgroup memory"),
         (code.contains("subgroup_size"), "asks for the subgroup size: the plan decides on it"),
+        (mixes_operators(&code), "mixes shifts with &, | or ^ without parentheses, which naga alone lets pass"),
     ];
     rules.into_iter().filter(|(broken, _)| *broken).map(|(_, rule)| rule).collect()
+}
+
+/// Whether a group, the innermost parentheses first, holds a shift beside another operator on bits.
+fn mixes_operators(code: &str) -> bool {
+    let has = |part: &str, operators: &[&str]| operators.iter().any(|op| part.contains(op));
+    let mixed =
+        |group: &str| group.split(',').any(|part| has(part, &[" >> ", " << "]) && has(part, &[" & ", " | ", " ^ "]));
+    let mut rest = code.to_string();
+    while let Some(end) = rest.find(')') {
+        let Some(start) = rest[..end].rfind('(') else { break };
+        if mixed(&rest[start..end]) {
+            return true;
+        }
+        rest.replace_range(start..=end, "x");
+    }
+    rest.split([';', '{', '}']).any(mixed)
 }
 
 #[test]
@@ -66,6 +83,8 @@ fn shader_files_keep_the_rules() {
         assert_eq!(breaches(text), Vec::<&str>::new(), "shaders/{path}");
     }
     assert_eq!(breaches("fn f() { subgroupBarrier(); }").len(), 3);
+    assert!(mixes_operators("let a = b >> c & 1u;") && mixes_operators("return (b >> (c % 32u) & 1u) == 1u;"));
+    assert!(!mixes_operators("return ((b >> (c % 32u)) & 1u) == 1u; let d = e << 2u; f(a >> 1u, (b << 2u) | c);"));
 }
 
 #[test]

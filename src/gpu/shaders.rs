@@ -8,9 +8,10 @@ use wgpu::naga;
 use super::capabilities::Capabilities;
 use super::context::Context;
 use super::grid;
-use super::link::{reflect_bindings, reflect_workgroup_bytes};
+use super::link::{Binding, reflect_bindings, reflect_workgroup_bytes};
 use super::matrices::Matrices;
 use super::pipeline::checks;
+use super::plan::{Bound, Plan};
 use super::spec::Spec;
 use super::spirv;
 use super::tuning::Products;
@@ -24,13 +25,20 @@ pub struct Shader {
     module: naga::Module,
 }
 
-/// The grid of specialisations, each once: everything but linear attention, whose kernels follow from descriptions.
+/// A part of the grid of specialisations, each once, for one of several threads: everything but linear attention and layers,
+/// whose kernels follow from descriptions. `part` is below `of`.
 ///
 /// # Errors
 /// A shader that does not link: a bug.
-pub fn grid() -> impl Iterator<Item = Result<Shader>> {
+pub fn grid(part: usize, of: usize) -> impl Iterator<Item = Result<Shader>> {
     let mut seen = std::collections::HashSet::new();
-    grid::all().into_iter().filter(move |spec| seen.insert(spec.clone())).map(Shader::new)
+    let unique = grid::all().into_iter().filter(move |spec| seen.insert(spec.clone()));
+    unique.enumerate().filter(move |(n, _)| n % of == part).map(|(_, spec)| Shader::new(spec))
+}
+
+/// How many there are.
+pub fn grid_len() -> usize {
+    grid::all().into_iter().collect::<std::collections::HashSet<_>>().len()
 }
 
 /// The kernels that plans made on this context use, in order of their names.
@@ -46,6 +54,67 @@ pub fn compiled(ctx: &Context) -> Result<Vec<Shader>> {
 /// The context, planning as if its device were a GPU, with these matrix units if any: for devices that run nothing.
 pub fn as_gpu(ctx: &Context, matrices: Option<Matrices>) -> Context {
     ctx.imagined(Capabilities { cpu: false, matrices, ..ctx.capabilities().clone() })
+}
+
+/// What a plan would record, for other implementations of WGSL to run.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// In order.
+    pub dispatches: Vec<Dispatch>,
+    /// Buffers of the plan's own, which hold what planning wrote.
+    pub owned: Vec<wgpu::Buffer>,
+}
+
+/// A kernel over a grid of workgroups.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The kernel.
+    pub shader: Shader,
+    /// Workgroups in two dimensions.
+    pub grid: [u32; 2],
+    /// Group 0.
+    pub bindings: Vec<Bind>,
+}
+
+/// One binding.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// Its number.
+    pub binding: u32,
+    /// Of which kind it is.
+    pub ty: wgpu::BufferBindingType,
+    /// The slot whose tensor it takes, and which bytes of that; else the number of an owned buffer, all of it.
+    pub of: std::result::Result<(String, u64, u64), usize>,
+}
+
+/// What the plan records at each call.
+///
+/// # Errors
+/// A shader that does not link: a bug.
+pub fn record(plan: &Plan) -> Result<Recording> {
+    let mut recording = Recording { dispatches: Vec::new(), owned: Vec::new() };
+    for stage in &plan.stages {
+        let shader = Shader::new(stage.spec.clone())?;
+        for piece in &stage.pieces {
+            let bind = |(binding, bound): (&Binding, &Bound)| Bind {
+                binding: binding.binding,
+                ty: binding.ty,
+                of: match bound {
+                    Bound::Slot { slot, start, size } => Ok((plan.slots[*slot].name.to_string(), *start, *size)),
+                    Bound::Owned(buffer) => {
+                        let known = recording.owned.iter().position(|owned| owned == buffer);
+                        Err(known.unwrap_or_else(|| {
+                            recording.owned.push(buffer.clone());
+                            recording.owned.len() - 1
+                        }))
+                    }
+                },
+            };
+            let bindings = stage.kernel.bindings.iter().zip(&piece.bindings).map(bind).collect();
+            recording.dispatches.push(Dispatch { shader: shader.clone(), grid: piece.grid, bindings });
+        }
+    }
+    Ok(recording)
 }
 
 impl Shader {

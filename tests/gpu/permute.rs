@@ -48,6 +48,9 @@ fn any_type_and_strides() {
     }
     let told = Permute::new(&x, &[5]).plan(ctx()).unwrap_err().to_string();
     assert_eq!(told, "tokens: slot 0 holds token 5, but x has 5");
+    if !ctx().capabilities().f16 {
+        return;
+    }
     let half = Tensor::zeros(ctx(), DType::F16, [1, 1, 4, 3]).unwrap();
     assert_eq!(Permute::new(&half, &[3, 0]).run(ctx()).unwrap().shape(), [1, 1, 2, 3]);
     assert_eq!(Permute::new(&half, &[]).run(ctx()).unwrap().shape(), [1, 1, 0, 3]);

@@ -15,7 +15,10 @@ const gpu = create([]);
 
 async function open() {
     const adapter = await gpu.requestAdapter();
-    if (!adapter) throw new Error('Dawn finds no adapter');
+    if (!adapter) {
+        console.log('skipped: Dawn finds no adapter in this driver');
+        process.exit(77);
+    }
     const wanted = ['shader-f16', 'subgroups'].filter((feature) => adapter.features.has(feature));
     const limits = {};
     for (const name of ['maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupStorageSize', 'maxStorageBuffersPerShaderStage']) {
