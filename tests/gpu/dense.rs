@@ -9,6 +9,10 @@ fn lengths_around_the_tiles() {
     for (len_q, len_kv) in [(1, 1), (7, 7), (16, 16), (17, 17), (70, 101), (70, 90), (1, 130), (130, 1), (33, 64)] {
         Case::new(len_q, len_kv).check();
     }
+    // One key short of whole tiles.
+    for len_kv in [15, 31, 63, 127] {
+        Case::new(20, len_kv).check();
+    }
 }
 
 #[test]
