@@ -106,6 +106,10 @@ impl FlatSpec {
 impl fmt::Display for FlatSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.title)?;
+        // What comes first is what it computes from.
+        if let Some((_, Declared::Tensor(dtype, _))) = self.operands.first() {
+            write!(f, ", {dtype}")?;
+        }
         for (name, value) in &self.constants {
             write!(f, ", {name} {value}")?;
         }

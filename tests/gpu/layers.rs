@@ -302,3 +302,16 @@ fn key_gates_merge() {
     );
     refused(KeyGateAttention::new(x, x, x).scale(f32::INFINITY).plan(ctx()), "scale: is inf, but must be finite");
 }
+
+#[test]
+fn plans_say_what_runs() {
+    let x = Layout::new(DType::F32, [1, 2, 8, 16]).unwrap();
+    let plan = HeadNorm::new(x).per_head().plan(ctx()).unwrap();
+    let stages = plan.stages();
+    assert_eq!(stages, ["norm over heads, f32, HEADS_APART 1, EPS_INSIDE 0, BACKWARD 0, OWN 1, 64 threads"]);
+    let plan = KeyGateAttention::new(x, x, x).plan(ctx()).unwrap().to_string();
+    assert!(
+        plan.starts_with("key-gate attention on ") && plan.contains("4. out of each chunk, f32, CHUNK 64"),
+        "{plan}"
+    );
+}
