@@ -176,8 +176,10 @@ pub fn chunk_intermediates(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
         return Err(Stop::NotOffered(format!("chunk_size: {chunk} does not divide the length {len}")));
     }
     let g = kept.g.ok_or_else(|| Stop::Failed("g: is missing".into()))?;
-    let channels = g.shape()[3];
-    let g = read(ctx, &g)?.into_iter().flat_map(|x| std::iter::repeat_n(x, dim_k / channels)).collect();
+    let channels = g.shape()[3] / 2;
+    // Each sum is in two parts.
+    let parts = read(ctx, &g)?;
+    let g = parts.chunks(2).flat_map(|part| std::iter::repeat_n(part[0] + part[1], dim_k / channels)).collect();
     let delta = kept.delta.ok_or_else(|| Stop::Failed("delta: is missing".into()))?;
     let mut all = vec![
         Output::new("g_cumsum", [batch, heads, len, dim_k], g),

@@ -13,7 +13,8 @@ use crate::{Context, Error, Layout, Result, Tensor};
 pub struct LinearChunks {
     /// Out and the state after the last token.
     pub output: LinearOutput,
-    /// Sums of log-decays from each chunk's first row on, `[batch, heads, chunks * chunk, 1 or dim_k]`; none without a decay.
+    /// Sums of log-decays from each chunk's first row on, `[batch, heads, chunks * chunk, 2 or 2 * dim_k]`, each in two neighbouring
+    /// columns that add up to it: multiples of 1/512, and the rest. None without a decay.
     pub g: Option<Tensor>,
     /// `scale (q_i . k_j) e^(G_i - G_j)`, `j <= i`: `[batch, heads, chunks * chunk, chunk]`.
     pub a: Tensor,
@@ -81,7 +82,7 @@ impl LinearAttention {
         };
         Ok(LinearChunks {
             output: LinearOutput { out, state, z: None },
-            g: kept("g", c, super::formulas::Gating::of(&p.gate).channels(k)).transpose()?,
+            g: kept("g", c, 2 * super::formulas::Gating::of(&p.gate).channels(k)).transpose()?,
             a: needed("a", c, c)?,
             states: needed("state", k, v)?,
             delta,
