@@ -177,8 +177,16 @@ impl Problem {
             log_decay: if self.gate == Gate::Head { log_decay } else { rounded(log_decay) },
             beta: rounded(beta_values),
             state: normal(6, if self.initial { z_count * dim_v } else { 0 }),
-            z: normal(7, if self.initial && self.has_z() { z_count } else { 0 }).iter().map(|x| x.abs()).collect(),
+            z: self.earlier_keys(normal(7, if self.initial && self.has_z() { batch * heads * dim_k } else { 0 })),
         }
+    }
+
+    /// What one earlier key of each head left for the denominator. Any other numbers could make denominators vanish.
+    fn earlier_keys(&self, keys: Vec<f32>) -> Vec<f32> {
+        let scale = f64::from(self.scale());
+        let rules = FeatureRules { omega: &[], longest: self.sizes.len, scale, of_keys: false };
+        let features = features(&self.map, &cast::<f64>(&keys), 1, self.sizes.dim_k, rules);
+        features.into_iter().map(|x| x as f32).collect()
     }
 
     pub fn upload(&self, ctx: &Context) -> Result<Tensors> {
@@ -245,7 +253,17 @@ impl Problem {
     }
 
     pub fn run(&self, ctx: &Context) -> Result<Outputs> {
-        outputs(ctx, &self.describe(&self.upload(ctx)?).run_with_state(ctx)?)
+        outputs(ctx, &self.describe(&self.upload(ctx)?).run_with_state(&self.context(ctx))?)
+    }
+
+    /// Where it runs: matrix units, which f16 takes, round what they multiply; `linear_matrices.rs` judges them.
+    pub fn context(&self, ctx: &Context) -> Context {
+        match self.dtype {
+            DType::F16 => {
+                ctx.restricted(ctx.capabilities().clone().without_matrices()).expect("lowering is always allowed")
+            }
+            _ => ctx.clone(),
+        }
     }
 
     /// The recurrence over these values.

@@ -140,7 +140,7 @@ fn in_pieces(problem: &Problem, cuts: &[usize]) -> Outputs {
     for pair in cuts.windows(2) {
         let (from, len) = (pair[0], pair[1] - pair[0]);
         let piece = Tensors { state, z, ..part(&tensors, from, len) };
-        let result = problem.describe(&piece).run_with_state(ctx()).unwrap();
+        let result = problem.describe(&piece).run_with_state(&problem.context(ctx())).unwrap();
         let rows = download(ctx(), &result.out).unwrap();
         for (head, rows) in rows.chunks((len * sizes.dim_v).max(1)).enumerate() {
             out[(head * sizes.len + from) * sizes.dim_v..][..rows.len()].copy_from_slice(rows);
