@@ -4,9 +4,9 @@
 // A part with lse -inf is empty and counts for nothing, whatever its out holds; where all are, out = 0 and lse = -inf.
 //
 // provides  main
-// requires  prelude (elem out_elem THREADS), View, store_lse, store_mass
+// requires  prelude (elem THREADS WIDTH), View, store_merged, store_lse, store_mass
 //
-// One thread a row and column of out; the threads of column 0 also write lse and mass. Part p of batch b is batch
+// One thread a row and WIDTH columns of out; the threads of column 0 also write lse and mass. Part p of batch b is batch
 // p * params.batch + b of out_parts, lse_parts and mass.
 
 struct Params {
@@ -20,7 +20,7 @@ struct Params {
     heads: u32,
     len: u32,
     dim: u32,
-    elements: u32,
+    threads: u32,
     grid_x: u32,
     // Minus infinity, which WGSL cannot spell.
     empty_lse: f32,
@@ -31,7 +31,6 @@ struct Params {
 // As bits: minus infinity is data here, and WGSL may assume that floats are finite.
 @group(0) @binding(2) var<storage, read> lse_parts: array<u32>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<out_elem>;
 
 const NEG_INF_BITS: u32 = 0xff800000u;
 
@@ -42,11 +41,12 @@ fn lse_bits(p: u32, b: u32, h: u32, row: u32) -> u32 {
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let i = (group.y * params.grid_x + group.x) * THREADS + t;
-    if (i >= params.elements) { return; }
-    let col = i % params.dim;
-    let row = i / params.dim % params.len;
-    let h = i / params.dim / params.len % params.heads;
-    let b = i / params.dim / params.len / params.heads;
+    if (i >= params.threads) { return; }
+    let cols = params.dim / WIDTH;
+    let col = i % cols * WIDTH;
+    let row = i / cols % params.len;
+    let h = i / cols / params.len % params.heads;
+    let b = i / cols / params.len / params.heads;
 
     var m = 0.0;
     var seen = false;
@@ -58,18 +58,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     var total = 0.0;
-    var sum = 0.0;
+    var sum = array<f32, WIDTH>();
     for (var p = 0u; p < params.parts; p++) {
         let bits = lse_bits(p, b, h, row);
         if (bits != NEG_INF_BITS) {
             let w = exp(bitcast<f32>(bits) - m);
             let first = base(params.out_parts, p * params.batch + b, h) + row * params.out_parts.row;
             total += w;
-            sum += weights[p] * w * f32(out_parts[first + col * params.out_parts.col]);
+            for (var c = 0u; c < WIDTH; c++) { // unroll
+                sum[c] += weights[p] * w * f32(out_parts[first + (col + c) * params.out_parts.col]);
+            }
         }
     }
-    let merged = select(0.0, sum / total, seen);
-    out[base(params.out, b, h) + row * params.out.row + col * params.out.col] = out_elem(merged);
+    for (var c = 0u; c < WIDTH; c++) { // unroll
+        sum[c] = select(0.0, sum[c] / total, seen);
+    }
+    store_merged(b, h, row, col, sum);
     if (col == 0u) {
         store_lse(b, h, row, select(params.empty_lse, m + log(total), seen));
         for (var p = 0u; p < params.parts; p++) {

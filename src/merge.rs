@@ -118,13 +118,13 @@ impl Merge {
             heads: heads as u32,
             len: len as u32,
             dim: dim as u32,
-            elements: elements as u32,
+            threads: elements as u32,
             grid_x: grid[0],
             empty_lse: f32::NEG_INFINITY,
         };
         let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; self.parts]);
         let parts_dtype = self.out_parts.layout.dtype();
-        let spec = CombineSpec { parts_dtype, out_dtype: self.out_dtype, lse: true, mass: self.mass };
+        let spec = CombineSpec { parts_dtype, out_dtype: self.out_dtype, pairs: false, lse: true, mass: self.mass };
         builder.stage(
             Spec::Combine(spec),
             &[()],

@@ -28,6 +28,8 @@ pub(super) struct Problem {
     pub k: Layout,
     pub v: Layout,
     pub out: Layout,
+    /// Whether f16 is read and written as pairs in words, because the device has no 16-bit floats.
+    pub pairs: bool,
     pub lse: Option<Layout>,
     pub bias: Option<Layout>,
     pub mask_bits: Option<Layout>,
@@ -65,7 +67,7 @@ impl Problem {
 
 pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting)> {
     let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
-    dtypes(&q, &k, &v, ctx)?;
+    dtypes(&q, &k, &v)?;
     shapes(&q, &k, &v)?;
     let wanted = a.default_out()?;
     for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &wanted)] {
@@ -81,6 +83,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         k,
         v,
         out,
+        pairs: pairs([("q", &q), ("k", &k), ("v", &v), ("out", &out)], ctx)?,
         lse: a.lse.then_some(lse),
         bias: None,
         mask_bits: bits(a)?,
@@ -179,11 +182,10 @@ fn user_data(text: &Text, ctx: &Context, data: &mut Vec<(String, Layout)>) -> Re
     Ok(())
 }
 
-fn dtypes(q: &Layout, k: &Layout, v: &Layout, ctx: &Context) -> Result<()> {
+fn dtypes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {
     if q.dtype() == DType::U32 {
         return Err(Error::DType("q: is u32, but must be f32 or f16".into()));
     }
-    ctx.require_dtype("q", q.dtype())?;
     for (name, layout) in [("k", k), ("v", v)] {
         if layout.dtype() != q.dtype() {
             return Err(Error::DType(format!(
@@ -194,6 +196,20 @@ fn dtypes(q: &Layout, k: &Layout, v: &Layout, ctx: &Context) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether operands are f16 on a device whose shaders have no 16-bit floats. Four are then unpacked from two words, and rows of
+/// anything else are refused: two threads cannot write halves of a word.
+fn pairs(operands: [(&str, &Layout); 4], ctx: &Context) -> Result<bool> {
+    if operands[0].1.dtype() != DType::F16 || ctx.capabilities().f16 {
+        return Ok(false);
+    }
+    match operands.into_iter().find_map(|(name, layout)| Some((name, layout.not_by(4)?))) {
+        None => Ok(true),
+        Some((name, reason)) => Err(Error::Layout(format!(
+            "{name}: {reason}, but f16 must be read four at a time, because the device has no 16-bit floats (feature SHADER_F16)"
+        ))),
+    }
 }
 
 fn shapes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {

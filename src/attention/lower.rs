@@ -150,6 +150,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
     AttentionSpec {
         visitor: v.visitor,
         dtype: p.q.dtype(),
+        pairs: p.pairs,
         storage: match (not_by(4, p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
             (None, Products::Matrices(_)) if not_by(8, p).is_none() => Storage::Vec8,
@@ -206,6 +207,9 @@ fn not_by(unit: usize, p: &Problem) -> Option<String> {
 fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder: &mut PlanBuilder<'_>) {
     if let Some(reason) = not_by(4, p) {
         builder.note(format!("scalar loads, because {reason}"));
+    }
+    if p.pairs {
+        builder.note("f16 is unpacked from 32-bit words, because the device has no 16-bit floats".into());
     }
     if !spec.subgroups && p.tile.lanes > 1 {
         builder.note(match ctx.capabilities().subgroup_min_size {

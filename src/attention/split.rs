@@ -106,9 +106,16 @@ pub(super) fn merge(
     let ctx = builder.ctx();
     let weights = vec![1.0f32; split.parts];
     let weights = builder.owned("weights", wgpu::BufferUsages::STORAGE, bytemuck::cast_slice(&weights))?;
-    let pieces = pieces.iter().map(|piece| Ok((piece.clone(), params(p, split, piece, ctx)?)));
+    let spec = CombineSpec {
+        parts_dtype: DType::F32,
+        out_dtype: p.out.dtype(),
+        pairs: p.pairs,
+        lse: p.lse.is_some(),
+        mass: false,
+    };
+    let width = spec.width() as usize;
+    let pieces = pieces.iter().map(|piece| Ok((piece.clone(), params(p, split, piece, width, ctx)?)));
     let pieces: Vec<(Part, (CombineParams, [u32; 2]))> = pieces.collect::<Result<_>>()?;
-    let spec = CombineSpec { parts_dtype: DType::F32, out_dtype: p.out.dtype(), lse: p.lse.is_some(), mass: false };
     builder.stage(
         Spec::Combine(spec),
         &pieces,
@@ -128,26 +135,26 @@ pub(super) fn merge(
     )
 }
 
-/// What the merge of a piece is told, and its grid.
-fn params(p: &Problem, split: &Split, piece: &Part, ctx: &Context) -> Result<(CombineParams, [u32; 2])> {
+/// What the merge of a piece is told, and its grid; a thread merges `width` columns.
+fn params(p: &Problem, split: &Split, piece: &Part, width: usize, ctx: &Context) -> Result<(CombineParams, [u32; 2])> {
     let [batch, _, len, dim] = p.out.shape();
-    let window = |name: &str, layout: &Layout| {
-        Window::of(&part_of(name, layout, piece, p.heads_per_kv()), 1, ctx.capabilities().offset_alignment).view
+    let window = |name: &str, layout: &Layout, unit: usize| {
+        Window::of(&part_of(name, layout, piece, p.heads_per_kv()), unit, ctx.capabilities().offset_alignment).view
     };
-    let elements = (piece.batches.len() * piece.heads.len() * len * dim) as u64;
-    let grid = fold_grid(elements.div_ceil(FLAT_THREADS.into()), ctx.capabilities().workgroups_per_dimension)?;
+    let threads = (piece.batches.len() * piece.heads.len() * len * dim / width) as u64;
+    let grid = fold_grid(threads.div_ceil(FLAT_THREADS.into()), ctx.capabilities().workgroups_per_dimension)?;
     let params = CombineParams {
         out_parts: view(&split.out, piece, 1),
         lse_parts: view(&split.lse, piece, 1),
-        out: window("out", &p.out),
-        lse: p.lse.as_ref().map_or_else(View::default, |lse| window("lse", lse)),
+        out: window("out", &p.out, width),
+        lse: p.lse.as_ref().map_or_else(View::default, |lse| window("lse", lse, 1)),
         mass: View::default(),
         parts: split.parts as u32,
         batch: batch as u32,
         heads: piece.heads.len() as u32,
         len: len as u32,
         dim: dim as u32,
-        elements: elements as u32,
+        threads: threads as u32,
         grid_x: grid[0],
         empty_lse: f32::NEG_INFINITY,
     };

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// 16-bit floats in shaders and buffers.
+    /// 16-bit floats in shaders. Without them attention unpacks f16 from 32-bit words.
     pub f16: bool,
     /// 64-bit integers in shaders; only CPUs that run shaders profit.
     pub int64: bool,

@@ -9,6 +9,8 @@ use super::spec::FLAT_THREADS;
 pub(crate) struct CombineSpec {
     pub parts_dtype: DType,
     pub out_dtype: DType,
+    /// Whether f16 is written as pairs in words, because shaders have no 16-bit floats; parts are f32 then.
+    pub pairs: bool,
     pub lse: bool,
     pub mass: bool,
 }
@@ -23,18 +25,29 @@ pub(crate) struct PermuteSpec {
 impl CombineSpec {
     pub(super) fn prelude(&self) -> String {
         let f16 = self.parts_dtype == DType::F16 || self.out_dtype == DType::F16;
-        format!(
-            "{}alias elem = {};\nalias out_elem = {};\nconst THREADS: u32 = {FLAT_THREADS}u;\n",
-            if f16 { "enable f16;\n" } else { "" },
-            self.parts_dtype,
-            self.out_dtype
-        )
+        let mut text = String::from(if f16 && !self.pairs { "enable f16;\n" } else { "" });
+        text += &format!("alias elem = {};\n", self.parts_dtype);
+        if !self.pairs {
+            text += &format!("alias out_elem = {};\n", self.out_dtype);
+        }
+        text + &format!("const THREADS: u32 = {FLAT_THREADS}u;\nconst WIDTH: u32 = {}u;\n", self.width())
+    }
+
+    /// Columns a thread.
+    pub(crate) fn width(&self) -> u32 {
+        if self.pairs { 2 } else { 1 }
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
         let mass = if self.mass { "lib/mass_store.wgsl" } else { "lib/mass_none.wgsl" };
         let lse = if self.lse { "lib/merged_lse_store.wgsl" } else { "lib/merged_lse_none.wgsl" };
-        vec![fragment("lib/view.wgsl"), fragment(lse), fragment(mass), fragment("combine.wgsl")]
+        let mut files = vec!["lib/view.wgsl", lse, mass, "combine.wgsl"];
+        files.extend(if self.pairs {
+            ["lib/merged_out_pairs.wgsl", "lib/pack_pairs.wgsl"].as_slice()
+        } else {
+            &["lib/merged_out_one.wgsl"]
+        });
+        files.into_iter().map(fragment).collect()
     }
 }
 

@@ -23,6 +23,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
     AttentionSpec {
         visitor: Visitor::Dense,
         dtype,
+        pairs: false,
         storage,
         head_dim: dims[0],
         v_dim: dims[1],
@@ -116,7 +117,14 @@ pub(super) fn tiles_and_dims() -> Vec<Spec> {
                 if dims.iter().all(|d| d % 4 == 0) {
                     let wide = matches!(tile.products, Products::Broadcast(_));
                     let storage = if wide { Storage::Wide } else { Storage::Vec4 };
-                    specs.push(Spec::Attention(spec(tile, dims, dtype, storage, subgroups)));
+                    let spec = spec(tile, dims, dtype, storage, subgroups);
+                    // f16 without 16-bit floats, stored by the loop or by a merge.
+                    let packed = (dtype == DType::F16 && dims[0] < 256).then(|| {
+                        let spec = AttentionSpec { pairs: true, split: dims[0] == 80, ..spec.clone() };
+                        Spec::Attention(spec)
+                    });
+                    specs.push(Spec::Attention(spec));
+                    specs.extend(packed);
                 }
             }
         }
@@ -147,9 +155,13 @@ pub(super) fn options() -> Vec<Spec> {
             specs.push(Spec::Attention(spec));
         }
     }
-    for (parts_dtype, out_dtype) in [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32)] {
+    let f32_to = |out_dtype, pairs| (DType::F32, out_dtype, pairs);
+    let f16_to = |out_dtype| (DType::F16, out_dtype, false);
+    for (parts_dtype, out_dtype, pairs) in
+        [f32_to(DType::F32, false), f32_to(DType::F16, true), f16_to(DType::F16), f16_to(DType::F32)]
+    {
         for lse in BOTH {
-            specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, lse, mass })));
+            specs.extend(BOTH.map(|mass| Spec::Combine(CombineSpec { parts_dtype, out_dtype, pairs, lse, mass })));
         }
     }
     specs

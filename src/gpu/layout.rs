@@ -9,7 +9,8 @@ use crate::{Error, Result};
 pub enum DType {
     /// 32-bit float.
     F32,
-    /// 16-bit float; needs the device feature `SHADER_F16`.
+    /// 16-bit float. Kernels need the device feature `SHADER_F16`, but softmax attention runs without it where rows are
+    /// multiples of four.
     F16,
     /// 32-bit unsigned integer: packed mask bits.
     U32,

@@ -92,7 +92,7 @@ pub(crate) struct CombineParams {
     pub heads: u32,
     pub len: u32,
     pub dim: u32,
-    pub elements: u32,
+    pub threads: u32,
     pub grid_x: u32,
     pub empty_lse: f32,
 }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!((&reflected[..fields.len()], size), (&fields[..], size_of::<LinearParams>() as u32));
 
         let combine = example_combine_spec().link().unwrap().module;
-        let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim elements grid_x
+        let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim threads grid_x
             empty_lse);
         assert_eq!(reflect_struct(&combine, "Params"), Some((fields, size_of::<CombineParams>() as u32)));
 

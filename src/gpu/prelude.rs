@@ -77,13 +77,19 @@ impl AttentionSpec {
         let mut text = String::new();
         let bias = self.scores.contains(&ScoreMod::Bias);
         let relative = self.has_relative();
-        let f16 = [(true, self.dtype), (bias, self.bias_dtype), (relative, self.relative_dtype)];
+        let f16 = [(!self.pairs, self.dtype), (bias, self.bias_dtype), (relative, self.relative_dtype)];
         if let Products::Matrices(matrices) = self.tile.products {
             text += &matrices.prelude();
         } else if self.user.uses_f16() || f16.contains(&(true, DType::F16)) {
             text += "enable f16;\n";
         }
-        text += &format!("alias elem = {};\nalias out_elem = {};\n", self.dtype, self.out_dtype());
+        // Pairs are words, whose types the fragments know.
+        if !self.pairs {
+            text += &format!("alias elem = {};\n", self.dtype);
+        }
+        if !self.pairs || self.split {
+            text += &format!("alias out_elem = {};\n", self.out_dtype());
+        }
         if bias {
             text += &format!("alias bias_elem = {};\n", self.bias_dtype);
         }

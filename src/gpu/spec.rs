@@ -53,6 +53,8 @@ pub(crate) enum ScoreMod {
 pub(crate) struct AttentionSpec {
     pub visitor: Visitor,
     pub dtype: DType,
+    /// Whether f16 is read and written as pairs in words, because shaders have no 16-bit floats.
+    pub pairs: bool,
     pub storage: Storage,
     pub head_dim: u32,
     pub v_dim: u32,
@@ -97,7 +99,7 @@ impl Spec {
     pub(crate) fn link(&self) -> Result<Linked> {
         match self {
             Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
-            Spec::Combine(spec) => link(&spec.prelude(), &[], &spec.sources()),
+            Spec::Combine(spec) => link(&spec.prelude(), &[("WIDTH", spec.width())], &spec.sources()),
             Spec::Probe(spec) => spec.link(),
             Spec::Linear(spec) => spec.link(),
             Spec::Flat(spec) => spec.link(),
@@ -254,13 +256,18 @@ impl AttentionSpec {
             (Storage::Vec4, Products::Matrices(_), _) => {
                 &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
             }
+            (Storage::Vec4, ..) if self.pairs => &[VEC4[0], "lib/packed_pairs.wgsl"],
             (Storage::Vec4, ..) => &VEC4,
-            (Storage::Wide, _, DType::F16) => {
-                &["lib/load_vec4.wgsl", "lib/packed_words_f16.wgsl", "lib/store_vec4.wgsl"]
-            }
-            (Storage::Wide, ..) => &["lib/load_vec4.wgsl", "lib/packed_words_f32.wgsl", "lib/store_vec4.wgsl"],
+            (Storage::Wide, _, DType::F16) if self.pairs => &[VEC4[0], "lib/packed_words_f16.wgsl"],
+            (Storage::Wide, _, DType::F16) => &[VEC4[0], "lib/packed_words_f16.wgsl", VEC4[2]],
+            (Storage::Wide, ..) => &[VEC4[0], "lib/packed_words_f32.wgsl", VEC4[2]],
         };
-        files.iter().map(|file| fragment(file)).collect()
+        let store: &[&'static str] = match (self.pairs, self.out_dtype()) {
+            (false, _) => &[],
+            (true, DType::F16) => &["lib/store_pairs.wgsl", "lib/pack_pairs.wgsl"],
+            (true, _) => &[VEC4[2]],
+        };
+        files.iter().chain(store).map(|file| fragment(file)).collect()
     }
 
     /// The type of what is written: parts are merged before they are rounded.
@@ -325,6 +332,7 @@ impl fmt::Display for Spec {
             spec.v_dim,
             match spec.storage {
                 Storage::Scalar => "scalar",
+                Storage::Vec4 if spec.pairs => "packed",
                 Storage::Vec4 => "vec4",
                 Storage::Vec8 => "16-byte",
                 Storage::Wide => "64-bit",
@@ -347,6 +355,7 @@ pub(crate) fn example_attention_spec() -> Spec {
     Spec::Attention(AttentionSpec {
         visitor: Visitor::Window,
         dtype: DType::F32,
+        pairs: false,
         storage: Storage::Vec4,
         head_dim: 64,
         v_dim: 64,
@@ -376,5 +385,5 @@ pub(crate) fn example_attention_spec() -> Spec {
 /// Likewise for the merge.
 #[cfg(test)]
 pub(crate) fn example_combine_spec() -> Spec {
-    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, lse: true, mass: true })
+    Spec::Combine(CombineSpec { parts_dtype: DType::F32, out_dtype: DType::F32, pairs: false, lse: true, mass: true })
 }

@@ -53,11 +53,9 @@ impl Tensor {
     /// A new, contiguous tensor of zeros.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a bad shape; [`Error::DType`] for f16 on a device without it; [`Error::Limit`] when the
-    /// device has no buffer of this size.
+    /// [`Error::Shape`] for a bad shape; [`Error::Limit`] when the device has no buffer of this size.
     pub fn zeros(ctx: &Context, dtype: DType, shape: impl AsRef<[usize]>) -> Result<Tensor> {
         let layout = Layout::new(dtype, shape)?;
-        ctx.require_dtype("dtype", dtype)?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let bytes = (layout.len() * dtype.size()).max(16).next_multiple_of(16);
         let buffer = ctx.create_buffer("tensor", bytes as u64, usage)?;

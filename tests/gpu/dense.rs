@@ -1,6 +1,6 @@
 //! Dense attention: lengths, widths, heads and types on purpose.
 
-use wgpu_attention::{Products, Tile};
+use wgpu_attention::{DType, Products, Tile};
 
 use crate::support::{Case, contexts, ctx};
 
@@ -108,5 +108,8 @@ fn broadcast_products() {
     ] {
         let case = Case { tile: Some(tile), ..case };
         case.check_on("as found", ctx());
+        if case.dtype == DType::F16 {
+            case.check_on("in words", &ctx().restricted(ctx().capabilities().clone().without_f16()).unwrap());
+        }
     }
 }

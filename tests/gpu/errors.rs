@@ -85,11 +85,26 @@ fn types_that_do_not_fit() {
     let words = Tensor::zeros(ctx(), DType::U32, [1, 6, 10, 64]).unwrap();
     refused(Attention::new(&words, &k, &v).plan(ctx()), "q: is u32, but must be f32 or f16");
     let poor = ctx().restricted(ctx().capabilities().clone().without_f16()).unwrap();
-    let no_f16 = "is f16, but the device has no 16-bit floats (feature SHADER_F16)";
-    refused(Tensor::from_slice(&poor, [1, 1, 1, 1], &[f16::ONE]), &format!("dtype: {no_f16}"));
-    if let Some(half) = &half {
-        refused(Attention::new(half, half, half).plan(&poor), &format!("q: {no_f16}"));
-    }
+    let halves = |shape: [usize; 4]| Tensor::zeros(&poor, DType::F16, shape).unwrap();
+    let [odd, whole] = [halves([1, 2, 12, 66]), halves([1, 2, 12, 64])];
+    let by_four = "but f16 must be read four at a time, because the device has no 16-bit floats (feature SHADER_F16)";
+    refused(
+        Attention::new(&odd, &odd, &odd).plan(&poor),
+        &format!("q: rows have 66 elements, not a multiple of 4, {by_four}"),
+    );
+    refused(
+        Attention::new(&whole, &whole, &odd).plan(&poor),
+        &format!("v: rows have 66 elements, not a multiple of 4, {by_four}"),
+    );
+    let columns = halves([1, 2, 64, 12]).transpose(2, 3).unwrap();
+    refused(
+        Attention::new(&whole, &whole, &whole).out(&columns).plan(&poor),
+        &format!("out: last stride is 12, not 1, {by_four}"),
+    );
+    refused(
+        Attention::new(&whole, &whole, &whole).score(Score::bias(&halves([1, 2, 12, 12]))).plan(&poor),
+        "bias: is f16, but the device has no 16-bit floats (feature SHADER_F16)",
+    );
     refused(pollster::block_on(q.read::<f16>(ctx())), "read: asks for f16, but the tensor holds f32");
 }
 

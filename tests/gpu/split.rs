@@ -27,11 +27,16 @@ fn parts_are_the_whole() {
 
 #[test]
 fn any_type_width_and_storage_in_parts() {
+    let poor = ctx().restricted(ctx().capabilities().clone().without_f16()).unwrap();
     for (head_dim, v_dim) in [(64, 64), (7, 3), (128, 40)] {
         let case = Case { splits: Some(4), ..Case::new(3, 200).dims(head_dim, v_dim) };
         case.check_on("f32", ctx());
+        let case = case.f16();
         if ctx().capabilities().f16 {
-            case.f16().check_on("f16", ctx());
+            case.check_on("f16", ctx());
+        }
+        if head_dim % 4 == 0 {
+            case.check_on("f16 in words", &poor);
         }
     }
 }

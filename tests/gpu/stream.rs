@@ -51,9 +51,12 @@ fn streamed_products() {
 
 #[test]
 fn streamed_halves() {
-    for tile in tiles(ctx()).into_iter().filter(|_| ctx().capabilities().f16) {
+    let poor = ctx().restricted(ctx().capabilities().clone().without_f16()).unwrap();
+    for tile in tiles(ctx()) {
         let case = Case::new(2, 300).heads(1, 4, 1).dims(32, 40);
-        Case { tile: Some(tile), splits: Some(3), ..case.f16() }.check_on("f16", ctx());
+        let case = Case { tile: Some(tile), splits: Some(3), ..case.f16() };
+        case.check_on("f16", ctx());
+        case.check_on("f16 in words", &poor);
     }
 }
 
