@@ -3,11 +3,12 @@
 // broadcast to all.
 //
 // provides  Ahead stage_init ask_qk ask_v stage_qk stage_v has_nonfinite, qk store_p pv (the same names as tile.wgsl with dot_fma.wgsl)
-// requires  bindings, thread map (row_of ROW_STEP), storage access (read_q read_k read_v), LANES = 1, subgroups of exactly SUBGROUP threads,
-//           64-bit integers, tokens in their own order (lib/order_none.wgsl)
+// requires  bindings, thread map (row_of ROW_STEP), storage access (wide_q wide_k wide_v NEXT), LANES = 1, subgroups of exactly SUBGROUP
+//           threads, 64-bit integers, tokens in their own order (lib/order_none.wgsl)
 //
-// On such devices a load is a loop over the threads of a subgroup, into which the compiler sinks whatever the address is
-// computed from. So addresses are kept ready in variables, and a load adds one number to one of them.
+// On such devices a load is a loop over the threads of a subgroup, whatever it loads: so a load brings WIDE vec4s, a unit of
+// a row. Into that loop the compiler sinks what the address is computed from, if nothing else uses it: so addresses are variables
+// that go on from load to load.
 
 // The weights, eight neighbouring keys an element. They pass through workgroup memory only to be indexed by a counter;
 // each thread reads back what it wrote.
@@ -55,37 +56,46 @@ fn stage_qk(ahead: ptr<function, Ahead>, at: QTile, start: u32, slice: u32, t: u
 fn stage_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u32) {
     if (!kv.full) {
         var found = false;
-        for (var i = member; i < BLOCK_KV * V4; i += SUBGROUP) {
-            let x = read_v(min(v_at + i / V4 * params.v.row, v_last), i % V4);
-            let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
-            found = found || any(exponent == vec4<u32>(0x7f800000u));
+        for (var i = member; i < BLOCK_KV * V_UNITS; i += SUBGROUP) {
+            let unit = i % V_UNITS;
+            let x = wide_v(min(v_at + i / V_UNITS * params.v.row, v_last) + NEXT * unit, unit);
+            for (var w = 0u; w < WIDE; w++) { // unroll
+                let exponent = bitcast<vec4<u32>>(x[w]) & vec4<u32>(0x7f800000u);
+                found = found || any(exponent == vec4<u32>(0x7f800000u));
+            }
         }
         nonfinite = subgroupAny(found);
     }
 }
 
-// Unrolled as far as one piece of K goes: a sum is then kept in a register over four columns, and the loads in between
+// Unrolled as far as one unit of K goes: a sum is then kept in a register over its columns, and the loads in between
 // keep the compiler from computing all products first and spilling them.
 fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32, slice: u32) {
-    for (var d = 0u; d < QK4; d++) {
-        var x = array<vec4<f32>, ROWS>();
+    var q_next = q_at;
+    var k_next = k_at;
+    for (var d = 0u; d < QK_UNITS; d++) {
+        var x = array<array<vec4<f32>, WIDE>, ROWS>();
         for (var r = 0u; r < ROWS; r++) { // unroll
-            x[r] = read_q(q_at[r], d);
+            x[r] = wide_q(q_next[r], d);
+            q_next[r] += NEXT;
         }
         for (var g = 0u; g < KEY_GROUPS; g++) { // unroll
-            let mine = read_k(k_at[g], d);
+            let mine = wide_k(k_next[g], d);
+            k_next[g] += NEXT;
             for (var i = 0u; i < SUBGROUP4; i++) { // unroll
-                let k0 = subgroupBroadcast(mine, i * 4u);
-                let k1 = subgroupBroadcast(mine, i * 4u + 1u);
-                let k2 = subgroupBroadcast(mine, i * 4u + 2u);
-                let k3 = subgroupBroadcast(mine, i * 4u + 3u);
-                for (var r = 0u; r < ROWS; r++) { // unroll
-                    let n = r * KEYS4 + g * SUBGROUP4 + i;
-                    var sum = (*s)[n];
+                for (var w = 0u; w < WIDE; w++) { // unroll
                     for (var j = 0u; j < 4u; j++) { // unroll
-                        sum = fma(vec4<f32>(x[r][j]), vec4<f32>(k0[j], k1[j], k2[j], k3[j]), sum);
+                        let keys = vec4<f32>(
+                            subgroupBroadcast(mine[w][j], i * 4u),
+                            subgroupBroadcast(mine[w][j], i * 4u + 1u),
+                            subgroupBroadcast(mine[w][j], i * 4u + 2u),
+                            subgroupBroadcast(mine[w][j], i * 4u + 3u),
+                        );
+                        for (var r = 0u; r < ROWS; r++) { // unroll
+                            let n = r * KEYS4 + g * SUBGROUP4 + i;
+                            (*s)[n] = fma(vec4<f32>(x[r][w][j]), keys, (*s)[n]);
+                        }
                     }
-                    (*s)[n] = sum;
                 }
             }
         }
@@ -129,43 +139,56 @@ fn pv(
     for (var r = 0u; r < ROWS; r++) { // unroll
         p_at[r] = (row0 + r * ROW_STEP) * P_STRIDE;
     }
-    var row_at = v_at;
+    var v_next = array<u32, V_GROUPS>();
+    for (var g = 0u; g < V_GROUPS; g++) { // unroll
+        v_next[g] = v_at + NEXT * v_unit(g);
+    }
     for (var c8 = 0u; c8 < KEYS8; c8++) {
         var p = array<vec4<u64>, ROWS>();
         for (var r = 0u; r < ROWS; r++) { // unroll
             p[r] = p_tile[p_at[r]];
             p_at[r] += 1u;
         }
-        for (var j = 0u; j < 8u; j++) { // unroll
-            for (var g = 0u; g < COL_GROUPS; g++) { // unroll
-                let mine = read_v(row_at, v_col(g * SUBGROUP + member));
-                for (var i = 0u; i < SUBGROUP; i++) { // unroll
-                    if (g * SUBGROUP + i < V4) {
-                        let x = subgroupBroadcast(mine, i);
-                        for (var r = 0u; r < ROWS; r++) { // unroll
-                            let c = r * COLS4 + v_col(g * SUBGROUP + i);
-                            (*acc)[c] = fma(vec4<f32>(unpair(p[r][j / 2u])[j % 2u]), x, (*acc)[c]);
+        for (var g = 0u; g < V_GROUPS; g++) { // unroll
+            var mine = array<array<vec4<f32>, WIDE>, 8>();
+            for (var j = 0u; j < 8u; j++) { // unroll
+                mine[j] = wide_v(v_next[g], v_unit(g));
+                v_next[g] = min(v_next[g] + params.v.row, v_last + NEXT * v_unit(g));
+            }
+            for (var i = 0u; i < SUBGROUP; i++) { // unroll
+                for (var w = 0u; w < WIDE; w++) { // unroll
+                    if (g * SUBGROUP + i < V_UNITS) {
+                        for (var j = 0u; j < 8u; j++) { // unroll
+                            let x = subgroupBroadcast(mine[j][w], i);
+                            for (var r = 0u; r < ROWS; r++) { // unroll
+                                let c = r * COLS4 + min((g * SUBGROUP + i) * WIDE + w, V4 - 1u);
+                                (*acc)[c] = fma(vec4<f32>(unpair(p[r][j / 2u])[j % 2u]), x, (*acc)[c]);
+                            }
                         }
                     }
                 }
             }
-            row_at = min(row_at + params.v.row, v_last);
         }
     }
 }
 
-fn v_col(c: u32) -> u32 {
-    return min(c, V4 - 1u);
+// Which unit of a row of V this thread loads; threads past the last repeat it.
+fn v_unit(g: u32) -> u32 {
+    return min(g * SUBGROUP + member, V_UNITS - 1u);
 }
 
 fn pv_guarded(acc: ptr<function, array<vec4<f32>, ACCS>>, row0: u32) {
     for (var key = 0u; key < BLOCK_KV; key++) {
-        for (var c = 0u; c < COLS4; c++) { // unroll
-            let x = read_v(min(v_at + key * params.v.row, v_last), c);
+        let first = min(v_at + key * params.v.row, v_last);
+        for (var u = 0u; u < V_UNITS; u++) { // unroll
+            let x = wide_v(first + NEXT * u, u);
             for (var r = 0u; r < ROWS; r++) { // unroll
                 let p = unpair(p_tile[(row0 + r * ROW_STEP) * P_STRIDE + key / 8u][key / 2u % 4u])[key % 2u];
-                let sum = fma(vec4<f32>(p), x, (*acc)[r * COLS4 + c]);
-                (*acc)[r * COLS4 + c] = select(sum, (*acc)[r * COLS4 + c], p == 0.0);
+                for (var w = 0u; w < WIDE; w++) { // unroll
+                    let c = r * COLS4 + u * WIDE + w;
+                    let sum = fma(vec4<f32>(p), x[w], (*acc)[c]);
+                    (*acc)[c] = select(sum, (*acc)[c], p == 0.0);
+                }
             }
         }
     }

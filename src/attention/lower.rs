@@ -35,8 +35,8 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     notes(problem, visiting, &spec, ctx, &mut builder);
     let units = match spec.storage {
         Storage::Scalar => [1, 1],
-        Storage::Vec4 | Storage::Wide => [4, 4],
-        Storage::Vec8 => [8, 4],
+        Storage::Vec4 | Storage::Wide4 => [4, 4],
+        Storage::Vec8 | Storage::Wide8 => [8, 4],
     };
     let parts = parts(problem, &slots, ctx)?;
     let grids = parts.iter().map(|part| grid(problem, visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
@@ -155,7 +155,8 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
             (Some(_), _) => Storage::Scalar,
             (None, Products::Matrices(_)) if not_by(8, p).is_none() => Storage::Vec8,
             (None, Products::Staged | Products::Stream(_) | Products::Matrices(_)) => Storage::Vec4,
-            (None, Products::Broadcast(_)) => Storage::Wide,
+            (None, Products::Broadcast(_)) if not_by(8, p).is_none() => Storage::Wide8,
+            (None, Products::Broadcast(_)) => Storage::Wide4,
         },
         head_dim: p.q.shape()[3] as u32,
         v_dim: p.v.shape()[3] as u32,

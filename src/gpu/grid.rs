@@ -115,8 +115,11 @@ pub(super) fn tiles_and_dims() -> Vec<Spec> {
                 let subgroups = subgroups && tile.lanes > 1;
                 specs.push(Spec::Attention(spec(tile, dims, dtype, Storage::Scalar, subgroups)));
                 if dims.iter().all(|d| d % 4 == 0) {
-                    let wide = matches!(tile.products, Products::Broadcast(_));
-                    let storage = if wide { Storage::Wide } else { Storage::Vec4 };
+                    let storage = match tile.products {
+                        Products::Broadcast(_) if dims[0] == 80 => Storage::Wide4,
+                        Products::Broadcast(_) => Storage::Wide8,
+                        _ => Storage::Vec4,
+                    };
                     let spec = spec(tile, dims, dtype, storage, subgroups);
                     // f16 without 16-bit floats, stored by the loop or by a merge.
                     let packed = (dtype == DType::F16 && dims[0] < 256).then(|| {

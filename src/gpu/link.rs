@@ -42,7 +42,7 @@ fragments! {
     "lib/kv_rows.wgsl" "lib/lse_none.wgsl" "lib/lse_store.wgsl" "lib/mass_none.wgsl" "lib/mass_store.wgsl" "lib/merged_lse_none.wgsl"
     "lib/merged_lse_store.wgsl" "lib/merged_out_one.wgsl" "lib/merged_out_pairs.wgsl" "lib/pack.wgsl" "lib/pack_pairs.wgsl" "lib/packed_pairs.wgsl" "lib/packed_vec4.wgsl"
     "lib/store_pairs.wgsl"
-    "lib/packed_words_f16.wgsl" "lib/packed_words_f32.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
+    "lib/load_words.wgsl" "lib/words4_f16.wgsl" "lib/words4_f32.wgsl" "lib/words8_f16.wgsl" "lib/words8_f32.wgsl" "lib/words_scalar.wgsl" "lib/reduce_none.wgsl" "lib/reduce_subgroup.wgsl"
     "lib/reduce_workgroup.wgsl" "lib/rows_softmax.wgsl" "lib/share_none.wgsl" "lib/share_subgroup.wgsl" "lib/split_none.wgsl" "lib/split_parts.wgsl"
     "lib/tile.wgsl" "lib/view.wgsl" "lib/weights_tile.wgsl"
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::layout::DType;
 use super::params::MAX_PER_HEAD;
-use super::spec::{AttentionSpec, ScoreMod};
+use super::spec::{AttentionSpec, ScoreMod, Storage};
 use super::tuning::Products;
 use crate::mask::MAX_RULES;
 
@@ -36,6 +36,7 @@ impl AttentionSpec {
     fn vector_constants(&self) -> Vec<(&'static str, u32)> {
         let (tile, sizes) = (self.tile, self.tile.sizes(self.head_dim, self.v_dim));
         let subgroup = if let Products::Broadcast(size) = tile.products { size } else { 4 };
+        let wide = if self.storage == Storage::Wide8 { 2 } else { 1 };
         let share = tile.share();
         let pieces = sizes.qk4.div_ceil(share);
         vec![
@@ -64,7 +65,11 @@ impl AttentionSpec {
             ("SUBGROUP", subgroup),
             ("SUBGROUP4", subgroup / 4),
             ("KEY_GROUPS", tile.block_kv / subgroup),
-            ("COL_GROUPS", sizes.v4.div_ceil(subgroup)),
+            ("WIDE", wide),
+            ("QK_UNITS", sizes.qk4.div_ceil(wide)),
+            ("Q_HELD", sizes.qk4.div_ceil(wide) * sizes.rows),
+            ("V_UNITS", sizes.v4.div_ceil(wide)),
+            ("V_GROUPS", sizes.v4.div_ceil(wide * subgroup)),
             ("SHARE", share),
             ("PIECES", pieces),
             ("TURNS", tile.slice_qk / 4),

@@ -9,7 +9,7 @@ use super::layout::DType;
 use super::linear_spec::LinearSpec;
 use super::link::{Linked, Source, fragment, link};
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
-use super::matrices::Fragments;
+use super::matrices::{Fragments, Matrices};
 use super::probe::ProbeSpec;
 use super::tuning::{Products, Tile};
 use crate::Result;
@@ -32,8 +32,10 @@ pub(crate) enum Storage {
     Vec4,
     /// Eight f16 at a time, for matrix units; out four at a time.
     Vec8,
-    /// Four at a time, read as 64-bit words: where a load costs by the word, whatever its width.
-    Wide,
+    /// Four at a time, read as 64-bit words: where a load costs by the word, whatever its width. For broadcast products.
+    Wide4,
+    /// Likewise eight at a time; out four at a time.
+    Wide8,
 }
 
 /// One score rule; they run in the order given.
@@ -242,32 +244,35 @@ impl AttentionSpec {
 
     /// How q, k, v and out are read and written.
     fn storage_sources(&self) -> Vec<Source> {
-        const VEC4: [&str; 3] = ["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/store_vec4.wgsl"];
-        let files: &[&'static str] = match (self.storage, self.tile.products, self.dtype) {
-            (Storage::Scalar, Products::Matrices(_), _) => {
+        let half = self.dtype == DType::F16;
+        let through_memory = |m: Matrices| m.fragments == Fragments::Workgroup;
+        let loads: &[&'static str] = match (self.storage, self.tile.products) {
+            (Storage::Scalar, Products::Matrices(_)) => {
                 &["lib/load_scalar.wgsl", "lib/half_pair.wgsl", "lib/half_scalar.wgsl"]
             }
-            (Storage::Scalar, ..) => &["lib/load_scalar.wgsl"],
+            (Storage::Scalar, Products::Broadcast(_)) => &["lib/load_scalar.wgsl", "lib/words_scalar.wgsl"],
+            (Storage::Scalar, _) => &["lib/load_scalar.wgsl"],
             // Words as f16 take SPIR-V of the library's own, as blocks in registers do.
-            (Storage::Vec8, Products::Matrices(m), _) if m.fragments != Fragments::Workgroup => {
-                &["lib/load_vec8.wgsl", "lib/store_vec4.wgsl"]
+            (Storage::Vec8, Products::Matrices(m)) if !through_memory(m) => &["lib/load_vec8.wgsl"],
+            (Storage::Vec8, _) => {
+                &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/half_pair.wgsl", "lib/half_vec8.wgsl"]
             }
-            (Storage::Vec8, ..) => &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec8.wgsl"],
-            (Storage::Vec4, Products::Matrices(_), _) => {
-                &[VEC4[0], VEC4[1], VEC4[2], "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
+            (Storage::Vec4, Products::Matrices(_)) => {
+                &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl", "lib/half_pair.wgsl", "lib/half_vec4.wgsl"]
             }
-            (Storage::Vec4, ..) if self.pairs => &[VEC4[0], "lib/packed_pairs.wgsl"],
-            (Storage::Vec4, ..) => &VEC4,
-            (Storage::Wide, _, DType::F16) if self.pairs => &[VEC4[0], "lib/packed_words_f16.wgsl"],
-            (Storage::Wide, _, DType::F16) => &[VEC4[0], "lib/packed_words_f16.wgsl", VEC4[2]],
-            (Storage::Wide, ..) => &[VEC4[0], "lib/packed_words_f32.wgsl", VEC4[2]],
+            (Storage::Vec4, _) if self.pairs => &["lib/load_vec4.wgsl", "lib/packed_pairs.wgsl"],
+            (Storage::Vec4, _) => &["lib/load_vec4.wgsl", "lib/packed_vec4.wgsl"],
+            (Storage::Wide4, _) if half => &["lib/load_words.wgsl", "lib/words4_f16.wgsl"],
+            (Storage::Wide4, _) => &["lib/load_words.wgsl", "lib/words4_f32.wgsl"],
+            (Storage::Wide8, _) if half => &["lib/load_words.wgsl", "lib/words8_f16.wgsl"],
+            (Storage::Wide8, _) => &["lib/load_words.wgsl", "lib/words8_f32.wgsl"],
         };
-        let store: &[&'static str] = match (self.pairs, self.out_dtype()) {
-            (false, _) => &[],
-            (true, DType::F16) => &["lib/store_pairs.wgsl", "lib/pack_pairs.wgsl"],
-            (true, _) => &[VEC4[2]],
+        let store: &[&'static str] = match (self.storage, self.out_dtype()) {
+            (Storage::Scalar, _) => &[],
+            (_, DType::F16) if self.pairs => &["lib/store_pairs.wgsl", "lib/pack_pairs.wgsl"],
+            _ => &["lib/store_vec4.wgsl"],
         };
-        files.iter().chain(store).map(|file| fragment(file)).collect()
+        loads.iter().chain(store).map(|file| fragment(file)).collect()
     }
 
     /// The type of what is written: parts are merged before they are rounded.
@@ -335,7 +340,7 @@ impl fmt::Display for Spec {
                 Storage::Vec4 if spec.pairs => "packed",
                 Storage::Vec4 => "vec4",
                 Storage::Vec8 => "16-byte",
-                Storage::Wide => "64-bit",
+                Storage::Wide4 | Storage::Wide8 => "64-bit",
             },
             match (spec.tile.lanes, spec.subgroups) {
                 (1, _) => "their own thread",
