@@ -12,6 +12,7 @@ use super::forward::{self, in_order, scan};
 use super::gradients::Layouts;
 use super::operands::{Operand, Rows};
 use super::stages::{Product, Stages, Term};
+use super::tensors;
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
@@ -20,7 +21,7 @@ use crate::gpu::plan::{Plan, Slot};
 
 fn operands(p: &Problem, g: &Layouts) -> Vec<Operand> {
     let (k, v, chunk) = (p.dim_k(), p.dim_v(), p.chunk);
-    let mut operands = forward::operands(p);
+    let mut operands = tensors::operands(p);
     let put = |name, rows, layout: &crate::Layout| Operand::slot(name, name, rows, layout.dtype(), layout.shape()[3]);
     operands.extend([
         put("d_out", Rows::Last(p.steps), &g.d_out),
@@ -60,7 +61,7 @@ fn operands(p: &Problem, g: &Layouts) -> Vec<Operand> {
 }
 
 pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
-    let mut slots: Vec<Slot> = forward::slots(p).into_iter().filter(|slot| slot.name != "out").collect();
+    let mut slots: Vec<Slot> = tensors::slots(p).into_iter().filter(|slot| slot.name != "out").collect();
     slots.extend(g.slots());
     let mut builder = PlanBuilder::new(ctx, "linear attention, backward", slots.clone());
     if p.batch() == 0 || p.heads() == 0 {
@@ -68,13 +69,13 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     }
     let mut operands = operands(p, g);
     operands.retain(|operand| operand.name != "out");
-    let parts = forward::parts(p, &operands, &slots, ctx)?;
+    let parts = tensors::parts(p, &operands, &slots, ctx)?;
     let used = |name: &str| match name {
         "g" => p.gate != Gate::None,
         "ended" => g.d_log_decay.is_some(),
         _ => true,
     };
-    let buffers = forward::buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
+    let buffers = tensors::buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.scale;

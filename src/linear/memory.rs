@@ -2,10 +2,12 @@
 
 use super::LinearAttention;
 use super::check::{Gate, Problem, check};
+use super::ends::state_ends;
 use super::formulas::helpers;
-use super::forward::{additive, buffers, cumulate, delta, operands, output, pairs, parts, slots, state_ends};
+use super::forward::{additive, cumulate, delta, output, pairs};
 use super::operands::Operand;
 use super::stages::Stages;
+use super::tensors::{buffers, operands, parts, slots};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Input;

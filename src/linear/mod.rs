@@ -3,6 +3,7 @@
 mod backward;
 mod check;
 mod chunks;
+mod ends;
 mod features;
 mod formulas;
 mod forward;
@@ -15,6 +16,7 @@ mod recurrent;
 mod slopes;
 mod stages;
 mod sweep;
+mod tensors;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use intermediates::{DeltaChunks, LinearChunks};

@@ -2,8 +2,10 @@
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
+use super::ends::{copy_states, state_ends};
 use super::formulas::{Gating, helpers};
 use super::stages::Stages;
+use super::tensors;
 use super::{features, forward};
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
@@ -15,20 +17,20 @@ const TILE_V: usize = 32;
 pub(super) const GROUPS: usize = 8;
 
 pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
-    let slots = forward::slots(p);
+    let slots = tensors::slots(p);
     let mut builder = PlanBuilder::new(ctx, "linear attention, token by token", slots.clone());
     if p.batch() == 0 || p.heads() == 0 {
         return Ok(builder.finish());
     }
-    let mut operands = forward::operands(p);
+    let mut operands = tensors::operands(p);
     let mapped = features::needs_stage(&p.map);
     operands.retain(|operand| match operand.name {
         "q" | "k" => true,
         "g" | "a" | "l" | "t" | "w" | "v_new" | "state" => false,
         _ => true,
     });
-    let parts = forward::parts(p, &operands, &slots, ctx)?;
-    let buffers = forward::buffers(p, &operands, |_| true, parts[0].instances(), &mut builder)?;
+    let parts = tensors::parts(p, &operands, &slots, ctx)?;
+    let buffers = tensors::buffers(p, &operands, |_| true, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.outer_scale();
@@ -64,7 +66,7 @@ fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         Gate::None => "1.0".to_string(),
         _ => format!("exp_of(0.0, clamp({}(at, i, {channel}), -80.0, 0.0))", there("log_decay")),
     };
-    let mut ends = forward::state_ends(p, forward::copy_states(p, stages)?);
+    let mut ends = state_ends(p, copy_states(p, stages)?);
     for name in ["initial_state", "state_slot", "final_state"] {
         ends = ends.replace(&format!("return {name}(at"), &format!("return {}(at", there(name)));
     }

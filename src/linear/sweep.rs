@@ -5,7 +5,7 @@
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
-use super::forward::{copy_states, state_ends};
+use super::ends::{copy_states, state_ends};
 use super::operands::Operand;
 use super::stages::Stages;
 use crate::Result;

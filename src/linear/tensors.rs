@@ -1,0 +1,166 @@
+//! What the kernels of a problem read and write: the caller's tensors, operands of the plan's own, and the buffers behind them.
+
+use super::check::{Gate, Problem};
+use super::chunks::Chunks;
+use super::features;
+use super::formulas::Gating;
+use super::operands::{Memory, Operand, Rows};
+use super::stages::Part;
+use crate::gpu::builder::PlanBuilder;
+use crate::gpu::context::Context;
+use crate::gpu::layout::DType;
+use crate::gpu::plan::Slot;
+use crate::{Error, Result};
+
+/// The tensors that the caller brings.
+pub(super) fn slots(p: &Problem) -> Vec<Slot> {
+    let gate = if let Gate::PerToken(layout) | Gate::PerChannel(layout) = &p.gate { Some(*layout) } else { None };
+    let all = [
+        ("q", Some(p.q), false),
+        ("k", Some(p.k), false),
+        ("v", Some(p.v), false),
+        ("out", Some(p.out), true),
+        ("log_decay", gate, false),
+        ("beta", p.beta, false),
+        ("omega", p.omega, false),
+        ("initial_state", p.initial, false),
+        ("final_state", p.last, true),
+        ("state", p.in_place, true),
+        ("initial_z", p.initial_z, false),
+        ("final_z", p.last_z, true),
+        ("z", p.in_place_z, true),
+    ];
+    all.into_iter()
+        .filter_map(|(name, layout, output)| Some(Slot { name: name.into(), layout: layout?, output }))
+        .collect()
+}
+
+/// What formulas name, of the caller's tensors and the plan's own.
+pub(super) fn operands(p: &Problem) -> Vec<Operand> {
+    let (k, v, cols, chunk, dim) = (p.dim_k(), p.dim_v(), p.state_cols(), p.chunk, p.k.shape()[3]);
+    let mapped = features::needs_stage(&p.map);
+    let (q_name, k_name) = if mapped { ("raw_q", "raw_k") } else { ("q", "k") };
+    let mut operands = vec![
+        Operand::slot(q_name, "q", Rows::Last(p.steps), p.q.dtype(), dim).of_key_heads(),
+        Operand::slot(k_name, "k", Rows::Each, p.k.dtype(), dim).of_key_heads(),
+        Operand::slot("v", "v", Rows::Each, p.v.dtype(), v).with_ones(p.has_z()),
+        Operand::slot("out", "out", Rows::Last(p.steps), p.out.dtype(), v),
+        // In two parts each, see linear/cumulate.wgsl.
+        Operand::per_chunk("g", chunk, 2 * Gating::of(&p.gate).channels(k)),
+        Operand::per_chunk("a", chunk, chunk),
+        Operand::per_chunk("state", k, cols),
+    ];
+    if mapped {
+        operands.push(Operand::per_chunk("q", chunk, k).of_key_heads());
+        operands.push(Operand::per_chunk("k", chunk, k).of_key_heads());
+    }
+    operands.extend(features::operands(p));
+    match &p.gate {
+        Gate::None => {}
+        Gate::PerHead(_) => operands.push(Operand {
+            name: "log_decay",
+            memory: Memory::Constant(p.steps),
+            cols: 1,
+            key_heads: false,
+            ones: false,
+        }),
+        Gate::PerToken(layout) | Gate::PerChannel(layout) => {
+            let cols = layout.shape()[3];
+            operands.push(Operand::slot("log_decay", "log_decay", Rows::First(p.steps), layout.dtype(), cols));
+        }
+    }
+    if let Some(beta) = p.beta {
+        operands.push(Operand::slot("beta", "beta", Rows::Each, beta.dtype(), 1));
+        operands.push(Operand::per_chunk("l", chunk, chunk));
+        operands.push(Operand::per_chunk("t", chunk, chunk));
+        operands.push(Operand::per_chunk("w", chunk, k));
+        operands.push(Operand::per_chunk("v_new", chunk, v));
+    }
+    if p.has_z() {
+        operands.push(Operand::per_chunk("sums", chunk, cols));
+    }
+    if !p.causal {
+        operands.push(Operand::per_head("total", k, cols));
+    }
+    for (name, layout) in [
+        ("initial_state", p.initial),
+        ("final_state", p.last),
+        ("state_slot", p.in_place),
+        ("initial_z", p.initial_z),
+        ("final_z", p.last_z),
+        ("z_slot", p.in_place_z),
+    ] {
+        if let Some(layout) = layout {
+            let slot = match name {
+                "state_slot" => "state",
+                "z_slot" => "z",
+                name => name,
+            };
+            operands.push(Operand::slot(name, slot, Rows::State(k), DType::F32, layout.shape()[3]));
+        }
+    }
+    operands
+}
+
+/// Batches and heads that fit the device's bindings, a part each.
+pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
+    let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
+    let widest =
+        operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).max().unwrap_or(0);
+    let (batch, heads, group) = (p.batch(), p.heads(), p.group());
+    let limit = ctx.capabilities().binding_bytes;
+    let fits = |batches: usize, heads: usize| {
+        let spans = |slot: &Slot| {
+            let [b, h, ..] = slot.layout.shape();
+            let part = slot.layout.part(0..batches.min(b), 0..heads.min(h));
+            (part.end() - part.offset()) as u64 * part.dtype().size() as u64 + 256
+        };
+        (batches * heads) as u64 * widest <= limit && slots.iter().all(|slot| p.packed || spans(slot) <= limit)
+    };
+    let (batches, per_batch) = match (1..=batch).rev().find(|&batches| fits(batches, heads)) {
+        Some(batches) => (batches, heads),
+        None => match (1..=heads / group).rev().map(|n| n * group).find(|&heads| fits(1, heads)) {
+            Some(heads) => (1, heads),
+            None => {
+                return Err(Error::Limit(format!(
+                    "workspace: one group of heads needs {} bytes, but the device binds at most {limit}",
+                    group as u64 * widest
+                )));
+            }
+        },
+    };
+    let mut parts = Vec::new();
+    for b in (0..batch).step_by(batches) {
+        for h in (0..heads).step_by(per_batch) {
+            parts.push(Part { batches: b..(b + batches).min(batch), heads: h..(h + per_batch).min(heads) });
+        }
+    }
+    Ok(parts)
+}
+
+/// Buffers behind operands of the plan's own, for the largest part; the same for all parts, which run one after the other.
+pub(super) fn buffers(
+    p: &Problem,
+    operands: &[Operand],
+    used: impl Fn(&str) -> bool,
+    instances: usize,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
+    let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
+    let mut buffers = Vec::new();
+    for operand in operands {
+        let bytes = 4 * (operand.per_head_len(chunks, p.sequences.len()) * instances) as u64;
+        let usage = wgpu::BufferUsages::STORAGE;
+        match (&operand.memory, &p.gate) {
+            (Memory::Constant(_), Gate::PerHead(decay)) => {
+                buffers.push((operand.name, builder.owned(operand.name, usage, bytemuck::cast_slice(decay))?));
+            }
+            (Memory::Slot { .. } | Memory::Constant(_), _) => {}
+            _ if used(operand.name) => {
+                buffers.push((operand.name, builder.owned_of_size(operand.name, usage, &[], bytes)?));
+            }
+            _ => {}
+        }
+    }
+    Ok(buffers)
+}
