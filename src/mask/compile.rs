@@ -137,11 +137,13 @@ fn function(cases: &[String]) -> String {
         text += &format!("    return {one};\n}}\n");
         return text;
     }
-    text += "    switch at.pattern {\n";
+    // Not a switch: SwiftShader takes time and memory for each that doubles with the next.
+    text += "    var seen = false;\n";
     for (pattern, case) in cases.iter().enumerate() {
-        text += &format!("        case {pattern}u: {{ return {case}; }}\n");
+        let otherwise = if pattern == 0 { "    " } else { " else " };
+        text += &format!("{otherwise}if (at.pattern == {pattern}u) {{ seen = {case}; }}");
     }
-    text + "        default: { return false; }\n    }\n}\n"
+    text + "\n    return seen;\n}\n"
 }
 
 impl Compiled {
