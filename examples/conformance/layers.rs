@@ -96,7 +96,7 @@ pub fn srms_norm(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     let [rows, dim] = case.dims("x")?;
     let x = case.tensor_as(ctx, "x", [1, 1, rows, dim])?;
     let out = norm(ctx, case, &x)?.run(ctx)?;
-    Ok(vec![Output::new("out", [rows, dim], read(ctx, &out)?)])
+    Ok(vec![Output::read_as(ctx, "out", [rows, dim], &out)?])
 }
 
 pub fn srms_norm_backward(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
@@ -104,7 +104,7 @@ pub fn srms_norm_backward(ctx: &Context, case: &Case) -> Result<Vec<Output>, Sto
     let x = case.tensor_as(ctx, "x", [1, 1, rows, dim])?;
     let d_out = case.tensor_as(ctx, "do", [1, 1, rows, dim])?;
     let dx = norm(ctx, case, &x)?.run_backward(ctx, &d_out)?;
-    Ok(vec![Output::new("dx", [rows, dim], read(ctx, &dx)?)])
+    Ok(vec![Output::read_as(ctx, "dx", [rows, dim], &dx)?])
 }
 
 /// Positions counted from the offset, and read from a tensor.
@@ -166,8 +166,8 @@ pub fn short_conv(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     }
     let out = conv.activation(activation(case)?).cache(&cache).run(ctx)?;
     Ok(vec![
-        Output::new("out", [batch, len, dim], read(ctx, &out)?),
-        Output::new("final_cache", [batch, dim, width - 1], read(ctx, &cache)?),
+        Output::read_as(ctx, "out", [batch, len, dim], &out)?,
+        Output::read_as(ctx, "final_cache", [batch, dim, width - 1], &cache)?,
     ])
 }
 

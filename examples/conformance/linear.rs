@@ -135,7 +135,7 @@ pub fn taylor_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop>
     }
     for way in ways(&describe(&ones), causal) {
         let sums = way.run(ctx)?;
-        all.push(Output::new("normalizer", &sums.shape()[..3], read(ctx, &sums)?));
+        all.push(Output::read_as(ctx, "normalizer", &sums.shape()[..3], &sums)?);
     }
     Ok(all)
 }
@@ -196,7 +196,7 @@ pub fn chunk_intermediates(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
         ("v_new", &delta.v_new),
     ] {
         let [_, _, rows, cols] = tensor.shape();
-        all.push(Output::new(name, [batch, heads, chunks, rows / chunks, cols], read(ctx, tensor)?));
+        all.push(Output::read_as(ctx, name, [batch, heads, chunks, rows / chunks, cols], tensor)?);
     }
     Ok(all)
 }

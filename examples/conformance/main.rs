@@ -1,6 +1,6 @@
 //! Checks attention on this machine's GPU against cases made by independent implementations.
 //!
-//!     cargo run --release --example conformance -- [--ops a,b] [--limits webgpu] [--twice] [--json FILE] PATH...
+//!     cargo run --release --example conformance -- [--ops a,b] [--limits webgpu] [--twice] [--json FILE] [--plans DIR] PATH...
 //!
 //! A case is a `.safetensors` file: inputs by plain name, outputs as `expected.<name>`, and in its metadata the operator
 //! (`op`), `params` (a JSON object), `rtol`, `atol` and, where an output has one of its own, `atol.<output>`. `operators`
@@ -19,6 +19,8 @@ mod packed;
 mod params;
 mod pictures;
 mod planners;
+#[path = "../dump_shaders/recorded.rs"]
+mod recorded;
 mod report;
 mod s4d;
 mod softmax;
@@ -32,9 +34,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use wgpu_attention::Context;
+use wgpu_attention::shaders::Recorder;
 
-use case::Case;
-use operators::Stop;
+use case::{Case, Data};
+use operators::{Output, Stop};
+use recorded::Outcome;
 use report::{CaseResult, Report};
 
 #[derive(Parser)]
@@ -52,6 +56,9 @@ struct Args {
     /// Writes every result to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also writes what each case ran, on which data, and what it must give, for other implementations of WebGPU (tests/dawn).
+    #[arg(long, value_name = "DIR", conflicts_with = "twice")]
+    plans: Option<PathBuf>,
     /// Case files, and folders to search for them.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -179,9 +186,14 @@ fn check_file(ctx: &Context, path: &Path, args: &Args) -> Option<CaseResult> {
     }
     let compared = operators::find(op).and_then(|operator| {
         let case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
-        let outputs = operator.run(ctx, &case)?;
+        let recorder = Recorder::default();
+        let recorded = args.plans.as_ref().map(|folder| (folder, recorder.context(ctx)));
+        let outputs = operator.run(recorded.as_ref().map_or(ctx, |(_, ctx)| ctx), &case)?;
         if args.twice {
             check::same_bits(&outputs, &operator.run(ctx, &case)?).map_err(Stop::Failed)?;
+        }
+        if let Some((folder, _)) = recorded {
+            save(ctx, folder, path, &recorder, (&case, &outputs)).map_err(Stop::Failed)?;
         }
         Ok(check::compare_all(&case, &outputs))
     });
@@ -189,6 +201,31 @@ fn check_file(ctx: &Context, path: &Path, args: &Args) -> Option<CaseResult> {
         Ok(comparisons) => CaseResult::compared(path, op, comparisons),
         Err(stop) => CaseResult::stopped(path, op, stop),
     })
+}
+
+/// Writes what a case recorded, with the tensors that its file expects as they are. What the host computes, or computes on, is
+/// not among them.
+fn save(
+    ctx: &Context,
+    folder: &Path,
+    path: &Path,
+    recorder: &Recorder,
+    (case, outputs): (&Case, &[Output]),
+) -> Result<(), String> {
+    let outcome = |output: &Output| {
+        let (want, tolerance) = case.expected.get(output.name)?;
+        let Data::Floats(want) = &want.data else { return None };
+        Some(Outcome {
+            name: output.name.to_string(),
+            tensor: output.tensor.clone()?,
+            want: want.clone(),
+            rtol: tolerance.rtol,
+            atol: tolerance.atol,
+        })
+    };
+    let outcomes: Vec<Outcome> = outputs.iter().filter_map(outcome).collect();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    recorded::save(ctx, folder, &name, recorder, &outcomes).map(|_| ())
 }
 
 #[cfg(test)]

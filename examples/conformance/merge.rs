@@ -3,7 +3,7 @@
 use wgpu_attention::{Context, Merge};
 
 use crate::case::Case;
-use crate::operators::{Output, Stop, read};
+use crate::operators::{Output, Stop};
 
 /// Parts `[parts, batch, heads, len, dim]`, with their lse.
 pub fn merge_lse(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
@@ -38,6 +38,6 @@ fn merge(ctx: &Context, case: &Case, out_parts: &str, lse_parts: &str) -> Result
     Ok(vec![
         Output::read(ctx, "out", &out)?,
         Output::read_rows(ctx, "lse", &lse)?,
-        Output::new("mass", [parts, batch, heads, len], read(ctx, &mass)?),
+        Output::read_as(ctx, "mass", [parts, batch, heads, len], &mass)?,
     ])
 }

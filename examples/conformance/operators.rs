@@ -24,30 +24,42 @@ impl From<wgpu_attention::Error> for Stop {
 pub struct Output {
     pub name: &'static str,
     pub array: Array,
+    /// Where it was read from, unless the host has made something of it.
+    pub tensor: Option<Tensor>,
 }
 
 impl Output {
     pub fn new(name: &'static str, shape: impl AsRef<[usize]>, data: Vec<f32>) -> Output {
         let shape = shape.as_ref().to_vec();
         assert_eq!(shape.iter().product::<usize>(), data.len(), "bug in the runner: {name} is not of shape {shape:?}");
-        Output { name, array: Array { shape, data: Data::Floats(data) } }
+        Output { name, array: Array { shape, data: Data::Floats(data) }, tensor: None }
     }
 
     /// Integers, which must match exactly.
     pub fn integers(name: &'static str, shape: impl AsRef<[usize]>, data: Vec<i64>) -> Output {
         let shape = shape.as_ref().to_vec();
         assert_eq!(shape.iter().product::<usize>(), data.len(), "bug in the runner: {name} is not of shape {shape:?}");
-        Output { name, array: Array { shape, data: Data::Integers(data) } }
+        Output { name, array: Array { shape, data: Data::Integers(data) }, tensor: None }
     }
 
     /// A tensor of the device, as it is.
     pub fn read(ctx: &Context, name: &'static str, tensor: &Tensor) -> Result<Output, Stop> {
-        Ok(Output::new(name, tensor.shape(), read(ctx, tensor)?))
+        Output::read_as(ctx, name, tensor.shape(), tensor)
     }
 
     /// A tensor of the device with a last dimension of 1, which case files leave out.
     pub fn read_rows(ctx: &Context, name: &'static str, tensor: &Tensor) -> Result<Output, Stop> {
-        Ok(Output::new(name, &tensor.shape()[..3], read(ctx, tensor)?))
+        Output::read_as(ctx, name, &tensor.shape()[..3], tensor)
+    }
+
+    /// A tensor of the device, its dimensions regrouped.
+    pub fn read_as(
+        ctx: &Context,
+        name: &'static str,
+        shape: impl AsRef<[usize]>,
+        tensor: &Tensor,
+    ) -> Result<Output, Stop> {
+        Ok(Output { tensor: Some(tensor.clone()), ..Output::new(name, shape, read(ctx, tensor)?) })
     }
 }
 

@@ -46,7 +46,7 @@ pub fn kernel(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     let params = params(case)?;
     let len = case.params.count("length")?.ok_or_else(|| Stop::Failed("length: is missing".into()))?;
     let kernel = params.kernel(ctx, len)?;
-    Ok(vec![Output::new("kernel", [params.log_dt.len(), len], read(ctx, &kernel)?)])
+    Ok(vec![Output::read_as(ctx, "kernel", [params.log_dt.len(), len], &kernel)?])
 }
 
 /// The layer, without a state where the case has none; with one; and in pieces.
@@ -72,11 +72,11 @@ pub fn conv(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     let mut all = Vec::new();
     if !case.has("state_re") {
         let out = S4d::new(&u, params.clone()).run(ctx)?;
-        all.push(Output::new("y", shape, read(ctx, &out)?));
+        all.push(Output::read_as(ctx, "y", shape, &out)?);
     }
     let whole = state()?;
     let out = S4d::new(&u, params.clone()).state(&whole).run(ctx)?;
-    all.push(Output::new("y", shape, read(ctx, &out)?));
+    all.push(Output::read_as(ctx, "y", shape, &out)?);
     all.extend(ended(&whole)?);
     let carried = state()?;
     let mut y = vec![0f32; batch * channels * len];

@@ -7,6 +7,7 @@
 
 mod planned;
 mod plans;
+mod recorded;
 mod translate;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use wgpu_attention::shaders::{self, Shader};
+
+use recorded::put;
 
 #[derive(Parser)]
 #[command(about = "Writes every shader that the library can emit, for compilers of other makers.")]
@@ -162,8 +165,4 @@ fn entry(name: String, shader: &Shader) -> Entry {
         checked: shader.checks().bounds_checks,
         name,
     }
-}
-
-fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    std::fs::write(path, bytes).map_err(|e| format!("{}: cannot be written ({e})", path.display()))
 }

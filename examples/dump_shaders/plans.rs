@@ -1,69 +1,27 @@
-//! Plans as files: kernels, grids, bindings, what every buffer holds, and what must come out, for other implementations of WGSL to
-//! run (`tests/dawn`). All on what every WebGPU implementation offers.
+//! Plans with generated inputs, and what the oracles say of them, on what every WebGPU implementation offers: what golden cases
+//! have not (`conformance --plans`), above all splits and a user's text.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
 use wgpu_attention::reference::{
     self, LinearRules, LinearSizes, MaskRule, Real, Rules, Sizes, allowed, linear_attention, softmax_attention,
 };
-use wgpu_attention::shaders::record;
+use wgpu_attention::shaders::Recorder;
 use wgpu_attention::{
-    Attention, Context, DType, Decay, LinearAttention, Mask, Merge, Plan, Result, Score, Tensor, Visit, pack_bits,
+    Attention, Context, DType, Decay, LinearAttention, Mask, Merge, Result, Score, Tensor, Visit, pack_bits,
 };
 
-use crate::put;
+use crate::recorded::{Outcome, save};
 
-/// A buffer at the start: from a file, or zeros.
-#[derive(Serialize)]
-struct Buffer {
-    size: u64,
-    file: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Bind {
-    binding: u32,
-    kind: &'static str,
-    buffer: String,
-    offset: u64,
-    size: u64,
-}
-
-#[derive(Serialize)]
-struct Dispatch {
-    wgsl: String,
-    grid: [u32; 2],
-    bindings: Vec<Bind>,
-}
-
-/// f32 that must come out, each within `allowed`.
-#[derive(Serialize)]
-struct Output {
-    buffer: String,
-    file: String,
-    allowed: f64,
-}
-
-#[derive(Serialize)]
-struct File {
-    what: String,
-    buffers: BTreeMap<String, Buffer>,
-    dispatches: Vec<Dispatch>,
-    outputs: Vec<Output>,
-}
-
-/// Something to run, and what is true of it.
-struct Case<'a> {
-    name: &'a str,
-    plan: Plan,
-    inputs: Vec<(&'a str, Tensor)>,
-    outputs: Vec<Outcome>,
+/// Something that ran, and what is true of it.
+struct Case {
+    name: &'static str,
+    recorder: Recorder,
+    outputs: Vec<(Tensor, Truth)>,
 }
 
 /// Of an output: its name, what is exact, and what plain f32 gives.
-type Outcome = (&'static str, [Vec<f64>; 2]);
+type Truth = (&'static str, [Vec<f64>; 2]);
 
 /// Writes all of them; how many.
 pub fn write(folder: &Path) -> std::result::Result<usize, String> {
@@ -75,73 +33,34 @@ pub fn write(folder: &Path) -> std::result::Result<usize, String> {
         Ok(cases)
     });
     let cases = cases.map_err(|e| e.to_string())?;
-    for case in &cases {
-        save(&ctx, case, folder).map_err(|e| format!("{}: {e}", case.name))?;
+    for Case { name, recorder, outputs } in &cases {
+        let outcome = |(tensor, (name, [exact, plain])): &(Tensor, Truth)| Outcome {
+            name: name.to_string(),
+            tensor: tensor.clone(),
+            want: exact.iter().map(|x| *x as f32).collect(),
+            rtol: 0.0,
+            atol: allowed(exact, plain, DType::F32),
+        };
+        let outcomes: Vec<Outcome> = outputs.iter().map(outcome).collect();
+        if !save(&ctx, folder, name, recorder, &outcomes).map_err(|e| format!("{name}: {e}"))? {
+            return Err(format!("{name}: recorded nothing"));
+        }
     }
     Ok(cases.len())
 }
 
-fn save(ctx: &Context, case: &Case<'_>, folder: &Path) -> std::result::Result<(), String> {
-    let recording = record(&case.plan).map_err(|e| e.to_string())?;
-    let mut buffers = BTreeMap::new();
-    let mut keep = |name: String, size: u64, bytes: Option<Vec<u8>>| {
-        let file = bytes.is_some().then(|| format!("{}.{name}.bin", case.name));
-        if let (Some(file), Some(bytes)) = (&file, bytes) {
-            put(&folder.join(file), &bytes)?;
-        }
-        buffers.insert(name, Buffer { size, file });
-        Ok::<_, String>(())
-    };
-    for (name, tensor) in &case.inputs {
-        let bytes = contents(ctx, tensor.buffer())?;
-        keep(name.to_string(), bytes.len() as u64, Some(bytes))?;
+impl Case {
+    /// Runs something that gives as many tensors as there are truths.
+    fn run<const N: usize>(
+        ctx: &Context,
+        name: &'static str,
+        truths: Vec<Truth>,
+        run: impl FnOnce(&Context) -> Result<[Tensor; N]>,
+    ) -> Result<Case> {
+        let recorder = Recorder::default();
+        let tensors = run(&recorder.context(ctx))?;
+        Ok(Case { name, recorder, outputs: tensors.into_iter().zip(truths).collect() })
     }
-    for (n, buffer) in recording.owned.iter().enumerate() {
-        keep(format!("own{n}"), buffer.size(), Some(contents(ctx, buffer)?))?;
-    }
-    let mut outputs = Vec::new();
-    for (name, [exact, plain]) in &case.outputs {
-        keep(name.to_string(), exact.len() as u64 * 4, None)?;
-        let file = format!("{}.{name}.expected", case.name);
-        put(&folder.join(&file), &exact.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect::<Vec<u8>>())?;
-        outputs.push(Output { buffer: name.to_string(), file, allowed: allowed(exact, plain, DType::F32) });
-    }
-    let mut dispatches = Vec::new();
-    for (n, dispatch) in recording.dispatches.iter().enumerate() {
-        let wgsl = format!("{}.{n}.wgsl", case.name);
-        put(&folder.join(&wgsl), format!("// {}\n{}", dispatch.shader, dispatch.shader.text()).as_bytes())?;
-        let bindings = dispatch.bindings.iter().map(|bind| {
-            let kind = match bind.ty {
-                wgpu::BufferBindingType::Uniform => "uniform",
-                wgpu::BufferBindingType::Storage { read_only: true } => "read-only-storage",
-                wgpu::BufferBindingType::Storage { read_only: false } => "storage",
-            };
-            let (buffer, offset, size) = match &bind.of {
-                Ok((slot, offset, size)) => (slot.clone(), *offset, *size),
-                Err(n) => (format!("own{n}"), 0, recording.owned[*n].size()),
-            };
-            Bind { binding: bind.binding, kind, buffer, offset, size }
-        });
-        dispatches.push(Dispatch { wgsl, grid: dispatch.grid, bindings: bindings.collect() });
-    }
-    let file = File { what: case.plan.to_string(), buffers, dispatches, outputs };
-    let text = serde_json::to_string_pretty(&file).map_err(|e| e.to_string())?;
-    put(&folder.join(format!("{}.json", case.name)), text.as_bytes())
-}
-
-/// Everything that a buffer holds.
-fn contents(ctx: &Context, buffer: &wgpu::Buffer) -> std::result::Result<Vec<u8>, String> {
-    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let descriptor = wgpu::BufferDescriptor { label: None, size: buffer.size(), usage, mapped_at_creation: false };
-    let read = ctx.device().create_buffer(&descriptor);
-    let mut encoder = ctx.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &read, 0, buffer.size());
-    encoder
-        .map_buffer_on_submit(&read, wgpu::MapMode::Read, .., |mapped| mapped.expect("a device that is not lost maps"));
-    ctx.queue().submit([encoder.finish()]);
-    ctx.device().poll(wgpu::PollType::wait_indefinitely()).map_err(|e| e.to_string())?;
-    let range = read.get_mapped_range(..).map_err(|e| e.to_string())?;
-    Ok(range.to_vec())
 }
 
 /// Numbers between -1 and 1, the same everywhere.
@@ -163,7 +82,7 @@ fn wide<T: Real>(x: Vec<T>) -> Vec<f64> {
 const SIZES: Sizes = Sizes { batch: 1, heads: 4, heads_kv: 2, len_q: 70, len_kv: 90, head_dim: 24, v_dim: 40 };
 
 /// `out` and `lse` in exact and in plain arithmetic.
-fn softmax_oracle(x: &[Vec<f32>; 3], allows: MaskRule<'_>, cap: Option<f64>) -> Vec<Outcome> {
+fn softmax_oracle(x: &[Vec<f32>; 3], allows: MaskRule<'_>, cap: Option<f64>) -> Vec<Truth> {
     fn run<T: Real>(x: &[Vec<f32>; 3], mask: MaskRule<'_>, cap: Option<f64>) -> [Vec<f64>; 2] {
         let [q, k, v] = x.clone().map(|x| x.into_iter().map(|x| T::of(x.into())).collect::<Vec<T>>());
         let scale = |_| T::of((1.0 / (SIZES.head_dim as f32).sqrt()).into());
@@ -179,7 +98,7 @@ fn softmax_oracle(x: &[Vec<f32>; 3], allows: MaskRule<'_>, cap: Option<f64>) -> 
 }
 
 /// Every way of visiting tiles, mask rules, a user's text, softcap, split keys.
-fn softmax(ctx: &Context) -> Result<Vec<Case<'static>>> {
+fn softmax(ctx: &Context) -> Result<Vec<Case>> {
     let Sizes { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim } = SIZES;
     let shapes =
         [[batch, heads, len_q, head_dim], [batch, heads_kv, len_kv, head_dim], [batch, heads_kv, len_kv, v_dim]];
@@ -205,34 +124,31 @@ fn softmax(ctx: &Context) -> Result<Vec<Case<'static>>> {
         ("softcap", attention.clone().score(Score::softcap(0.25)), Mask::window(None, None), Some(0.25)),
         ("parts", attention.clone().splits(3).mask(Mask::causal()), Mask::causal(), None),
     ];
-    let inputs = || vec![("q", q.clone()), ("k", k.clone()), ("v", v.clone())];
+    let run = |name, attention: Attention, truths| {
+        Case::run(ctx, name, truths, |ctx| attention.run_with_lse(ctx).map(|(out, lse)| [out, lse]))
+    };
     let mut all = Vec::new();
     for (name, attention, mask, cap) in cases {
         let host = mask.host([batch, heads, len_q, len_kv])?;
         let outputs = softmax_oracle(&x, &|b, h, i, j| host.allows(b, h, i, j), cap);
-        all.push(Case { name, plan: attention.plan(ctx)?, inputs: inputs(), outputs });
+        all.push(run(name, attention, outputs)?);
     }
     // Rules without a form on the host.
-    let listed = attention.clone().mask(Mask::bits(&bits)).visit(Visit::Listed).plan(ctx)?;
-    let mut with_bits = inputs();
-    with_bits.push(("mask_bits", bits));
-    let outputs = softmax_oracle(&x, &|_, _, i, j| seen(i, j), None);
-    all.push(Case { name: "bits", plan: listed, inputs: with_bits, outputs });
+    let listed = attention.clone().mask(Mask::bits(&bits)).visit(Visit::Listed);
+    all.push(run("bits", listed, softmax_oracle(&x, &|_, _, i, j| seen(i, j), None))?);
     let text = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return (kv_idx + h) % 5u != 0u; }";
     let outputs = softmax_oracle(&x, &|_, h, _, j| !(j + h).is_multiple_of(5), None);
-    all.push(Case { name: "users", plan: attention.mask(Mask::wgsl(text)).plan(ctx)?, inputs: inputs(), outputs });
+    all.push(run("users", attention.mask(Mask::wgsl(text)), outputs)?);
     Ok(all)
 }
 
 /// Three parts of which one is empty, in its first row.
-fn merge(ctx: &Context) -> Result<Case<'static>> {
+fn merge(ctx: &Context) -> Result<Case> {
     let (parts, rows, dim) = (3, 50, 24);
     let (out, mut lse) = (numbers(7, parts * rows * dim), numbers(8, parts * rows));
     lse[0] = f32::NEG_INFINITY;
-    let inputs = vec![
-        ("out_parts", Tensor::from_slice(ctx, [parts, 1, rows, dim], &out)?),
-        ("lse_parts", Tensor::from_slice(ctx, [parts, 1, rows, 1], &lse)?),
-    ];
+    let out_parts = Tensor::from_slice(ctx, [parts, 1, rows, dim], &out)?;
+    let lse_parts = Tensor::from_slice(ctx, [parts, 1, rows, 1], &lse)?;
     fn run<T: Real>(out: &[f32], lse: &[f32], parts: usize, rows: usize) -> [Vec<f64>; 2] {
         let [out, lse] = [out, lse].map(|x| x.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>());
         let (out, lse, _) = reference::merge(&out, &lse, &vec![T::of(1.0); parts], rows);
@@ -240,14 +156,14 @@ fn merge(ctx: &Context) -> Result<Case<'static>> {
     }
     let ([exact, exact_lse], [plain, plain_lse]) =
         (run::<f64>(&out, &lse, parts, rows), run::<f32>(&out, &lse, parts, rows));
-    let plan = Merge::new(parts, &inputs[0].1, &inputs[1].1).plan(ctx)?;
-    Ok(Case { name: "merge", plan, inputs, outputs: vec![("out", [exact, plain]), ("lse", [exact_lse, plain_lse])] })
+    let truths = vec![("out", [exact, plain]), ("lse", [exact_lse, plain_lse])];
+    Case::run(ctx, "merge", truths, |ctx| Merge::new(parts, &out_parts, &lse_parts).run(ctx).map(|(out, lse)| [out, lse]))
 }
 
 const LINEAR: LinearSizes = LinearSizes { batch: 1, heads: 4, heads_k: 2, len: 100, steps: 1, dim_k: 16, dim_v: 24 };
 
 /// Chunks and tokens one by one, additive and by the delta rule, with gates and states.
-fn linear(ctx: &Context) -> Result<Vec<Case<'static>>> {
+fn linear(ctx: &Context) -> Result<Vec<Case>> {
     let LinearSizes { batch, heads, heads_k, len, dim_k, dim_v, .. } = LINEAR;
     let tensor = |seed, shape: [usize; 4], change: &dyn Fn(f32) -> f32| {
         let data: Vec<f32> = numbers(seed, shape.iter().product()).into_iter().map(change).collect();
@@ -279,11 +195,10 @@ fn linear(ctx: &Context) -> Result<Vec<Case<'static>>> {
         let (gates, gates_data) = &gates[usize::from(recurrent)];
         let linear = LinearAttention::new(&q, &k, &v).decay(Decay::PerToken(gates.into())).initial_state(&state);
         let linear = if delta { linear.delta(&beta) } else { linear };
-        let plan = linear.final_state().recurrent(recurrent).plan(ctx)?;
-        let mut inputs = vec![("q", q.clone()), ("k", k.clone()), ("v", v.clone())];
-        inputs.extend([("log_decay", gates.clone()), ("initial_state", state.clone())]);
-        inputs.extend(delta.then(|| ("beta", beta.clone())));
-        all.push(Case { name, plan, inputs, outputs: run(delta, gates_data) });
+        let linear = linear.recurrent(recurrent);
+        all.push(Case::run(ctx, name, run(delta, gates_data), |ctx| {
+            linear.run_with_state(ctx).map(|computed| [computed.out, computed.state])
+        })?);
     }
     Ok(all)
 }

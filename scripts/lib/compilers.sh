@@ -116,9 +116,10 @@ compile_wgsl() {
     on_dawn "$compilers_lib/tint.mjs" "$shaders_root"
 }
 
-# Plans, recorded on the driver of this machine, on Dawn.
+# Plans, with generated inputs and of golden cases, recorded on the driver of this machine, on Dawn.
 run_dawn() {
     local plans="${tools_root%/tools}/plans"
     cargo run --example dump_shaders -- "$plans" --plans || return
+    cargo run --example conformance -- --limits webgpu --plans "$plans" tests/golden >"$plans/report" || return
     on_dawn tests/dawn/run.mjs "$plans"
 }

@@ -10,6 +10,7 @@ use super::layout::{DType, Layout};
 use super::matrices::{Fragments, Matrices};
 use super::pipeline::PipelineCache;
 use super::probe;
+use super::shaders::Recorder;
 use crate::{Error, Result};
 
 /// No buffer is taken to be longer, whatever a driver reports.
@@ -25,6 +26,8 @@ pub struct Context {
     queue: wgpu::Queue,
     capabilities: Arc<Capabilities>,
     pipelines: Arc<PipelineCache>,
+    /// Where plans made here keep what they record, if anyone asked.
+    recorder: Option<Recorder>,
 }
 
 impl Context {
@@ -78,6 +81,7 @@ impl Context {
             device: device.clone(),
             queue: queue.clone(),
             pipelines: Arc::default(),
+            recorder: None,
         };
         // SAFETY: no bytes are given. Without a cache, kernels compile all the same.
         let driver = unsafe { ctx.driver_cache(None) }.unwrap_or_default();
@@ -204,6 +208,15 @@ impl Context {
     /// The same device, whatever it has, with these capabilities: for plans that are not run.
     pub(super) fn imagined(&self, capabilities: Capabilities) -> Context {
         Context { capabilities: Arc::new(capabilities), ..self.clone() }
+    }
+
+    /// The same device; plans made here also keep what they record.
+    pub(super) fn recorded(&self, recorder: Recorder) -> Context {
+        Context { recorder: Some(recorder), ..self.clone() }
+    }
+
+    pub(super) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// What plans made here may use.

@@ -163,6 +163,9 @@ impl Plan {
             stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect()
         };
         let groups = self.ctx.checked(self.name, || stages.iter().map(bind).collect::<Vec<_>>())?;
+        if let Some(recorder) = self.ctx.recorder() {
+            recorder.keep(self, stages, tensors)?;
+        }
         for (stage, groups) in stages.iter().zip(&groups) {
             self.record_stage(encoder, stage, groups);
         }
@@ -224,27 +227,29 @@ impl Plan {
         self.stages.iter().map(|stage| stage.spec.to_string()).collect()
     }
 
+    /// What a binding is bound to in a call with these tensors.
+    pub(super) fn binding<'a>(&self, bound: &'a Bound, tensors: &[&'a Tensor]) -> wgpu::BufferBinding<'a> {
+        match bound {
+            Bound::Owned(buffer) => buffer.as_entire_buffer_binding(),
+            Bound::Slot { slot, start, size } => {
+                let planned = self.slots[*slot].layout;
+                let moved = tensors[*slot].layout().offset() as i64 - planned.offset() as i64;
+                let offset = *start as i64 + moved * planned.dtype().size() as i64;
+                wgpu::BufferBinding {
+                    buffer: tensors[*slot].buffer(),
+                    offset: offset as u64,
+                    size: std::num::NonZeroU64::new(*size),
+                }
+            }
+        }
+    }
+
     fn bind_group(&self, stage: &Stage, piece: &Piece, tensors: &[&Tensor]) -> wgpu::BindGroup {
-        let entries: Vec<_> = stage
-            .kernel
-            .bindings
-            .iter()
-            .zip(&piece.bindings)
+        let bindings = stage.kernel.bindings.iter().zip(&piece.bindings);
+        let entries: Vec<_> = bindings
             .map(|(binding, bound)| wgpu::BindGroupEntry {
                 binding: binding.binding,
-                resource: match bound {
-                    Bound::Owned(buffer) => buffer.as_entire_binding(),
-                    Bound::Slot { slot, start, size } => {
-                        let planned = self.slots[*slot].layout;
-                        let moved = tensors[*slot].layout().offset() as i64 - planned.offset() as i64;
-                        let offset = *start as i64 + moved * planned.dtype().size() as i64;
-                        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                            buffer: tensors[*slot].buffer(),
-                            offset: offset as u64,
-                            size: std::num::NonZeroU64::new(*size),
-                        })
-                    }
-                },
+                resource: wgpu::BindingResource::Buffer(self.binding(bound, tensors)),
             })
             .collect();
         self.ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {

@@ -2,18 +2,20 @@
 //! (`examples/dump_shaders`, `tests/shaders.rs`). No part of the API.
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use wgpu::naga;
 
 use super::capabilities::Capabilities;
 use super::context::Context;
 use super::grid;
-use super::link::{Binding, reflect_bindings, reflect_workgroup_bytes};
+use super::link::{reflect_bindings, reflect_workgroup_bytes};
 use super::matrices::Matrices;
 use super::pipeline::checks;
-use super::plan::{Bound, Plan};
+use super::plan::{Plan, Stage};
 use super::spec::Spec;
 use super::spirv;
+use super::tensor::Tensor;
 use super::tuning::Products;
 use crate::Result;
 
@@ -56,13 +58,13 @@ pub fn as_gpu(ctx: &Context, matrices: Option<Matrices>) -> Context {
     ctx.imagined(Capabilities { cpu: false, matrices, ..ctx.capabilities().clone() })
 }
 
-/// What a plan would record, for other implementations of WGSL to run.
-#[derive(Debug, Clone)]
+/// What plans have recorded, for other implementations of WebGPU to run.
+#[derive(Debug, Clone, Default)]
 pub struct Recording {
     /// In order.
     pub dispatches: Vec<Dispatch>,
-    /// Buffers of the plan's own, which hold what planning wrote.
-    pub owned: Vec<wgpu::Buffer>,
+    /// Every buffer that they bind, and a copy of it as it was before the first of them.
+    pub buffers: Vec<(wgpu::Buffer, wgpu::Buffer)>,
 }
 
 /// A kernel over a grid of workgroups.
@@ -83,38 +85,64 @@ pub struct Bind {
     pub binding: u32,
     /// Of which kind it is.
     pub ty: wgpu::BufferBindingType,
-    /// The slot whose tensor it takes, and which bytes of that; else the number of an owned buffer, all of it.
-    pub of: std::result::Result<(String, u64, u64), usize>,
+    /// The number of its buffer, and which bytes of that.
+    pub buffer: usize,
+    /// Likewise.
+    pub offset: u64,
+    /// Likewise.
+    pub size: u64,
 }
 
-/// What the plan records at each call.
-///
-/// # Errors
-/// A shader that does not link: a bug.
-pub fn record(plan: &Plan) -> Result<Recording> {
-    let mut recording = Recording { dispatches: Vec::new(), owned: Vec::new() };
-    for stage in &plan.stages {
-        let shader = Shader::new(stage.spec.clone())?;
-        for piece in &stage.pieces {
-            let bind = |(binding, bound): (&Binding, &Bound)| Bind {
-                binding: binding.binding,
-                ty: binding.ty,
-                of: match bound {
-                    Bound::Slot { slot, start, size } => Ok((plan.slots[*slot].name.to_string(), *start, *size)),
-                    Bound::Owned(buffer) => {
-                        let known = recording.owned.iter().position(|owned| owned == buffer);
-                        Err(known.unwrap_or_else(|| {
-                            recording.owned.push(buffer.clone());
-                            recording.owned.len() - 1
-                        }))
-                    }
-                },
-            };
-            let bindings = stage.kernel.bindings.iter().zip(&piece.bindings).map(bind).collect();
-            recording.dispatches.push(Dispatch { shader: shader.clone(), grid: piece.grid, bindings });
-        }
+/// Keeps what the plans of a context record, in the order in which they do; each call must be submitted before the next is
+/// recorded, as those of `run` are.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder(Arc<Mutex<Recording>>);
+
+impl Recorder {
+    /// The context, with plans that keep what they record here.
+    pub fn context(&self, ctx: &Context) -> Context {
+        ctx.recorded(self.clone())
     }
-    Ok(recording)
+
+    /// What was recorded so far.
+    pub fn recording(&self) -> Recording {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    pub(super) fn keep(&self, plan: &Plan, stages: &[Stage], tensors: &[&Tensor]) -> Result<()> {
+        let mut recording = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        for stage in stages {
+            let shader = Shader::new(stage.spec.clone())?;
+            for piece in &stage.pieces {
+                let mut bindings = Vec::new();
+                for (binding, bound) in stage.kernel.bindings.iter().zip(&piece.bindings) {
+                    let bound = plan.binding(bound, tensors);
+                    let size = bound.size.map_or(bound.buffer.size() - bound.offset, u64::from);
+                    let buffer = recording.number(&plan.ctx, bound.buffer);
+                    bindings.push(Bind { binding: binding.binding, ty: binding.ty, buffer, offset: bound.offset, size });
+                }
+                recording.dispatches.push(Dispatch { shader: shader.clone(), grid: piece.grid, bindings });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Recording {
+    /// The number of a buffer, which is copied where it is new.
+    fn number(&mut self, ctx: &Context, buffer: &wgpu::Buffer) -> usize {
+        if let Some(known) = self.buffers.iter().position(|(known, _)| known == buffer) {
+            return known;
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: buffer.size(), usage, mapped_at_creation: false };
+        let copy = ctx.device().create_buffer(&descriptor);
+        let mut encoder = ctx.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+        ctx.queue().submit([encoder.finish()]);
+        self.buffers.push((buffer.clone(), copy));
+        self.buffers.len() - 1
+    }
 }
 
 impl Shader {

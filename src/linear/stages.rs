@@ -122,27 +122,24 @@ impl<'a, 'b> Stages<'a, 'b> {
         let tile_m = product.tile_rows.unwrap_or_else(|| tile(product.rows));
         let tile_n = tile(product.cols);
         let mut text = String::new();
-        let mut extents = String::new();
-        let (mut left, mut right, mut left_along, mut right_along) = Default::default();
-        for (n, term) in product.terms.iter().enumerate() {
-            let case = |text: &mut String, value: &str| *text += &format!("        case {n}u: {{ return {value}; }}\n");
-            case(&mut left, &term.left);
-            case(&mut right, &term.right);
-            let (from, to) = (term.from.as_deref().unwrap_or("0u"), term.to.as_deref().unwrap_or("NONE"));
-            let to = if to == "NONE" { format!("{}u", term.inner) } else { format!("min({to}, {}u)", term.inner) };
-            case(&mut extents, &format!("vec2<u32>(({from}) / 16u * 16u, {to})"));
-            // Rows lie one after the other in memory: an operand called with s last runs along s.
-            case(&mut left_along, &format!("{}", term.left.contains("i, s)")));
-            case(&mut right_along, &format!("{}", term.right.contains("j, s)")));
-        }
-        let choice = |head: &str, cases: String, other: &str| {
-            format!("{head} {{\n    switch term {{\n{cases}        default: {{ return {other}; }}\n    }}\n}}\n")
+        let mut choice = |head: &str, ty: &str, value: &dyn Fn(&Term) -> String| {
+            text += &format!("fn {head} -> {ty} {{\n    var x = {ty}();\n");
+            for (n, term) in product.terms.iter().enumerate() {
+                // Not a switch: SwiftShader takes time and memory for each that doubles with the next.
+                text += &format!("    {}if (term == {n}u) {{ x = {}; }}\n", if n > 0 { "else " } else { "" }, value(term));
+            }
+            text += "    return x;\n}\n";
         };
-        text += &choice("fn left(term: u32, at: Place, row0: u32, i: u32, s: u32) -> f32", left, "0.0");
-        text += &choice("fn right(term: u32, at: Place, row0: u32, s: u32, j: u32) -> f32", right, "0.0");
-        text += &choice("fn extent(term: u32, row0: u32, len: u32) -> vec2<u32>", extents, "vec2<u32>(0u, 0u)");
-        text += &choice("fn left_along_s(term: u32) -> bool", left_along, "false");
-        text += &choice("fn right_along_s(term: u32) -> bool", right_along, "false");
+        choice("left(term: u32, at: Place, row0: u32, i: u32, s: u32)", "f32", &|term| term.left.clone());
+        choice("right(term: u32, at: Place, row0: u32, s: u32, j: u32)", "f32", &|term| term.right.clone());
+        choice("extent(term: u32, row0: u32, len: u32)", "vec2<u32>", &|term| {
+            let (from, inner) = (term.from.as_deref().unwrap_or("0u"), term.inner);
+            let to = term.to.as_ref().map_or(format!("{inner}u"), |to| format!("min({to}, {inner}u)"));
+            format!("vec2<u32>(({from}) / 16u * 16u, {to})")
+        });
+        // Rows lie one after the other in memory: an operand called with s last runs along s.
+        choice("left_along_s(term: u32)", "bool", &|term| term.left.contains("i, s)").to_string());
+        choice("right_along_s(term: u32)", "bool", &|term| term.right.contains("j, s)").to_string());
         text += &format!("fn finish(at: Place, row0: u32, i: u32, j: u32, x: f32) {{\n    {}\n}}\n", product.finish);
         // Compilers unroll a loop whose bound they see: on GPUs that is wanted, on CPUs it is all that compiling takes.
         let zero = if self.builder.ctx().capabilities().cpu { " + params.zero" } else { "" };

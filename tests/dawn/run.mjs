@@ -1,6 +1,6 @@
 // Runs plans on Dawn, the WebGPU implementation of Chrome, and compares what comes out: run.mjs WEBGPU_PACKAGE FOLDER
-// The folder is what `dump_shaders FOLDER --plans` wrote: each NAME.json names the kernels of a plan, their grids and bindings,
-// what every buffer holds at the start, and what must come out within which allowance.
+// The folder is what `dump_shaders FOLDER --plans` and `conformance --plans FOLDER` wrote: each NAME.json names kernels, their grids
+// and bindings, what every buffer holds at the start, and what must come out within which allowance.
 
 import { createRequire } from 'node:module';
 import { readFileSync, readdirSync } from 'node:fs';
@@ -24,26 +24,37 @@ function bytes(file) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-async function run(plan) {
-    const buffers = {};
-    for (const [name, { size, file }] of Object.entries(plan.buffers)) {
-        const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-        buffers[name] = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage });
-        if (file) device.queue.writeBuffer(buffers[name], 0, bytes(file));
-    }
-    const encoder = device.createCommandEncoder();
-    for (const { wgsl, grid, bindings } of plan.dispatches) {
-        const module = device.createShaderModule({ code: readFileSync(join(folder, wgsl), 'utf8') });
+// Kernels by the name of their file and the kinds of what they bind, each compiled once.
+const kernels = new Map();
+
+function kernel(wgsl, bindings) {
+    const key = [wgsl, ...bindings.map(({ binding, kind }) => `${binding} ${kind}`)].join();
+    if (!kernels.has(key)) {
         const layout = device.createBindGroupLayout({
             entries: bindings.map(({ binding, kind }) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: kind } })),
         });
-        const pipeline = await device.createComputePipelineAsync({
+        const pipeline = device.createComputePipelineAsync({
             layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-            compute: { module, entryPoint: 'main' },
+            compute: { module: device.createShaderModule({ code: readFileSync(join(folder, wgsl), 'utf8') }), entryPoint: 'main' },
         });
+        kernels.set(key, { layout, pipeline });
+    }
+    return kernels.get(key);
+}
+
+async function run(plan) {
+    const buffers = plan.buffers.map(({ size, file }) => {
+        const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+        const buffer = device.createBuffer({ size: Math.ceil(size / 4) * 4, usage });
+        if (file) device.queue.writeBuffer(buffer, 0, bytes(file));
+        return buffer;
+    });
+    const encoder = device.createCommandEncoder();
+    for (const { wgsl, grid, bindings } of plan.dispatches) {
+        const { layout, pipeline } = kernel(wgsl, bindings);
         const entries = bindings.map(({ binding, buffer, offset, size }) => ({ binding, resource: { buffer: buffers[buffer], offset, size } }));
         const pass = encoder.beginComputePass();
-        pass.setPipeline(pipeline);
+        pass.setPipeline(await pipeline);
         pass.setBindGroup(0, device.createBindGroup({ layout, entries }));
         pass.dispatchWorkgroups(...grid);
         pass.end();
@@ -56,29 +67,34 @@ async function run(plan) {
     });
     device.queue.submit([encoder.finish()]);
     const told = [];
-    for (const [n, { buffer, file, allowed }] of plan.outputs.entries()) {
+    for (const [n, { name, offset, file, rtol, atol }] of plan.outputs.entries()) {
         await reads[n].mapAsync(GPUMapMode.READ);
-        const got = new Float32Array(reads[n].getMappedRange());
         const data = bytes(file);
-        const why = compare(got, new Float32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength)), allowed);
-        if (why) told.push(`${buffer}: ${why}`);
+        const want = new Float32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
+        const got = new Float32Array(reads[n].getMappedRange()).subarray(offset, offset + want.length);
+        const why = compare(got, want, rtol, atol);
+        if (why) told.push(`${name}: ${why}`);
+        reads[n].destroy();
     }
+    buffers.forEach((buffer) => buffer.destroy());
     return told;
 }
 
 // The first number that is further off than allowed; NaN is, and an infinity but for itself.
-function compare(got, want, allowed) {
+function compare(got, want, rtol, atol) {
     if (got.length !== want.length) return `${got.length} numbers came out, but ${want.length} must`;
     for (let i = 0; i < want.length; i++) {
-        const near = got[i] === want[i] || Math.abs(got[i] - want[i]) <= allowed;
-        if (!near) return `number ${i} is ${got[i]}, but must be ${want[i]} within ${allowed}`;
+        const allowed = Number.isFinite(want[i]) ? atol + rtol * Math.abs(want[i]) : 0;
+        if (got[i] === want[i] || Math.abs(got[i] - want[i]) <= allowed) continue;
+        return `number ${i} is ${got[i]}, but must be ${want[i]} within ${allowed}`;
     }
     return null;
 }
 
-for (const wrong of [NaN, 1.5, Infinity]) {
-    if (!compare([1, wrong], [1, 2], 0.25)) throw new Error(`the comparison lets ${wrong} pass`);
+for (const wrong of [NaN, 1.5, Infinity, -Infinity]) {
+    if (!compare([1, wrong], [1, 2], 0.1, 0.05)) throw new Error(`the comparison lets ${wrong} pass`);
 }
+if (!compare([1], [Infinity], 1, 1) || compare([1.9, Infinity], [2, Infinity], 0.1, 0)) throw new Error('the comparison is wrong');
 
 let passed = 0, failed = 0;
 for (const name of readdirSync(folder).filter((name) => name.endsWith('.json')).sort()) {
