@@ -8,15 +8,18 @@
 //! Source: "In-context linear regression with softmax attention" line of work: two heads of opposite sign implement a
 //! debiased gradient step.
 
+use crate::{Error, Result};
+
 /// The output weights that minimise the expected squared error for the temperatures `omega`, with `dim` features,
 /// `examples` examples and label noise of variance `noise_var`:
 /// `mu = (omega omega^T + (1 + noise_var) / examples * exp(dim omega omega^T))^-1 omega`, exp taken by element.
 ///
-/// Nearly singular for small omega: solved in f64 by elimination with pivoting. `None` where it is singular.
+/// Nearly singular for small omega: solved in f64 by elimination with pivoting. `None` where it is singular, or where its numbers
+/// outgrow f64.
 pub fn optimal_head_weights(omega: &[f64], dim: usize, examples: usize, noise_var: f64) -> Option<Vec<f64>> {
     let entry = |a: f64, b: f64| a * b + (1.0 + noise_var) / examples as f64 * (dim as f64 * a * b).exp();
     let rows = omega.iter().map(|&a| omega.iter().map(|&b| entry(a, b)).chain([a]).collect());
-    solve(rows.collect())
+    solve(rows.collect()).filter(|weights| weights.iter().all(|weight| weight.is_finite()))
 }
 
 /// One step of gradient descent from 0 on the squared error, of total size `step`, at the query:
@@ -24,13 +27,25 @@ pub fn optimal_head_weights(omega: &[f64], dim: usize, examples: usize, noise_va
 ///
 /// With `debias` the center is the mean example, which is what two heads of opposite temperature compute to first
 /// order, with `step = sum_h omega_h mu_h`; without, it is 0.
-pub fn gradient_step(x: &[f64], y: &[f64], x_query: &[f64], step: f64, debias: bool) -> f64 {
+///
+/// # Errors
+/// [`Error::Shape`] without an example, or when x has not as many numbers as the query for each.
+pub fn gradient_step(x: &[f64], y: &[f64], x_query: &[f64], step: f64, debias: bool) -> Result<f64> {
     let (dim, examples) = (x_query.len(), y.len());
+    if examples == 0 {
+        return Err(Error::Shape("y: has no example, but must have at least 1".into()));
+    }
+    if x.len() != examples.saturating_mul(dim) {
+        return Err(Error::Shape(format!(
+            "x: has {} values, but must have those of x_query ({dim}) for each example ({examples})",
+            x.len()
+        )));
+    }
     let mean =
         |d: usize| if debias { (0..examples).map(|l| x[l * dim + d]).sum::<f64>() / examples as f64 } else { 0.0 };
     let center: Vec<f64> = (0..dim).map(mean).collect();
     let along = |l: usize| (0..dim).map(|d| (x[l * dim + d] - center[d]) * x_query[d]).sum::<f64>();
-    step / examples as f64 * (0..examples).map(|l| y[l] * along(l)).sum::<f64>()
+    Ok(step / examples as f64 * (0..examples).map(|l| y[l] * along(l)).sum::<f64>())
 }
 
 /// Solves a square system, each row ending in its right-hand side.
@@ -71,7 +86,12 @@ mod tests {
     #[test]
     fn a_constant_label_is_no_gradient_once_debiased() {
         let x = [1.0, 2.0, 3.0, 5.0];
-        assert_eq!(gradient_step(&x, &[7.0, 7.0], &[1.0, 1.0], 0.5, true), 0.0);
-        assert_eq!(gradient_step(&x, &[1.0, 1.0], &[1.0, 0.0], 1.0, false), 2.0);
+        assert_eq!(gradient_step(&x, &[7.0, 7.0], &[1.0, 1.0], 0.5, true).unwrap(), 0.0);
+        assert_eq!(gradient_step(&x, &[1.0, 1.0], &[1.0, 0.0], 1.0, false).unwrap(), 2.0);
+        assert!(
+            gradient_step(&x, &[], &[1.0], 1.0, true).is_err() && gradient_step(&x, &[1.0], &[1.0], 1.0, true).is_err()
+        );
+        assert_eq!(optimal_head_weights(&[1.0], 4, 0, 0.1), None);
+        assert_eq!(optimal_head_weights(&[40.0, -40.0], 64, 8, 0.1), None);
     }
 }

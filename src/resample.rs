@@ -78,6 +78,8 @@ fn check(x: &[f32], grid: [usize; 2], ref_mask: &[bool], target_mask: &[bool]) -
 
 /// The rows and columns from the first to the last that the mask shows something of.
 fn bounds(mask: &[bool], [height, width]: [usize; 2]) -> Option<[Range<usize>; 2]> {
+    // A grid without columns may have any number of rows.
+    mask.contains(&true).then_some(())?;
     let row = |&row: &usize| mask[row * width..][..width].contains(&true);
     let column = |&column: &usize| (0..height).any(|row| mask[row * width + column]);
     let rows = (0..height).find(row)?..(0..height).rfind(row)? + 1;

@@ -64,19 +64,20 @@ pub fn kernel_regression_heads(ctx: &Context, case: &Case) -> Result<Vec<Output>
         (0..batch * queries).map(|i| value(i / queries, i % queries) as f32).collect()
     };
     let pred = each_query(&|b, i| (0..heads).map(|h| mu[h] * head_values[(b * heads + h) * queries + i]).sum());
-    let descent = |debias: bool| {
-        each_query(&|b, i| {
-            let x = &x[b * examples * dim..][..examples * dim];
-            let x_query = &x_query[(b * queries + i) * dim..][..dim];
-            gradient_step(x, &y[b * examples..][..examples], x_query, step, debias)
-        })
+    let descent = |debias: bool| -> Result<Vec<f32>, Stop> {
+        let each = x_query.chunks(dim).enumerate().map(|(n, x_query)| {
+            let b = n / queries;
+            let (x, y) = (&x[b * examples * dim..][..examples * dim], &y[b * examples..][..examples]);
+            Ok(gradient_step(x, y, x_query, step, debias)? as f32)
+        });
+        each.collect()
     };
     let mut outputs = vec![
         head_out,
         lse,
         Output::new("pred", [batch, queries], pred),
-        Output::new("gd", [batch, queries], descent(false)),
-        Output::new("debiased_gd", [batch, queries], descent(true)),
+        Output::new("gd", [batch, queries], descent(false)?),
+        Output::new("debiased_gd", [batch, queries], descent(true)?),
     ];
     if let Some(noise_var) = case.params.number_f64("noise_var")? {
         let weights = optimal_head_weights(&omega, dim, examples, noise_var);

@@ -157,7 +157,9 @@ fn merge(ctx: &Context) -> Result<Case> {
     let ([exact, exact_lse], [plain, plain_lse]) =
         (run::<f64>(&out, &lse, parts, rows), run::<f32>(&out, &lse, parts, rows));
     let truths = vec![("out", [exact, plain]), ("lse", [exact_lse, plain_lse])];
-    Case::run(ctx, "merge", truths, |ctx| Merge::new(parts, &out_parts, &lse_parts).run(ctx).map(|(out, lse)| [out, lse]))
+    Case::run(ctx, "merge", truths, |ctx| {
+        Merge::new(parts, &out_parts, &lse_parts).run(ctx).map(|(out, lse)| [out, lse])
+    })
 }
 
 const LINEAR: LinearSizes = LinearSizes { batch: 1, heads: 4, heads_k: 2, len: 100, steps: 1, dim_k: 16, dim_v: 24 };

@@ -22,7 +22,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let h = item / params.dim / params.len % params.heads;
     let b = item / params.dim / params.len / params.heads;
     let value = x(b, h, i, d) + bias(0u, h, 0u, d);
-    let rate = exp(a_log(0u, h, 0u, 0u));
+    // Finite: 0 times it is 0.
+    let rate = exp(min(a_log(0u, h, 0u, 0u), 80.0));
     if (BOUNDED == 1u) {
         put_out(b, h, i, d, params.lower / (1.0 + exp(clamp(-rate * value, -80.0, 80.0))));
     } else {

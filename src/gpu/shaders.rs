@@ -119,7 +119,13 @@ impl Recorder {
                     let bound = plan.binding(bound, tensors);
                     let size = bound.size.map_or(bound.buffer.size() - bound.offset, u64::from);
                     let buffer = recording.number(&plan.ctx, bound.buffer);
-                    bindings.push(Bind { binding: binding.binding, ty: binding.ty, buffer, offset: bound.offset, size });
+                    bindings.push(Bind {
+                        binding: binding.binding,
+                        ty: binding.ty,
+                        buffer,
+                        offset: bound.offset,
+                        size,
+                    });
                 }
                 recording.dispatches.push(Dispatch { shader: shader.clone(), grid: piece.grid, bindings });
             }

@@ -126,7 +126,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             text += &format!("fn {head} -> {ty} {{\n    var x = {ty}();\n");
             for (n, term) in product.terms.iter().enumerate() {
                 // Not a switch: SwiftShader takes time and memory for each that doubles with the next.
-                text += &format!("    {}if (term == {n}u) {{ x = {}; }}\n", if n > 0 { "else " } else { "" }, value(term));
+                text +=
+                    &format!("    {}if (term == {n}u) {{ x = {}; }}\n", if n > 0 { "else " } else { "" }, value(term));
             }
             text += "    return x;\n}\n";
         };

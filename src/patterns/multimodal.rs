@@ -120,11 +120,15 @@ pub fn isolation(targets: &[Vec<bool>], references: Option<&[Vec<bool>]>) -> Res
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] when x is not a whole number of sequences, each a row of dim values for every position.
+/// [`Error::Shape`] when x is not a whole number of sequences, each a row of dim values for every position; [`Error::Value`] for a theta
+/// that is not finite and positive.
 ///
 /// Source: RoFormer (Su et al. 2021), section 3.2.2, in the layout of GPT-NeoX.
 pub fn rotate_half(x: &mut [f32], dim: usize, position_ids: &[u32], theta: f64) -> Result<()> {
     let half = dim / 2;
+    if !(theta.is_finite() && theta > 0.0) {
+        return Err(Error::Value(format!("theta: is {theta}, but must be finite and positive")));
+    }
     // Zero divides an empty x alone.
     if !x.len().is_multiple_of(dim.saturating_mul(position_ids.len())) {
         return Err(Error::Shape(format!(

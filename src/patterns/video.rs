@@ -1,5 +1,6 @@
 //! Patterns over video: `frames` frames of `spots` tokens each, row-major, with text before or after.
 
+use super::tokens;
 use crate::mask::{BlockMask, RadialModel, TileClass, Video, code_blocks, widths};
 use crate::{Attention, Context, DType, Error, Mask, Order, Result, Tensor};
 
@@ -17,7 +18,7 @@ pub struct Clip {
 impl Clip {
     /// Tokens in all.
     pub fn len(&self) -> usize {
-        self.text + self.frames * self.spots
+        self.text.saturating_add(self.frames.saturating_mul(self.spots))
     }
 
     /// Whether there is no token at all.
@@ -90,6 +91,9 @@ impl HeadPattern {
         if clip.frames == 0 || clip.spots == 0 {
             return Mask::invalid(Error::Mask(format!("clip: is {clip:?}, but frames and spots must be positive")));
         }
+        if let Err(error) = tokens(&[clip.len()]) {
+            return Mask::invalid(error);
+        }
         match self {
             HeadPattern::Full => Mask::all(),
             HeadPattern::Skip => Mask::none(),
@@ -139,6 +143,9 @@ pub fn radial(frames: usize, spots: usize, sink: bool) -> Mask {
         let sentence = format!("radial: has {frames} frames of {spots} tokens, but both must be positive");
         return Mask::invalid(Error::Mask(sentence));
     }
+    if let Err(error) = tokens(&[frames.saturating_mul(spots)]) {
+        return Mask::invalid(error);
+    }
     let mask = Mask::frame_distance(0, spots, &widths(frames, spots));
     if sink { mask | Mask::keys(0..spots) } else { mask }
 }
@@ -147,7 +154,7 @@ pub fn radial(frames: usize, spots: usize, sink: bool) -> Mask {
 /// video dense. It is no superset of [`radial`]: blocks that a pair of frames only grazes are dropped.
 ///
 /// # Errors
-/// [`Error::Mask`] for a video or block of no tokens, or a decay factor that is not positive.
+/// [`Error::Mask`] for a video or block of no tokens, more than 32768 frames or blocks, or a decay factor that is not positive.
 ///
 /// Source: Radial Attention (Li et al. 2025), released code (mit-han-lab/radial-attention).
 pub fn radial_code(
@@ -166,9 +173,16 @@ pub fn radial_code(
     if !(decay_factor.is_finite() && decay_factor > 0.0) {
         return Err(Error::Mask(format!("radial: decay factor is {decay_factor}, but must be finite and positive")));
     }
+    let len = Clip { text, frames, spots }.len();
+    // A class a block, all at once, from every pair of frames.
+    let blocks = tokens(&[len])?.div_ceil(block);
+    if blocks.max(frames) > 1 << 15 {
+        return Err(Error::Mask(format!(
+            "radial: has {frames} frames and {blocks} blocks, but may have 32768 of each"
+        )));
+    }
     let kept = code_blocks(Video { frames, spots, text }, model, decay_factor, block);
     let classes: Vec<_> = kept.iter().map(|kept| if *kept { TileClass::Full } else { TileClass::Empty }).collect();
-    let len = frames * spots + text;
     BlockMask::from_classes([len, len], [block, block], 1, &classes)
 }
 

@@ -17,7 +17,7 @@ fn read(tensor: &Tensor) -> Vec<f32> {
 }
 
 /// The rules as they are written down, pair by pair, of one head: S, then `S^T q`.
-fn learn(rule: MemoryRule, rate: f64, forget: f64, k: &[f32], v: &[f32], [dim_k, dim_v]: [usize; 2]) -> Vec<f64> {
+pub fn learn(rule: MemoryRule, rate: f64, forget: f64, k: &[f32], v: &[f32], [dim_k, dim_v]: [usize; 2]) -> Vec<f64> {
     let mut s = vec![0.0; dim_k * dim_v];
     for (k, v) in k.chunks(dim_k).zip(v.chunks(dim_v)) {
         s.iter_mut().for_each(|s| *s *= 1.0 - forget);

@@ -6,7 +6,10 @@ use std::process::{Command, Output};
 /// The conformance example on a file or folder.
 fn conformance(path: &Path) -> Output {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--example", "conformance", "--"]).arg(path).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+        .args(["run", "--quiet", "--example", "conformance", "--"])
+        .arg(path)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     command.output().expect("cargo runs")
 }
 

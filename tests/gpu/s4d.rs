@@ -57,7 +57,7 @@ fn discrete(p: &S4dParams) -> Vec<(Complex, Complex)> {
 }
 
 /// The recurrence, step by step: outputs of `[batch, channels, len]` and the state after.
-fn recurrence(p: &S4dParams, u: &[f64], batch: usize, len: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn recurrence(p: &S4dParams, u: &[f64], batch: usize, len: usize) -> (Vec<f64>, Vec<f64>) {
     let (channels, modes) = (p.log_dt.len(), discrete(p));
     let states = p.a.len() / channels;
     let (mut y, mut ended) = (vec![0.0; u.len()], Vec::new());

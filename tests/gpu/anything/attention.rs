@@ -10,7 +10,7 @@ use super::masks::{Drawn, Pairs, mask};
 use crate::support::ctx;
 
 /// As little to compile as there can be; a few rows and keys are several tiles of it.
-const TINY: Tile = Tile {
+pub const TINY: Tile = Tile {
     block_q: 8,
     block_kv: 8,
     lanes: 2,

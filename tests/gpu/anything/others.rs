@@ -1,20 +1,25 @@
-//! Merges, norms and permutations.
+//! Merges and permutations, and what has files of its own: layers, patterns, what the host computes.
 
 use half::f16;
 use wgpu_attention::reference::{Real, merge};
-use wgpu_attention::{DType, HeadNorm, Layout, Merge, Permute, Tensor, inverse_order};
+use wgpu_attention::{DType, Layout, Merge, Permute, Tensor, inverse_order};
 
 use super::draw::{Draw, indices, right, rounded, told};
+use super::{host, layers, patterns};
 use crate::support::ctx;
 
 pub fn case(draw: &mut Draw) -> Result<(), String> {
+    match draw.below(5) {
+        0 => return layers::case(draw),
+        1 => return patterns::case(draw),
+        2 => return host::case(draw),
+        _ => {}
+    }
     let wrong = draw.one_in(2);
-    match (draw.below(3), wrong) {
+    match (draw.below(2), wrong) {
         (0, false) => merged(draw),
-        (1, false) => normed(draw),
         (_, false) => permuted(draw),
         (0, true) => wrong_merge(draw),
-        (1, true) => wrong_norm(draw),
         (_, true) => wrong_permute(draw),
     }
 }
@@ -63,25 +68,6 @@ fn merged(draw: &mut Draw) -> Result<(), String> {
     mass.map_or(Ok(()), |mass| right("mass", &mass, &exact[2], &plain[2]))
 }
 
-fn normed(draw: &mut Draw) -> Result<(), String> {
-    let (dtype, shape) = (dtype(draw), shape(draw));
-    let [_, heads, _, dim] = shape;
-    let values = rounded(dtype, draw.floats(shape.iter().product()));
-    let eps = draw.pick(&[1e-8f32, 0.0, 0.5]);
-    let x = draw.tensor(dtype, shape, &values);
-    let out = HeadNorm::new(&x).eps(eps).run(ctx()).map_err(|e| e.to_string())?;
-    let at = |b: usize, h: usize, l: usize, d: usize| f64::from(values[((b * heads + h) * shape[2] + l) * dim + d]);
-    let exact: Vec<f64> = indices(shape)
-        .map(|(b, h, l, d)| {
-            let squares: f64 = (0..heads * dim).map(|n| at(b, n / dim, l, n % dim).powi(2)).sum();
-            at(b, h, l, d) / ((squares / (heads * dim) as f64).sqrt() + f64::from(eps))
-        })
-        .collect();
-    let plain: Vec<f64> =
-        rounded(dtype, exact.iter().map(|&x| x as f32).collect()).into_iter().map(f64::from).collect();
-    right("out", &out, &exact, &plain)
-}
-
 fn permuted(draw: &mut Draw) -> Result<(), String> {
     let shape = shape(draw);
     let [_, heads, len, dim] = shape;
@@ -120,16 +106,6 @@ fn wrong_merge(draw: &mut Draw) -> Result<(), String> {
         4 => plan(Merge::new(2, out, layout(DType::F32, [2 * batch, heads, len + 1, 1])), &["lse_parts: shape"]),
         5 => plan(Merge::new(2, out, lse).weights(&[1.0; 3]), &["weights: "]),
         _ => plan(Merge::new(2, out, lse).weights(&[1.0, f32::NAN]), &["weight of part 1"]),
-    }
-}
-
-fn wrong_norm(draw: &mut Draw) -> Result<(), String> {
-    let shape = shape(draw);
-    let layout = Layout::new(DType::F32, shape).unwrap();
-    match draw.below(3) {
-        0 => told(HeadNorm::new(Layout::new(DType::U32, shape).unwrap()).plan(ctx()), &["x: is u32"]),
-        1 => told(HeadNorm::new(layout).eps(draw.pick(&[-1.0, f32::NAN, f32::INFINITY])).plan(ctx()), &["eps: "]),
-        _ => told(HeadNorm::new(layout).run(ctx()), &["x: was described"]),
     }
 }
 
