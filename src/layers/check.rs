@@ -57,10 +57,11 @@ pub(crate) fn state(
     rule: &str,
     ctx: &Context,
 ) -> Result<Option<Layout>> {
-    let Some(layout) = optional(name, input, shape, rule, ctx)? else { return Ok(None) };
-    if layout.dtype() != DType::F32 {
-        return Err(Error::DType(format!("{name}: is {}, but states are f32", layout.dtype())));
+    // Before what the device lacks: no device takes states of another type.
+    if let Some(input) = input.as_ref().filter(|input| input.layout.dtype() != DType::F32) {
+        return Err(Error::DType(format!("{name}: is {}, but states are f32", input.layout.dtype())));
     }
+    let Some(layout) = optional(name, input, shape, rule, ctx)? else { return Ok(None) };
     if !layout.is_injective() {
         return Err(Error::Layout(format!("{name}: is written, but several of its indices share an element")));
     }

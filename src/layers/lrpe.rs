@@ -83,10 +83,10 @@ impl Lrpe {
         let (x, theta, out) = (self.x.layout, self.theta.layout, self.out()?);
         check::floats("x", x, ctx)?;
         let [batch, heads, len, dim] = x.shape();
-        check::shaped("theta", theta, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
         if theta.dtype() != DType::F32 {
             return Err(Error::DType(format!("theta: is {}, but angles are f32", theta.dtype())));
         }
+        check::shaped("theta", theta, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
         let positions = self.positions.as_ref().map(|positions| positions.layout);
         if let Some(layout) = positions {
             if layout.dtype() != DType::U32 {
