@@ -13,13 +13,14 @@ fn in_parts(case: &Case) -> Vec<Case> {
 
 #[test]
 fn parts_are_the_whole() {
-    let mut full = Case::new(5, 300).heads(2, 4, 2).dims(20, 12).causal();
+    // As many numbers as it takes for the largest error of the plain formula to be no luck.
+    let mut full = Case::new(10, 300).heads(2, 8, 4).dims(20, 44).causal();
     full.sinks = true;
     full.softcap = Some(4.0);
-    full.slopes = Some(vec![0.5, 0.25, 0.125, 0.0]);
-    full.bias = Some([2, 4, 1]);
+    full.slopes = Some(vec![0.5, 0.25, 0.125, 0.0, 0.4, 0.2, 0.1, 0.05]);
+    full.bias = Some([2, 8, 1]);
     // Every fifth row sees no key.
-    full.bits = Some([1, 1, 5]);
+    full.bits = Some([1, 1, 10]);
     for case in in_parts(&full).into_iter().chain(in_parts(&Case::new(1, 301))) {
         case.check();
     }
