@@ -18,8 +18,12 @@ use crate::{Error, Result};
 /// outgrow f64.
 pub fn optimal_head_weights(omega: &[f64], dim: usize, examples: usize, noise_var: f64) -> Option<Vec<f64>> {
     let entry = |a: f64, b: f64| a * b + (1.0 + noise_var) / examples as f64 * (dim as f64 * a * b).exp();
-    let rows = omega.iter().map(|&a| omega.iter().map(|&b| entry(a, b)).chain([a]).collect());
-    solve(rows.collect()).filter(|weights| weights.iter().all(|weight| weight.is_finite()))
+    let rows: Vec<Vec<f64>> = omega.iter().map(|&a| omega.iter().map(|&b| entry(a, b)).chain([a]).collect()).collect();
+    let finite = |x: &[f64]| x.iter().all(|x| x.is_finite());
+    if !rows.iter().all(|row| finite(row)) {
+        return None;
+    }
+    solve(rows).filter(|weights| finite(weights))
 }
 
 /// One step of gradient descent from 0 on the squared error, of total size `step`, at the query:
