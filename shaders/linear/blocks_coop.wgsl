@@ -1,6 +1,6 @@
 // Where a thread's numbers lie in a block, and how numbers become blocks of f16.
 //
-// provides  Half8 F16_SAFE row_of column_of power_for half_block piece block_at
+// provides  Half8 F16_SAFE row_of column_of largest_of power_for half_block piece block_at
 // requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 THREADS ROW_BLOCKS)
 
 struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
@@ -15,6 +15,11 @@ fn row_of(member: u32, e: u32) -> u32 {
 fn column_of(member: u32, e: u32) -> u32 {
     let i = e % PER_SLOT;
     return i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN;
+}
+
+// Of a subgroup's numbers, none of them negative: their order is that of their bits, of which devices know the largest at once.
+fn largest_of(x: f32) -> f32 {
+    return bitcast<f32>(subgroupMax(bitcast<u32>(x)));
 }
 
 // The power of two that brings a number near 2^14.

@@ -5,7 +5,7 @@
 // G lose nothing to what lies before both rows.
 //
 // provides  main
-// requires  chunk.wgsl, prelude (CHANNELS THREADS), operands (log_decay put_g)
+// requires  chunk.wgsl, prelude (CHANNELS THREADS), operands (log_decay put_g finish)
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -24,4 +24,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         put_g(at, i, 2u * channel, high);
         put_g(at, i, 2u * channel + 1u, low);
     }
+    finish(at, vec2<f32>(high, low));
 }

@@ -1,152 +1,189 @@
 // Products of rows of a chunk where every channel of a row has its gate, and the chunk's rows as the sweep takes them: e^G q, e^(G_last - G) k,
-// and of the delta rule e^G k. A chunk is two blocks of rows. Between them decays are anchored at the second block's first row,
-// so that both factors are at most 1; within a block they are summed one by one, from differences of G.
+// and of the delta rule e^G k.
 //
-// provides  multiply_rows, q_tile k_tile sums
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (fetch_rows stage_betas keep l_tile t_tile betas OF_Q OF_K), operands
-//           (log_decay_there put_rows put_keeps)
+// Pairs i > j come level by level. On level l a chunk is cut into segments of 2^(l + 1) rows; pairs of a row of a segment's upper
+// half with one of its lower half belong to it, and their decay is split at the half's first row m: e^(G_i - G_j) =
+// (a_m ... a_i) (a_(j + 1) ... a_(m - 1)), a = e^log_decay. Both are products of numbers of at most 1, nothing is divided, and a total
+// reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So every pair is a
+// product on matrix units: the upper rows of all segments by the lower rows of all, of which blocks on the diagonal count.
+//
+// A subgroup owns SPAN rows, a thread of it four channels each PART.
+//
+// provides  multiply_rows, level_tile span_sums
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (begin put_pair note_largest OF_Q OF_K), operands (q_4 k_4 log_decay_4
+//           put_rows put_keeps_4)
 
-var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
-var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
-// G, rows of channels by fours.
-var<workgroup> sums: array<vec4<f32>, CHUNK * G_STRIDE>;
+// Of a level: upper rows of q, of the delta rule also of k, and lower rows of k, SIZE each.
+var<workgroup> level_tile: array<vec4<f16>, (PAIRS + 1u) * SIZE * QK_STRIDE>;
+// Sums of log-decays of each subgroup's rows.
+var<workgroup> span_sums: array<vec4<f32>, STRIPS * K4>;
 
-// Pairs of rows j <= i of a block.
-const NEAR: u32 = SIZE * (SIZE + 1u) / 2u;
+const LOWER: u32 = PAIRS * SIZE * QK_STRIDE;
 
 fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
-    var q = array<Half8, QK_LOADS>();
-    var k = array<Half8, QK_LOADS>();
-    fetch_rows(&q, &k, at, t);
-    for (var d = t; d < K_BLOCKS * SIZE; d += THREADS) { sum_channel(at, d); }
-    // On and right of its diagonal L is 0.
-    for (var n = t; n < L_TILE; n += THREADS) { l_tile[n] = vec4<f32>(); }
-    stage_betas(at, t);
-    workgroupBarrier();
-    for (var n = 0u; n < QK_LOADS; n++) { // unroll
-        let p = piece(n, t, QK_COLS8);
-        if (p.x >= at.len) {
-            q[n] = Half8();
-            k[n] = Half8();
+    var q = array<vec4<f32>, OWN>();
+    var k = array<vec4<f32>, OWN>();
+    // Products of decays: from the segment's first row to this one, and from behind this one to the segment's last.
+    var since = array<vec4<f32>, OWN>();
+    var until = array<vec4<f32>, OWN>();
+    for (var n = 0u; n < OWN; n++) { // unroll
+        let row = min(strip * SPAN + n % SPAN, at.len - 1u);
+        let c4 = n / SPAN * SUBGROUP + member;
+        since[n] = log_decay_4(at, row, c4);
+        q[n] = q_4(at, row, c4);
+        k[n] = k_4(at, row, c4);
+    }
+    begin(at, t);
+    for (var part = 0u; part < PARTS; part++) { // unroll
+        var sum = vec4<f32>();
+        for (var r = 0u; r < SPAN; r++) { // unroll
+            let n = part * SPAN + r;
+            let there = strip * SPAN + r < at.len;
+            let log_decay = select(vec4<f32>(), clamp(since[n], vec4<f32>(-80.0), vec4<f32>()), there);
+            sum += log_decay;
+            since[n] = exp(log_decay);
+            until[n] = vec4<f32>(1.0);
+            q[n] = select(vec4<f32>(), q[n], there);
+            k[n] = select(vec4<f32>(), k[n], there);
         }
-        if (p.x < CHUNK) { stage_rows(at, p.x, p.y, q[n], k[n]); }
+        let c4 = part * SUBGROUP + member;
+        if (K4 % SUBGROUP == 0u || c4 < K4) { span_sums[strip * K4 + c4] = sum; }
     }
-    workgroupBarrier();
-    for (var n = t; n < ROW_BLOCKS * NEAR; n += THREADS) { near_pair(n); }
-    workgroupBarrier();
-    for (var n = 0u; n < QK_LOADS; n++) { // unroll
-        let p = piece(n, t, QK_COLS8);
-        if (p.x < CHUNK) { anchor(p.x, p.y); }
+    var diagonal = array<f32, SPAN>();
+    for (var r = 0u; r < SPAN; r++) { // unroll
+        var four = vec4<f32>();
+        for (var part = 0u; part < PARTS; part++) { // unroll
+            four += q[part * SPAN + r] * k[part * SPAN + r];
+        }
+        diagonal[r] = (four.x + four.y) + (four.z + four.w);
     }
-    workgroupBarrier();
-    for (var task = strip; task < PAIRS + ROW_BLOCKS; task += STRIPS) {
-        if (task < PAIRS) {
-            keep(task, at, vec2<u32>(1u, 0u), far_block(task), member);
-        } else {
-            let block = vec2<u32>(task - PAIRS, task - PAIRS);
-            var x = array<f32, ELEMENTS>();
-            for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                let j = block.y * SIZE + column_of(member, e);
-                x[e] = t_tile[(block.x * SIZE + row_of(member, e)) * L_STRIDE + j / 4u][j % 4u];
+    for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
+        for (var r = 0u; r < SPAN; r++) { // unroll
+            diagonal[r] += subgroupShuffleXor(diagonal[r], 1u << step);
+        }
+    }
+    for (var level = 0u; level < LEVELS; level++) { // unroll
+        if (level < SPAN_LEVELS) {
+            for (var n = 0u; n < OWN; n++) { // unroll
+                let is_upper = (n >> level) % 2u == 1u;
+                stage_row(strip, n, level, member, is_upper, q[n], k[n], select(until[n], since[n], vec4<bool>(is_upper)));
             }
-            keep(OF_Q, at, block, x, member);
-        }
-    }
-}
-
-fn sum_channel(at: Place, d: u32) {
-    var x = array<f32, CHUNK>();
-    for (var i = 0u; i < CHUNK; i++) { // unroll
-        x[i] = log_decay_there(at, min(i, at.len - 1u), min(d, K - 1u));
-    }
-    var sum = 0.0;
-    for (var i = 0u; i < CHUNK; i++) { // unroll
-        sum += select(0.0, clamp(x[i], -80.0, 0.0), i < at.len && d < K);
-        sums[i * G_STRIDE + d / 4u][d % 4u] = sum;
-    }
-    put_keeps(at, 0u, d, exp(sum));
-}
-
-fn times(x: Half8, lo: vec4<f32>, hi: vec4<f32>) -> Half8 {
-    return Half8(vec4<f16>(vec4<f32>(x.lo) * lo), vec4<f16>(vec4<f32>(x.hi) * hi));
-}
-
-fn decay_of(from_sum: vec4<f32>, to_sum: vec4<f32>) -> vec4<f32> {
-    return exp(min(vec4<f32>(), to_sum - from_sum));
-}
-
-fn stage_rows(at: Place, i: u32, col8: u32, q: Half8, k: Half8) {
-    let to = i * QK_STRIDE + col8 * 2u;
-    q_tile[to] = q.lo;
-    q_tile[to + 1u] = q.hi;
-    k_tile[to] = k.lo;
-    k_tile[to + 1u] = k.hi;
-    let lo = sums[i * G_STRIDE + col8 * 2u];
-    let hi = sums[i * G_STRIDE + col8 * 2u + 1u];
-    let last_lo = sums[(CHUNK - 1u) * G_STRIDE + col8 * 2u];
-    let last_hi = sums[(CHUNK - 1u) * G_STRIDE + col8 * 2u + 1u];
-    let risen_lo = exp(lo);
-    let risen_hi = exp(hi);
-    put_rows(at, i, col8, times(q, risen_lo, risen_hi), times(k, risen_lo, risen_hi),
-        times(k, decay_of(lo, last_lo), decay_of(hi, last_hi)));
-}
-
-// Pair n of those within blocks.
-fn near_pair(n: u32) {
-    let first_row = n / NEAR * SIZE;
-    let p = n % NEAR;
-    var row = 0u;
-    for (var r = 0u; r < SIZE; r++) { // unroll
-        if (p >= r * (r + 1u) / 2u) { row = r; }
-    }
-    let i = first_row + row;
-    let j = first_row + p - row * (row + 1u) / 2u;
-    var of_q = vec4<f32>();
-    var of_k = vec4<f32>();
-    for (var d = 0u; d < QK_COLS8 * 2u; d++) {
-        let k = vec4<f32>(k_tile[j * QK_STRIDE + d]) * decay_of(sums[j * G_STRIDE + d], sums[i * G_STRIDE + d]);
-        of_q += vec4<f32>(q_tile[i * QK_STRIDE + d]) * k;
-        if (PAIRS == 2u) { of_k += vec4<f32>(k_tile[i * QK_STRIDE + d]) * k; }
-    }
-    t_tile[i * L_STRIDE + j / 4u][j % 4u] = (of_q.x + of_q.y) + (of_q.z + of_q.w);
-    if (PAIRS == 2u) {
-        let l = ((of_k.x + of_k.y) + (of_k.z + of_k.w)) * betas[i];
-        l_tile[i * L_STRIDE + j / 4u][j % 4u] = select(0.0, l, j < i);
-    }
-}
-
-// Rows of the second block fade since its first row, keys of the first until then.
-fn anchor(i: u32, col8: u32) {
-    let to = i * QK_STRIDE + col8 * 2u;
-    let lo = sums[i * G_STRIDE + col8 * 2u];
-    let hi = sums[i * G_STRIDE + col8 * 2u + 1u];
-    let anchor_lo = sums[SIZE * G_STRIDE + col8 * 2u];
-    let anchor_hi = sums[SIZE * G_STRIDE + col8 * 2u + 1u];
-    var k = Half8(k_tile[to], k_tile[to + 1u]);
-    if (i < SIZE) {
-        k = times(k, decay_of(lo, anchor_lo), decay_of(hi, anchor_hi));
-    } else {
-        let since_lo = decay_of(anchor_lo, lo);
-        let since_hi = decay_of(anchor_hi, hi);
-        k = times(k, since_lo, since_hi);
-        let q = times(Half8(q_tile[to], q_tile[to + 1u]), since_lo, since_hi);
-        q_tile[to] = q.lo;
-        q_tile[to + 1u] = q.hi;
-    }
-    k_tile[to] = k.lo;
-    k_tile[to + 1u] = k.hi;
-}
-
-// Rows of the second block by those of the first.
-fn far_block(which: u32) -> array<f32, ELEMENTS> {
-    var sum = block_c();
-    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        let cols = coopLoad<block_b>(&k_tile[d * SIZE4], QK_STRIDE);
-        if (which == OF_Q) {
-            sum = coopMultiplyAdd(coopLoadT<block_a>(&q_tile[SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE), cols, sum);
+        } else if ((strip >> (max(level, SPAN_LEVELS) - SPAN_LEVELS)) % 2u == 0u) {
+            for (var n = 0u; n < OWN; n++) { // unroll
+                stage_row(strip, n, level, member, false, q[n], k[n], until[n]);
+            }
         } else {
-            sum = coopMultiplyAdd(coopLoadT<block_a>(&k_tile[SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE), cols, sum);
+            for (var n = 0u; n < OWN; n++) { // unroll
+                stage_row(strip, n, level, member, true, q[n], k[n], since[n]);
+            }
+        }
+        workgroupBarrier();
+        if (level == 0u) {
+            var most = 0.0;
+            for (var r = 0u; r < SPAN; r++) { // unroll
+                if (member == 0u) { put_pair(OF_Q, strip * SPAN + r, strip * SPAN + r, diagonal[r]); }
+                most = max(most, abs(diagonal[r]));
+            }
+            note_largest(OF_Q, most, member);
+        }
+        if (strip < PAIRS) { multiply_level(strip, level, member); }
+        // Segments of twice as many rows: those of the lower half go on to the end of the upper half, those of the upper half begin
+        // with the lower.
+        if (level < SPAN_LEVELS) {
+            for (var n = 0u; n < OWN; n++) { // unroll
+                if ((n >> level) % 2u == 0u) { until[n] *= since[(n | ((2u << level) - 1u)) % OWN]; }
+            }
+            for (var n = 0u; n < OWN; n++) { // unroll
+                if ((n >> level) % 2u == 1u) { since[n] *= since[(((n >> level) << level) + OWN - 1u) % OWN]; }
+            }
+        } else {
+            grow_beyond(&since, &until, max(level, SPAN_LEVELS) - SPAN_LEVELS, strip, member);
+        }
+        workgroupBarrier();
+    }
+    for (var n = 0u; n < OWN; n++) { // unroll
+        put_rows(at, strip * SPAN + n % SPAN, n / SPAN * SUBGROUP + member, q[n] * since[n], k[n] * since[n], k[n] * until[n]);
+    }
+    if (strip == 0u) {
+        for (var c4 = member; c4 < K4; c4 += SUBGROUP) {
+            var sum = vec4<f32>();
+            for (var run = 0u; run < STRIPS; run++) { // unroll
+                sum += span_sums[run * K4 + c4];
+            }
+            put_keeps_4(at, 0u, c4, exp(sum));
         }
     }
-    return lanes_of(sum);
+}
+
+// A row as a factor of a level, at its place among those of its kind.
+fn stage_row(
+    strip: u32, n: u32, level: u32, member: u32, is_upper: bool, q: vec4<f32>, k: vec4<f32>, decay: vec4<f32>,
+) {
+    let i = strip * SPAN + n % SPAN;
+    let c4 = n / SPAN * SUBGROUP + member;
+    let to = (((i >> (level + 1u)) << level) + (i & ((1u << level) - 1u))) * QK_STRIDE + c4;
+    if (K4 % SUBGROUP != 0u && c4 >= K4) { return; }
+    if (!is_upper) {
+        level_tile[LOWER + to] = vec4<f16>(k * decay);
+        return;
+    }
+    level_tile[to] = vec4<f16>(q * decay);
+    if (PAIRS == 2u) { level_tile[SIZE * QK_STRIDE + to] = vec4<f16>(k * decay); }
+}
+
+// As above, where halves are 2^level subgroups' rows, whose sums are in workgroup memory.
+fn grow_beyond(
+    since: ptr<function, array<vec4<f32>, OWN>>,
+    until: ptr<function, array<vec4<f32>, OWN>>,
+    level: u32,
+    strip: u32,
+    member: u32,
+) {
+    let first_run = ((strip >> level) ^ 1u) << level;
+    for (var part = 0u; part < PARTS; part++) { // unroll
+        let c4 = min(part * SUBGROUP + member, K4 - 1u);
+        var sum = vec4<f32>();
+        for (var run = 0u; run < 1u << level; run++) {
+            sum += span_sums[(first_run + run) * K4 + c4];
+        }
+        let factor = exp(sum);
+        let is_upper = (strip >> level) % 2u == 1u;
+        for (var r = 0u; r < SPAN; r++) { // unroll
+            if (is_upper) {
+                (*since)[part * SPAN + r] *= factor;
+            } else {
+                (*until)[part * SPAN + r] *= factor;
+            }
+        }
+    }
+}
+
+// Upper rows by lower rows; what counts goes to its place.
+fn multiply_level(which: u32, level: u32, member: u32) {
+    // Two sums: each product waits for the one before it in its own.
+    var even = block_c();
+    var odd = block_c();
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        let rows = coopLoadT<block_a>(&level_tile[which * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+        let cols = coopLoad<block_b>(&level_tile[LOWER + d * SIZE4], QK_STRIDE);
+        if (d % 2u == 0u) {
+            even = coopMultiplyAdd(rows, cols, even);
+        } else {
+            odd = coopMultiplyAdd(rows, cols, odd);
+        }
+    }
+    let x = lanes_of(even + odd);
+    var most = 0.0;
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        let upper = row_of(member, e);
+        let lower = column_of(member, e);
+        if ((upper >> level) == (lower >> level)) {
+            let within = (1u << level) - 1u;
+            let i = ((upper >> level) << (level + 1u)) + (1u << level) + (upper & within);
+            let j = ((lower >> level) << (level + 1u)) + (lower & within);
+            most = max(most, abs(x[e]));
+            put_pair(which, i, j, x[e]);
+        }
+    }
+    if (which == OF_Q) { note_largest(which, most, member); }
 }

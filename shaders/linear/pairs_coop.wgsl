@@ -1,20 +1,22 @@
 // A[i, j] = sum_d q_id k_jd e^(G_id - G_jd) for j <= i, and of the delta rule T beta with T = (I + L)^-1, L[i, j] = beta_i sum_d k_id k_jd
 // e^(G_id - G_jd) for j < i: a workgroup a chunk, rounded to f16 behind powers of two that are stored beside them.
 //
-// provides  main, a_tile l_tile t_tile own_scales largest_t betas, fetch_rows stage_betas keep
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (multiply_rows), operands (rows_q rows_k beta_at put_pairs_8
-//           put_scales)
+// What limits this kernel is how many workgroups are resident: workgroup memory is scarce, and most of a workgroup's time passes
+// in waiting, for its loads and for the substitution.
+//
+// provides  main, pair_tile a_diagonal largest, begin put_pair note_largest OF_Q OF_K
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (multiply_rows), second matrix (fetch_betas beta_of solve),
+//           operands (put_pairs_8 put_scales)
 
-var<workgroup> a_tile: array<vec4<f16>, CHUNK * A_STRIDE>;
-var<workgroup> l_tile: array<vec4<f32>, L_TILE>;
-var<workgroup> t_tile: array<vec4<f32>, L_TILE>;
-var<workgroup> betas: array<f32, CHUNK>;
-var<workgroup> own_scales: array<f32, SCALES>;
-// Bits of the largest number of T beta: of floats that are not negative, the order is that of their bits.
-var<workgroup> largest_t: array<atomic<u32>, 4>;
+// Both triangular matrices: A above the diagonal, its columns as rows; L, later T beta, below, and then on it. Rows by fours.
+var<workgroup> pair_tile: array<vec4<f32>, L_TILE>;
+var<workgroup> a_diagonal: array<f32, CHUNK>;
+// Bits of the largest number of A and of T beta, where f16 may not hold it: of floats that are not negative, the order is that of
+// their bits.
+var<workgroup> largest: array<atomic<u32>, 4>;
 
 const PAIR_COLS8: u32 = CHUNK / 8u;
-// A, and L.
+// A, and L or T.
 const OF_Q: u32 = 0u;
 const OF_K: u32 = 1u;
 
@@ -29,102 +31,73 @@ fn main(
     if (item >= params.items) { return; }
     let t = strip * SUBGROUP + member;
     let at = place(item / params.chunks, item % params.chunks);
-    if (t == 0u) { atomicStore(&largest_t[0], 0u); }
-    for (var n = t; n < SCALES; n += THREADS) { own_scales[n] = 1.0; }
+    // Begins with loads and a barrier.
     multiply_rows(at, strip, member, t);
     workgroupBarrier();
-    if (PAIRS == 2u) { solve(t); }
-    workgroupBarrier();
+    solve(t);
     store(at, t);
 }
 
-// The chunk's rows, eights that a thread stages: asked for before anything else.
-fn fetch_rows(
-    q: ptr<function, array<Half8, QK_LOADS>>,
-    k: ptr<function, array<Half8, QK_LOADS>>,
-    at: Place,
-    t: u32,
-) {
-    for (var n = 0u; n < QK_LOADS; n++) { // unroll
-        let p = piece(n, t, QK_COLS8);
-        let i = min(p.x, at.len - 1u);
-        (*q)[n] = rows_q(at, i, p.y);
-        (*k)[n] = rows_k(at, i, p.y);
-    }
+// Before any pair is put.
+fn begin(at: Place, t: u32) {
+    if (t < 4u) { atomicStore(&largest[t], 0u); }
+    fetch_betas(at, t);
 }
 
-fn stage_betas(at: Place, t: u32) {
-    for (var n = t; n < CHUNK; n += THREADS) { betas[n] = beta_at(at, n); }
-}
-
-// A block's numbers, decayed, into the tile of A or of L.
-fn keep(which: u32, at: Place, block: vec2<u32>, numbers: array<f32, ELEMENTS>, member: u32) {
-    var x = numbers;
+// A pair's sum over channels, of A (j <= i) or of L (j < i).
+fn put_pair(which: u32, i: u32, j: u32, x: f32) {
     if (which == OF_K) {
-        for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            let i = block.x * SIZE + row_of(member, e);
-            let j = block.y * SIZE + column_of(member, e);
-            l_tile[i * L_STRIDE + j / 4u][j % 4u] = select(0.0, x[e] * betas[i], j < i);
-        }
-        return;
-    }
-    var largest = 0.0;
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        let i = block.x * SIZE + row_of(member, e);
-        let j = block.y * SIZE + column_of(member, e);
-        x[e] = select(0.0, x[e], j <= i);
-        largest = max(largest, abs(x[e]));
-    }
-    var factor = 1.0;
-    if (subgroupAny(largest > F16_SAFE)) {
-        factor = power_for(subgroupMax(largest));
-        if (member == 0u) { own_scales[block.x * ROW_BLOCKS + block.y] = 1.0 / factor; }
-    }
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        let j = block.y * SIZE + column_of(member, e);
-        a_tile[(block.x * SIZE + row_of(member, e)) * A_STRIDE + j / 4u][j % 4u] = f16(x[e] * factor);
+        pair_tile[i * L_STRIDE + j / 4u][j % 4u] = x * beta_of(i);
+    } else if (i == j) {
+        a_diagonal[i] = x;
+    } else {
+        pair_tile[j * L_STRIDE + i / 4u][i % 4u] = x;
     }
 }
 
-// T by forward substitution, T[i, j] = [i = j] - sum_{r < i} L[i, r] T[r, j], a column a thread, which stays in registers; then
-// times beta_j. Rows of L are read by fours: on and right of the diagonal of a block they are 0.
-fn solve(t: u32) {
-    if (t >= CHUNK) { return; }
-    let beta = betas[t];
-    var column = array<vec4<f32>, CHUNK4>();
-    var largest = 0.0;
-    for (var i = 0u; i < CHUNK; i++) { // unroll
-        var x = vec4<f32>();
-        for (var r = 0u; r < CHUNK4; r++) { // unroll
-            if (r * 4u < i) { x -= l_tile[i * L_STRIDE + r] * column[r]; }
-        }
-        let sum = select(0.0, 1.0, i == t) + ((x.x + x.y) + (x.z + x.w));
-        column[i / 4u][i % 4u] = sum;
-        t_tile[i * L_STRIDE + t / 4u][t % 4u] = sum * beta;
-        largest = max(largest, abs(sum * beta));
-    }
-    atomicMax(&largest_t[0], bitcast<u32>(largest));
+// Called by whole subgroups.
+fn note_largest(which: u32, x: f32, member: u32) {
+    let most = largest_of(x);
+    if (member == 0u && most > F16_SAFE) { atomicMax(&largest[which], bitcast<u32>(most)); }
+}
+
+fn factor_of(which: u32) -> f32 {
+    let most = bitcast<f32>(atomicLoad(&largest[which]));
+    if (most > F16_SAFE) { return power_for(most); }
+    return 1.0;
 }
 
 fn store(at: Place, t: u32) {
-    let largest = bitcast<f32>(atomicLoad(&largest_t[0]));
-    var factor = 1.0;
-    if (largest > F16_SAFE) { factor = power_for(largest); }
+    let of_a = factor_of(OF_Q);
+    let of_t = factor_of(OF_K);
     for (var n = 0u; n < PAIR_LOADS; n++) { // unroll
         let p = piece(n, t, PAIR_COLS8);
+        let j = p.y * 8u;
         if (p.x < CHUNK) {
-            let first_four = p.x * A_STRIDE + p.y * 2u;
-            put_pairs_8(at, p.x, p.y, Half8(a_tile[first_four], a_tile[first_four + 1u]));
+            let half = Half8(vec4<f16>(a_four(p.x, j) * of_a), vec4<f16>(a_four(p.x, j + 4u) * of_a));
+            put_pairs_8(at, p.x, p.y, half);
         } else if (p.x < PAIR_ROWS) {
             let i = p.x - CHUNK;
-            put_pairs_8(at, p.x, p.y, Half8(t_four(i, p.y * 8u, factor), t_four(i, p.y * 8u + 4u, factor)));
+            let half = Half8(vec4<f16>(t_four(i, j) * of_t), vec4<f16>(t_four(i, j + 4u) * of_t));
+            put_pairs_8(at, p.x, p.y, half);
         }
     }
     for (var n = t; n < SCALES; n += THREADS) {
-        put_scales(at, 0u, n, select(own_scales[n], 1.0 / factor, n == A_SCALES));
+        put_scales(at, 0u, n, select(1.0 / of_a, 1.0 / of_t, n >= A_SCALES));
     }
 }
 
-fn t_four(i: u32, j: u32, factor: f32) -> vec4<f16> {
-    return vec4<f16>(t_tile[i * L_STRIDE + j / 4u] * factor);
+// Four numbers of row i, from column j on; above the diagonal they are 0.
+fn a_four(i: u32, j: u32) -> vec4<f32> {
+    var x = vec4<f32>();
+    for (var c = 0u; c < 4u; c++) { // unroll
+        let below = pair_tile[(j + c) * L_STRIDE + i / 4u][i % 4u];
+        x[c] = select(select(0.0, a_diagonal[i], j + c == i), below, j + c < i);
+    }
+    return x;
+}
+
+fn t_four(i: u32, j: u32) -> vec4<f32> {
+    let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(), pair_tile[i * L_STRIDE + j / 4u], columns <= vec4<u32>(i));
 }

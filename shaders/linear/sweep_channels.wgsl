@@ -1,7 +1,7 @@
 // Gates of each channel: rows of q and k come with their decays (pairs_channels.wgsl); the state's channels fade by what the chunk
 // left of them, kept for two chunks.
 //
-// provides  fetch_gates sum_gates rise fall pair_decay fade
+// provides  fetch_gates sum_gates rise fall fade
 // requires  chunk.wgsl, operands (keeps_there)
 
 var<workgroup> kept: array<f32, 2u * K_BLOCKS * SIZE>;
@@ -27,15 +27,11 @@ fn fall(half: u32, i: u32) -> f32 {
     return 1.0;
 }
 
-fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
-    return 1.0;
-}
-
-fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, member: u32) {
+fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         var x = lanes_of((*state)[d]);
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            x[e] *= kept[(half / CHUNK * K_BLOCKS + d) * SIZE + column_of(member, e)];
+            x[e] *= kept[(half / CHUNK * K_BLOCKS + d) * SIZE + column_of(member, e)] * factor;
         }
         (*state)[d] = sums_block_of(x);
     }

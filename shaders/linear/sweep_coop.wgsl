@@ -3,21 +3,21 @@
 //
 // All is transposed: S^T and out^T are sums whose rows are value columns, so that a subgroup's rows of S^T, which stay in its
 // registers from the first chunk to the last, become a factor of the next product without leaving them. Only rows of q, k, v and
-// the scores A pass through workgroup memory. S may outgrow f16: its factor is rounded after an exact power of two.
+// the scores A pass through workgroup memory. What may outgrow f16, S, V' and A, is rounded behind exact powers of two; products
+// are summed with them and divided at the end, so that nothing branches.
 //
-// provides  main, q_tile k_tile v_tile a_tile a_scale scaled
+// provides  main, q_tile k_tile v_tile a_tile a_scale
 // requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fetch_gates sum_gates rise fall fade), scores (fetch_pairs
-//           stage_pairs scores keep_scores), values (fetch_keys stage_keys hold make_values), operands (rows_q rows_k v_8
-//           put_out_8 first last)
+//           stage_pairs scores keep_scores score_fit mend_scores), values (fetch_keys stage_keys hold make_values), operands
+//           (rows_q rows_k v_8 put_out_8 first last)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
 // Values; later out, row by row and column by column in their place.
 var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
 var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
-// What blocks of A were divided by to fit f16, and whether any was.
+// What A was divided by to fit f16, and T of the delta rule.
 var<workgroup> a_scale: array<f32, SCALES>;
-var<workgroup> scaled: array<atomic<u32>, 4>;
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -45,7 +45,9 @@ fn main(
         }
         state[d] = sums_block_of(x);
     }
-    var shift = 1.0;
+    // Powers of two: what the state is multiplied by as it lies in registers, and by what then to fit f16.
+    var state_fit = 1.0;
+    var shift = fit(&state, 1.0);
 
     // Rows of the chunk to come wait in registers, so that their loads overlap with products.
     var next_q = array<Half8, QK_LOADS>();
@@ -67,7 +69,7 @@ fn main(
         fetch_keys(&next_keys, at, t);
         fetch_gates(&next_gates, at, strip, member);
         sum_gates(&next_gates, 0u, at.len, strip, member);
-        fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, 1u), strip, member);
+        fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(1u, range.y - 1u - range.x)), strip, member);
     }
     for (var n = range.x; n < range.y; n++) {
         let half = (n - range.x) % 2u * CHUNK;
@@ -77,23 +79,21 @@ fn main(
         stage_pairs(&next_pairs, &next_scales, t);
         stage_keys(&next_keys, t);
         workgroupBarrier();
-        var next_at = at;
-        if (n + 1u < range.y) {
-            next_at = chunk_at(ends, range.x, begin, end, n + 1u - range.x);
-            fetch(&next_q, &next_k, &next_v, next_at, e0, t);
-            fetch_pairs(&next_pairs, &next_scales, next_at, t);
-            fetch_keys(&next_keys, next_at, t);
+        // Without a branch, which would wait for what is loaded: behind the last chunk comes the last again.
+        let next_at = chunk_at(ends, range.x, begin, end, min(n + 1u, range.y - 1u) - range.x);
+        fetch(&next_q, &next_k, &next_v, next_at, e0, t);
+        fetch_pairs(&next_pairs, &next_scales, next_at, t);
+        fetch_keys(&next_keys, next_at, t);
+        // Of a constant gate, chunks of as many rows have the same sums.
+        if (CONSTANT_GATES == 0u || n < range.x + 2u || next_at.len < CHUNK) {
             sum_gates(&next_gates, CHUNK - half, next_at.len, strip, member);
-            // Two chunks ahead: sums wait for no load.
-            if (n + 2u < range.y) {
-                fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, n + 2u - range.x), strip, member);
-            }
         }
+        // Two chunks ahead: sums wait for no load.
+        fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(n + 2u, range.y - 1u) - range.x), strip, member);
         var score_sums = array<block_c, SCORE_ROUNDS>();
         scores(&score_sums, strip);
         var out_sums = array<block_c, ROW_BLOCKS>();
         var held = array<block_c, HELD_BLOCKS>();
-        shift = fit(&state, shift);
         for (var d = 0u; d < K_BLOCKS; d++) { // unroll
             let s = half_block(lanes_of(state[d]), shift);
             for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
@@ -103,29 +103,34 @@ fn main(
             hold(&held, s, d);
         }
         keep_scores(&score_sums, half, strip, member, t);
-        let back = 1.0 / shift;
-        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
-            var x = lanes_of(out_sums[i]);
-            for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                x[e] *= back * rise(half, i * SIZE + column_of(member, e));
-            }
-            out_sums[i] = sums_block_of(x);
-        }
+        let back = 1.0 / (shift * state_fit);
         var values = array<block_a, ROW_BLOCKS>();
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             // Column-major: value columns are rows here.
             values[s] = coopLoad<block_a>(&v_tile[s * SIZE * V_STRIDE + strip * SIZE4], V_STRIDE);
         }
-        let value_back = make_values(&values, &held, half, back, member);
+        let values_fit = make_values(&values, &held, half, back, member);
+        let out_fit = values_fit * score_fit();
+        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
+            var x = lanes_of(out_sums[i]);
+            for (var e = 0u; e < ELEMENTS; e++) { // unroll
+                x[e] *= back * out_fit * rise(half, i * SIZE + column_of(member, e));
+            }
+            out_sums[i] = sums_block_of(x);
+        }
         workgroupBarrier();
-        within_chunk(&out_sums, &values, value_back);
-        update(&state, &values, value_back, half, member);
+        within_chunk(&out_sums, &values);
+        update(&state, &values, values_fit / state_fit, half, member);
+        state_fit = values_fit;
+        shift = fit(&state, shift);
+        mend_scores(&out_sums, strip);
+        let unfit = params.scale / out_fit;
         // Every subgroup has taken its values; its columns of them are free.
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             let x = lanes_of(out_sums[i]);
             for (var e = 0u; e < ELEMENTS; e++) { // unroll
                 let col = strip * SIZE + row_of(member, e);
-                v_tile[(i * SIZE + column_of(member, e)) * V_STRIDE + col / 4u][col % 4u] = f16(params.scale * x[e]);
+                v_tile[(i * SIZE + column_of(member, e)) * V_STRIDE + col / 4u][col % 4u] = f16(unfit * x[e]);
             }
         }
         last_at = at;
@@ -136,7 +141,7 @@ fn main(
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         let x = lanes_of(state[d]);
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            last(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e), x[e]);
+            last(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e), x[e] / state_fit);
         }
     }
 }
@@ -159,31 +164,12 @@ fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
             four = max(four, abs(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u])));
         }
     }
-    let largest = max(max(four.x, four.y), max(four.z, four.w));
-    if (subgroupAny(largest * shift > F16_SAFE) || !subgroupAny(largest * shift > 64.0)) {
-        return power_for(subgroupMax(largest));
-    }
-    return shift;
+    let largest = largest_of(max(max(four.x, four.y), max(four.z, four.w)));
+    return select(shift, power_for(largest), largest * shift > F16_SAFE || largest * shift <= 64.0);
 }
 
-// out^T += V'^T A^T, block by block; A is 0 above its diagonal. Values and blocks of A may have been scaled to fit f16.
-fn within_chunk(
-    out_sums: ptr<function, array<block_c, ROW_BLOCKS>>,
-    values: ptr<function, array<block_a, ROW_BLOCKS>>,
-    value_back: f32,
-) {
-    if (atomicLoad(&scaled[0]) != 0u || value_back != 1.0) {
-        for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
-            for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
-                if (s <= i) {
-                    let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
-                    let own = coopMultiplyAdd((*values)[s], a, block_c());
-                    (*out_sums)[i] = (*out_sums)[i] + own * (a_scale[i * ROW_BLOCKS + s] * value_back);
-                }
-            }
-        }
-        return;
-    }
+// out^T += V'^T A^T, block by block; A is 0 above its diagonal.
+fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr<function, array<block_a, ROW_BLOCKS>>) {
     for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             if (s <= i) {
@@ -194,11 +180,11 @@ fn within_chunk(
     }
 }
 
-// S^T = e^G_last S^T + (e^(G_last - G) V')^T k.
+// S^T = e^G_last S^T + (e^(G_last - G) V')^T k; the state is to be multiplied by what V' is.
 fn update(
     state: ptr<function, array<block_c, K_BLOCKS>>,
     values: ptr<function, array<block_a, ROW_BLOCKS>>,
-    value_back: f32,
+    factor: f32,
     half: u32,
     member: u32,
 ) {
@@ -210,18 +196,7 @@ fn update(
         }
         (*values)[s] = half_block(x, 1.0);
     }
-    fade(state, half, member);
-    if (value_back != 1.0) {
-        for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-            var own = block_c();
-            for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
-                let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
-                own = coopMultiplyAdd((*values)[s], rows, own);
-            }
-            (*state)[d] = (*state)[d] + own * value_back;
-        }
-        return;
-    }
+    fade(state, half, factor, member);
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);

@@ -1,4 +1,4 @@
-// V' = T beta (V - (e^G k) S), chained in registers: V'^T = (V^T - S^T (e^G k)^T) (T beta)^T. Returns what V' is to be multiplied by, a
+// V' = T beta (V - (e^G k) S), chained in registers: V'^T = (V^T - S^T (e^G k)^T) (T beta)^T. Returns what V' was multiplied by, a
 // power of two: values may outgrow f16, or fall below it.
 //
 // provides  hold make_values
@@ -12,8 +12,8 @@ fn hold(held: ptr<function, array<block_c, HELD_BLOCKS>>, s: block_a, d: u32) {
 
 // The power of two that brings numbers into the range of f16; 1 where they are.
 fn fitting(largest: f32) -> f32 {
-    if (subgroupAny(largest > F16_SAFE) || !subgroupAny(largest > 0.0625)) { return power_for(subgroupMax(largest)); }
-    return 1.0;
+    let most = largest_of(largest);
+    return select(1.0, power_for(most), most > F16_SAFE || most <= 0.0625);
 }
 
 fn make_values(
@@ -58,5 +58,5 @@ fn make_values(
     for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
         (*values)[i] = half_block(lanes_of((*held)[i]), missing_back * fit);
     }
-    return 1.0 / fit;
+    return fit;
 }

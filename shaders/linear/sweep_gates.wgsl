@@ -21,7 +21,12 @@ fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, 
     var sum = array<f32, GATE_PARTS>();
     var total = 0.0;
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
-        sum[p] = subgroupInclusiveAdd(select(0.0, clamp((*gates)[p], -80.0, 0.0), p * SUBGROUP + member < len)) + total;
+        var x = select(0.0, clamp((*gates)[p], -80.0, 0.0), p * SUBGROUP + member < len);
+        for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
+            let before = subgroupShuffleUp(x, 1u << step);
+            x += select(0.0, before, member >= 1u << step);
+        }
+        sum[p] = x + total;
         total = subgroupShuffle(sum[p], SUBGROUP - 1u);
     }
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
@@ -46,8 +51,8 @@ fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return exp(min(0.0, sums[half + i] - sums[half + j]));
 }
 
-fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, member: u32) {
-    let kept = rises[half + CHUNK - 1u];
+fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
+    let kept = rises[half + CHUNK - 1u] * factor;
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         (*state)[d] = (*state)[d] * kept;
     }

@@ -1,7 +1,7 @@
 // A, and T of the delta rule, as pairs_coop.wgsl stored them: a chunk's rows of A, then those of T.
 //
-// provides  fetch_pairs stage_pairs scores keep_scores
-// requires  sweep_coop.wgsl (a_tile a_scale scaled), blocks_coop.wgsl, operands (pairs_8 scales_there)
+// provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores
+// requires  sweep_coop.wgsl (a_tile a_scale), blocks_coop.wgsl, operands (pairs_8 scales_there)
 
 const PAIR_COLS8: u32 = CHUNK / 8u;
 
@@ -26,13 +26,14 @@ fn stage_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function
     for (var n = 0u; n < SCALE_LOADS; n++) { // unroll
         if (n * THREADS + t < SCALES) { a_scale[n * THREADS + t] = (*own)[n]; }
     }
-    if (t == 0u) { atomicStore(&scaled[0], 0u); }
 }
 
 fn scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, strip: u32) {}
 
-fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32, t: u32) {
-    for (var n = t; n < A_SCALES; n += THREADS) {
-        if (a_scale[n] != 1.0) { atomicStore(&scaled[0], 1u); }
-    }
+fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, strip: u32, member: u32, t: u32) {}
+
+fn score_fit() -> f32 {
+    return 1.0 / a_scale[0];
 }
+
+fn mend_scores(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, strip: u32) {}

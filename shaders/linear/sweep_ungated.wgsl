@@ -19,4 +19,8 @@ fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return 1.0;
 }
 
-fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, member: u32) {}
+fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        (*state)[d] = (*state)[d] * factor;
+    }
+}

@@ -35,6 +35,7 @@ mod op {
     pub const COMPOSITE_CONSTRUCT: u32 = 80;
     pub const COMPOSITE_EXTRACT: u32 = 81;
     pub const BITCAST: u32 = 124;
+    pub const DECORATE: u32 = 71;
     pub const CONTROL_BARRIER: u32 = 224;
     pub const LABEL: u32 = 248;
     pub const RETURN_VALUE: u32 = 254;
@@ -47,6 +48,12 @@ const FUNCTION_CLASS: u32 = 7;
 
 /// Storage classes that threads share: Workgroup and StorageBuffer.
 const SHARED_CLASSES: [u32; 2] = [4, 12];
+
+/// Decoration NonWritable.
+const NON_WRITABLE: u32 = 24;
+
+/// What names of variables end with, whose loads stay where they stand.
+const PINNED: &str = "_data";
 
 /// Memory operand NonPrivatePointer.
 const NON_PRIVATE: u32 = 0x20;
@@ -178,6 +185,8 @@ fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> 
             _ => {}
         }
     }
+    let pinned: HashSet<u32> =
+        editor.names.iter().filter(|(name, _)| name.ends_with(PINNED)).map(|(_, id)| *id).collect();
     let mut changed = Vec::with_capacity(editor.words.len() * 9 / 8);
     changed.extend(&editor.words[..HEADER]);
     let (first_function, mut barriers) = (editor.first_function, HashMap::new());
@@ -191,6 +200,9 @@ fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> 
             op::STORE | op::MATRIX_STORE => Some(operands[0]),
             _ => None,
         };
+        if opcode == op::DECORATE && operands[1] == NON_WRITABLE && pinned.contains(&operands[0]) {
+            continue;
+        }
         if pointer.is_some_and(|pointer| pointers.contains(&pointer)) {
             let plain = match opcode {
                 op::LOAD => 3,

@@ -1,7 +1,7 @@
 //! A description to a sound problem, or to a sentence.
 
 use super::chunks::Chunks;
-use super::recurrent::GROUPS;
+use super::recurrent;
 use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
 use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
@@ -191,7 +191,7 @@ fn loop_turns(p: &Problem, ctx: &Context) -> Result<()> {
     let longest = p.sequences.iter().max().copied().unwrap_or(0);
     // As `linear/recurrent.wgsl` and `linear/delta.wgsl` take them.
     let (what, each, rows) = if p.recurrent {
-        ("a token", 2 + GROUPS, 1)
+        ("a token", recurrent::turns(p), 1)
     } else if p.beta.is_some() {
         ("a chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
     } else {

@@ -93,10 +93,15 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
             );
             // e^(G_i - G_j).
             helpers.push(function("gap", "at: Place, i: u32, j: u32, d: u32", &gap));
-            helpers.push(function("from_start", row, "return grown(at, i, d);"));
-            helpers.push(function("to_end", row, "return gap(at, at.len, i, d);"));
+            // One gate a row: its decays are there already.
+            let scalar = gating == Gating::Scalar;
+            let column = |n: usize| format!("return decays(at, min(i, {last}), {n}u);");
+            let from_start = if scalar { column(0) } else { "return grown(at, i, d);".into() };
+            let to_end = if scalar { column(1) } else { "return gap(at, at.len, i, d);".into() };
+            helpers.push(function("from_start", row, &from_start));
+            helpers.push(function("to_end", row, &to_end));
             helpers.push(function("between", pair, "return gap(at, i, j, 0u);"));
-            helpers.push(function("chunk_decay", "at: Place, d: u32", "return grown(at, at.len, d);"));
+            helpers.push(function("chunk_decay", "at: Place, d: u32", "return from_start(at, at.len, d);"));
             // Anchors: of rows from row0 on, and of rows before it.
             helpers.push(function("since", anchored, "if (i < row0) { return 0.0; }\n    return gap(at, i, row0, d);"));
             helpers.push(function(

@@ -109,15 +109,25 @@ pub(super) fn states(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, 
     if p.beta.is_some() { delta(p, chunks, stages, ends) } else { additive(p, chunks, stages, ends) }
 }
 
-/// G.
+/// G; and of one gate a row its decays, which rows of k and q then need not compute number by number.
 pub(super) fn cumulate(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     if p.gate == Gate::None {
         return Ok(());
     }
-    let channels = Gating::of(&p.gate).channels(p.dim_k());
+    let gating = Gating::of(&p.gate);
+    let channels = gating.channels(p.dim_k());
     let items = stages.part.instances() * chunks.count * channels;
     let constants = vec![("CHANNELS", channels as u32)];
-    stages.flat(chunks, "sums of log-decays", "linear/cumulate.wgsl", constants, String::new(), items)
+    let finish = if gating == Gating::Scalar {
+        "for (var i = 0u; i < at.len; i++) {\n        \
+         let row = vec2<f32>(g(at, i, 0u), g(at, i, 1u));\n        \
+         put_decays(at, i, 0u, exp_of(row.x, row.y));\n        \
+         put_decays(at, i, 1u, exp_of(min(0.0, sum.x - row.x), sum.y - row.y));\n    }"
+    } else {
+        ""
+    };
+    let text = format!("fn finish(at: Place, sum: vec2<f32>) {{\n    {finish}\n}}\n");
+    stages.flat(chunks, "sums of log-decays", "linear/cumulate.wgsl", constants, text, items)
 }
 
 /// A, and L of the delta rule.

@@ -25,7 +25,7 @@ pub(super) enum Memory {
     Slot { slot: &'static str, rows: Rows, dtype: DType },
     /// The plan's own, f32: `rows` of `cols` for each chunk of each head.
     PerChunk { rows: usize },
-    /// The plan's own, f16 and by eights: `rows` of `cols` for each chunk of each head.
+    /// The plan's own, f16 and by fours or eights: `rows` of `cols` for each chunk of each head.
     PerChunkHalf { rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each sequence of each head.
     PerSequence { rows: usize },
@@ -52,19 +52,19 @@ pub(super) struct Operand {
 pub(super) struct Access {
     pub read: bool,
     pub write: bool,
-    /// By eights, `x_8(at, i, j8)` and `put_x_8(at, i, j8, eight)`, and nothing else.
-    pub eights: bool,
+    /// Elements at a time: 1; or 4, as f32, by `x_4(at, i, j4)` and `put_x_4(at, i, j4, four)`; or 8 of f16, likewise.
+    pub width: usize,
 }
 
 impl Access {
     /// How a text uses an operand, if it does.
     pub(super) fn of(name: &str, text: &str) -> Option<Access> {
-        let uses = |suffix: &str| {
+        let uses = |suffix: &str, width: usize| {
             let (read, write) = (format!("{name}{suffix}"), format!("put_{name}{suffix}"));
             let there = suffix.is_empty() && calls(text, &format!("{name}_there"));
-            Access { read: there || calls(text, &read), write: calls(text, &write), eights: !suffix.is_empty() }
+            Access { read: there || calls(text, &read), write: calls(text, &write), width }
         };
-        [uses(""), uses("_8")].into_iter().find(|access| access.read || access.write)
+        [uses("", 1), uses("_4", 4), uses("_8", 8)].into_iter().find(|access| access.read || access.write)
     }
 }
 
@@ -88,7 +88,7 @@ impl Operand {
         Operand { name, memory: Memory::PerChunk { rows }, cols, key_heads: false, ones: false }
     }
 
-    /// A matrix for each chunk, of f16 that are read and written by eights.
+    /// A matrix for each chunk, of f16 that are read and written by fours or eights.
     pub(super) fn per_chunk_half(name: &'static str, rows: usize, cols: usize) -> Operand {
         Operand { name, memory: Memory::PerChunkHalf { rows }, cols, key_heads: false, ones: false }
     }
@@ -132,14 +132,14 @@ impl Operand {
     /// Its binding and its functions. `view` is the number of its view, where it has one; `unit` how many elements that
     /// view and the binding count as one.
     pub(super) fn declare(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
-        if access.eights {
-            return self.declare_eights(binding, view, access, unit);
+        if access.width > 1 {
+            return self.declare_groups(binding, view, access, unit);
         }
         let (name, cols) = (self.name, self.cols);
         let mode = if access.write { "read_write" } else { "read" };
         let mut text =
             format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{}>;\n", self.dtype());
-        let (guard, index) = self.address(view);
+        let (guard, index) = self.address(view, 1);
         if access.read {
             let ones =
                 if self.ones { format!("if (j == {cols}u && i < at.len) {{ return 1.0; }} ") } else { String::new() };
@@ -162,61 +162,93 @@ impl Operand {
         text
     }
 
-    /// Likewise, by eights of f16: as they lie, two vectors of four at a time, where unit is 8, or one by one. Rows must be there
-    /// to be read.
-    fn declare_eights(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
-        let (name, dtype) = (self.name, self.dtype());
+    /// Likewise, by fours or eights: as they lie, where unit says so, or one by one. Rows must be there to be read; columns that are
+    /// not read as 0, and no load waits for a test.
+    fn declare_groups(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
+        let (name, dtype, width) = (self.name, self.dtype(), access.width);
         let mode = if access.write { "read_write" } else { "read" };
-        let element = if unit == 8 { format!("vec4<{dtype}>") } else { dtype.to_string() };
-        let (guard, index) = self.address(view);
-        let mut text = format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{element}>;\n");
-        let each = |part: usize, value: &dyn Fn(usize) -> String| {
-            (0..4).map(|n| value(part * 4 + n)).collect::<Vec<_>>().join(", ")
+        let element = match (unit, access.write) {
+            (1, _) => dtype.to_string(),
+            (8, false) => "vec4<u32>".into(),
+            _ => format!("vec4<{dtype}>"),
         };
-        // Columns in eights: the view has no other stride than 1.
-        let guard_8 = guard.replace(&format!("j >= {}u", self.cols), &format!("j8 * 8u >= {}u", self.cols));
-        let index_8 = index.replace(&format!("j * params.views[{view}].col"), "j8");
-        if access.read && unit == 8 {
-            text += &format!(
-                "fn {name}_8(at: Place, i: u32, j8: u32) -> Half8 {{\n    if (j8 >= {}u) {{ return Half8(); }}\n    \
-                 let n = 2u * ({index_8});\n    return Half8({name}_data[n], {name}_data[n + 1u]);\n}}\n",
-                self.cols / 8
-            );
-        } else if access.read {
-            let one = |n: usize| format!("{name}_1(at, i, j8 * 8u + {n}u)");
-            text += &format!(
-                "fn {name}_1(at: Place, i: u32, j: u32) -> f16 {{\n    if ({guard}) {{ return 0.0h; }}\n    \
-                 return f16({name}_data[{index}]);\n}}\n\
-                 fn {name}_8(at: Place, i: u32, j8: u32) -> Half8 {{\n    \
-                 return Half8(vec4<f16>({}), vec4<f16>({}));\n}}\n",
-                each(0, &one),
-                each(1, &one)
-            );
+        let (guard, index) = self.address(view, unit);
+        let mut text = format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{element}>;\n");
+        let group = if width == 8 { "Half8" } else { "vec4<f32>" };
+        let [read, put] = [
+            format!("fn {name}_{width}(at: Place, i: u32, j{width}: u32) -> {group} {{\n"),
+            format!("fn put_{name}_{width}(at: Place, i: u32, j{width}: u32, x: {group}) {{\n"),
+        ];
+        if unit == 1 {
+            // A number's own functions, and a group's by them.
+            let number = if width == 8 { "f16" } else { "f32" };
+            let each = |from: usize| {
+                let one = |n: usize| format!("{name}_1(at, i, j{width} * {width}u + {n}u)");
+                (from..from + 4).map(one).collect::<Vec<_>>().join(", ")
+            };
+            if access.read {
+                let all = if width == 8 {
+                    format!("Half8(vec4<f16>({}), vec4<f16>({}))", each(0), each(4))
+                } else {
+                    format!("vec4<f32>({})", each(0))
+                };
+                text += &format!(
+                    "fn {name}_1(at: Place, i: u32, j: u32) -> {number} {{\n    if ({guard}) {{ return {number}(0.0); }}\n    \
+                     return {number}({name}_data[{index}]);\n}}\n{read}    return {all};\n}}\n"
+                );
+            }
+            if access.write {
+                let part = |n: usize| match (width, n) {
+                    (8, 0..4) => format!("x.lo[{n}]"),
+                    (8, _) => format!("x.hi[{}]", n - 4),
+                    _ => format!("x[{n}]"),
+                };
+                let puts: String = (0..width)
+                    .map(|n| format!("    put_{name}_1(at, i, j{width} * {width}u + {n}u, {});\n", part(n)))
+                    .collect();
+                text += &format!(
+                    "fn put_{name}_1(at: Place, i: u32, j: u32, x: {number}) {{\n    if ({guard}) {{ return; }}\n    \
+                     {name}_data[{index}] = {dtype}(x);\n}}\n{put}{puts}}}\n"
+                );
+            }
+            return text;
         }
-        if access.write && unit == 8 {
-            text += &format!(
-                "fn put_{name}_8(at: Place, i: u32, j8: u32, x: Half8) {{\n    if ({guard_8}) {{ return; }}\n    \
-                 let n = 2u * ({index_8});\n    {name}_data[n] = x.lo;\n    {name}_data[n + 1u] = x.hi;\n}}\n"
-            );
-        } else if access.write {
-            let puts: String = (0..8)
-                .map(|n| {
-                    let part = if n < 4 { "lo" } else { "hi" };
-                    format!("    put_{name}_1(at, i, j8 * 8u + {n}u, x.{part}[{}]);\n", n % 4)
-                })
-                .collect();
-            text += &format!(
-                "fn put_{name}_1(at: Place, i: u32, j: u32, x: f16) {{\n    if ({guard}) {{ return; }}\n    \
-                 {name}_data[{index}] = {dtype}(x);\n}}\n\
-                 fn put_{name}_8(at: Place, i: u32, j8: u32, x: Half8) {{\n{puts}}}\n"
-            );
+        if access.read {
+            let value = match (width, access.write) {
+                (8, false) => {
+                    format!(
+                        "let words = {name}_data[{index}];\n    return Half8(halves_of(words.xy), halves_of(words.zw));"
+                    )
+                }
+                (8, true) => format!("let n = 2u * ({index});\n    return Half8({name}_data[n], {name}_data[n + 1u]);"),
+                _ => format!("return vec4<f32>({name}_data[{index}]);"),
+            };
+            let columns = self.cols / width;
+            if width == 8 {
+                text += &format!("{read}    if (j8 >= {columns}u) {{ return Half8(); }}\n    {value}\n}}\n");
+            } else {
+                let last = columns.saturating_sub(1);
+                text += &format!(
+                    "fn {name}_any(at: Place, i: u32, j4: u32) -> vec4<f32> {{\n    {value}\n}}\n\
+                     {read}    return select(vec4<f32>(), {name}_any(at, i, min(j4, {last}u)), j4 < {columns}u);\n}}\n"
+                );
+            }
+        }
+        if access.write {
+            let store = if width == 8 {
+                format!("let n = 2u * ({index});\n    {name}_data[n] = x.lo;\n    {name}_data[n + 1u] = x.hi;")
+            } else {
+                format!("{name}_data[{index}] = vec4<{dtype}>(x);")
+            };
+            text += &format!("{put}    if ({guard}) {{ return; }}\n    {store}\n}}\n");
         }
         text
     }
 
-    /// When (i, j) is not there, and where it lies if it is.
-    fn address(&self, view: usize) -> (String, String) {
-        let cols = self.cols;
+    /// When (i, j) is not there, and where it lies if it is; j counts groups of so many columns, named j4 or j8, where it is not 1.
+    fn address(&self, view: usize, unit: usize) -> (String, String) {
+        let j = if unit == 1 { "j".to_string() } else { format!("j{unit}") };
+        let cols = self.cols / unit;
         let head = if self.key_heads { "at.h / params.group" } else { "at.h" };
         let all = if self.key_heads { "(at.b * (params.heads / params.group) + at.h / params.group)" } else { "at.bh" };
         match &self.memory {
@@ -238,25 +270,23 @@ impl Operand {
                     _ => ("at.b", head),
                 };
                 let view = format!("params.views[{view}]");
+                // Groups lie in rows of stride 1.
+                let column = if unit == 1 { format!("{j} * {view}.col") } else { j.clone() };
                 (
-                    format!("{guard} || j >= {cols}u"),
-                    format!("base({view}, {batch}, {head}) + {row} * {view}.row + j * {view}.col"),
+                    format!("{guard} || {j} >= {cols}u"),
+                    format!("base({view}, {batch}, {head}) + {row} * {view}.row + {column}"),
                 )
             }
-            Memory::PerChunk { rows } => (
-                format!("i >= {rows}u || j >= {cols}u"),
-                format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {cols}u + j"),
-            ),
-            Memory::PerChunkHalf { rows } => (
-                format!("i >= {rows}u || j >= {cols}u"),
-                format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {}u + j8", cols / 8),
+            Memory::PerChunk { rows } | Memory::PerChunkHalf { rows } => (
+                format!("i >= {rows}u || {j} >= {cols}u"),
+                format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {cols}u + {j}"),
             ),
             Memory::PerSequence { rows } => (
-                format!("i >= {rows}u || j >= {cols}u"),
-                format!("(({all} * params.sequences + at.sequence) * {rows}u + i) * {cols}u + j"),
+                format!("i >= {rows}u || {j} >= {cols}u"),
+                format!("(({all} * params.sequences + at.sequence) * {rows}u + i) * {cols}u + {j}"),
             ),
             Memory::PerHead { rows } => {
-                (format!("i >= {rows}u || j >= {cols}u"), format!("({all} * {rows}u + i) * {cols}u + j"))
+                (format!("i >= {rows}u || {j} >= {cols}u"), format!("({all} * {rows}u + i) * {cols}u + {j}"))
             }
             Memory::Constant(steps) => {
                 (format!("i >= at.len || (at.start + i) % {steps}u != 0u"), "params.first_head + at.h".into())

@@ -212,7 +212,7 @@ impl<'a, 'b> Stages<'a, 'b> {
         for (index, operand) in self.operands.iter().enumerate() {
             let Some(access) = Access::of(operand.name, &whole) else { continue };
             let view = bindings.len();
-            let unit = if access.eights { self.unit(operand) } else { 1 };
+            let unit = self.unit(operand, access.width);
             let window = self.window(operand, unit)?;
             if let Some(window) = window {
                 views[view] = window.view;
@@ -271,14 +271,15 @@ impl<'a, 'b> Stages<'a, 'b> {
         )
     }
 
-    /// Elements that can be read at once: 8, or 1.
-    fn unit(&self, operand: &Operand) -> usize {
+    /// Elements that can be read at once: as many as are asked for, or 1.
+    fn unit(&self, operand: &Operand, width: usize) -> usize {
         match &operand.memory {
             Memory::Slot { slot, .. } => {
                 let layout = self.builder.layout(self.builder.slot(slot));
-                if layout.not_by(8).is_none() { 8 } else { 1 }
+                if layout.not_by(width).is_none() { width } else { 1 }
             }
-            Memory::PerChunkHalf { .. } => 8,
+            Memory::Constant(_) => 1,
+            _ if operand.cols.is_multiple_of(width) => width,
             _ => 1,
         }
     }

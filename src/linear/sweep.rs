@@ -21,14 +21,30 @@ const CHUNKS: [u32; 3] = [48, 32, 16];
 /// Subgroups of a workgroup. Fewer would compute the scores again for other value columns: half as many took 0.38 ms there.
 const MOST_STRIPS: usize = 8;
 
-/// Subgroups that compute the pairs of a chunk.
-const PAIR_STRIPS: u32 = 4;
+/// Subgroups that compute the pairs of a chunk: of one gate a row, and of one a channel, which takes more registers a row.
+const PAIR_STRIPS: [u32; 2] = [4, 8];
 
 /// Storage buffers that a stage binds at most.
 const STORAGE_BUFFERS: u32 = 12;
 
 /// Channels of keys: the state's share of a thread's registers.
 const MOST_CHANNELS: usize = 128;
+
+/// Blocks of channels of a slice, where pairs are of one gate a row: the fewest keep the most workgroups resident.
+const SLICE_BLOCKS: u32 = 2;
+
+/// Distance of rows in workgroup memory, in groups of four: eight more than a row holds, so that rows of a block meet
+/// different banks.
+fn stride(columns: u32) -> u32 {
+    (columns + 8) / 4
+}
+
+/// The two kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pairs,
+    Sweep,
+}
 
 /// How the sweep cuts a problem.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +93,9 @@ impl Sweep {
         }
         let cut = |&chunk: &u32| Sweep { matrices, layout, chunk, strips };
         let have = capabilities.workgroup_memory;
-        let fits = |sweep: &Sweep| strips > 0 && sweep.workgroup_bytes(p) <= have;
+        // Of T a thread computes a column.
+        let most_rows = if p.beta.is_some() { PAIR_STRIPS[0] * matrices.subgroup } else { u32::MAX };
+        let fits = |sweep: &Sweep| strips > 0 && sweep.chunk <= most_rows && sweep.workgroup_bytes(p) <= have;
         chunks
             .iter()
             .map(cut)
@@ -99,6 +117,19 @@ impl Sweep {
         }
     }
 
+    /// Subgroups of a workgroup.
+    fn strips(&self, p: &Problem, kind: Kind) -> u32 {
+        match kind {
+            Kind::Sweep => self.strips,
+            Kind::Pairs => PAIR_STRIPS[usize::from(matches!(p.gate, Gate::PerChannel(_)))],
+        }
+    }
+
+    /// Whether a stage of its own computes the decays of rows, which have one gate each.
+    fn gates_stored(&self, p: &Problem) -> bool {
+        self.pairs(p) > 0 && matches!(p.gate, Gate::PerHead(_) | Gate::PerToken(_))
+    }
+
     /// What the plan keeps between the stages.
     pub(super) fn operands(&self, p: &Problem) -> Vec<Operand> {
         let chunk = self.chunk as usize;
@@ -106,6 +137,9 @@ impl Sweep {
         if self.pairs(p) > 0 {
             operands.push(Operand::per_chunk_half("pairs", self.pairs(p) as usize * chunk, chunk));
             operands.push(Operand::per_chunk("scales", 1, self.scales(p).1 as usize));
+        }
+        if self.gates_stored(p) {
+            operands.push(Operand::per_chunk("row_decays", 1, 2 * chunk));
         }
         if matches!(p.gate, Gate::PerChannel(_)) {
             let channels = p.dim_k().next_multiple_of(self.matrices.size as usize);
@@ -117,15 +151,17 @@ impl Sweep {
         operands
     }
 
-    /// Powers of two beside the pairs: one a block of A, and how many there are in all.
+    /// Powers of two beside A: where that of T lies, and how many there are in all. Pairs that were stored have one for all of A, those
+    /// that the sweep computes one a block.
     fn scales(&self, p: &Problem) -> (u32, u32) {
         let row_blocks = self.chunk / self.matrices.size;
-        let of_a = (row_blocks * row_blocks).next_multiple_of(4);
+        let of_a = if self.pairs(p) > 0 { 4 } else { (row_blocks * row_blocks).next_multiple_of(4) };
         (of_a, of_a + if self.pairs(p) == 2 { 4 } else { 0 })
     }
 
-    /// The numbers of a kernel with so many subgroups.
-    fn constants(&self, p: &Problem, strips: u32) -> Vec<(&'static str, u32)> {
+    /// The numbers of a kernel.
+    fn constants(&self, p: &Problem, kind: Kind) -> Vec<(&'static str, u32)> {
+        let strips = self.strips(p, kind);
         let Sweep { matrices: Matrices { size, subgroup, .. }, layout, chunk, .. } = *self;
         let (k, cols) = (p.dim_k() as u32, p.dim_v() as u32);
         let threads = strips * subgroup;
@@ -134,9 +170,13 @@ impl Sweep {
         let (pairs, channels) = (self.pairs(p), matches!(p.gate, Gate::PerChannel(_)));
         let pair_rows = pairs.max(1) * chunk;
         let (a_scales, scales) = self.scales(p);
-        // In groups of four; eight more than a row holds, so that rows of a block meet different banks.
-        let stride = |columns: u32| (columns + 8) / 4;
         let (qk_stride, v_stride, a_stride) = (stride(k_blocks * size), stride(strips * size), stride(chunk));
+        let stored = self.gates_stored(p) && kind == Kind::Sweep;
+        let gate_parts = match (channels, stored) {
+            (true, _) => (k_blocks * size).div_ceil(threads),
+            (_, true) => (2 * chunk).div_ceil(threads),
+            _ => chunk.div_ceil(subgroup),
+        };
         let (qk_cols8, v_cols8) = (k_blocks * size / 8, strips * size / 8);
         vec![
             ("CHUNK", chunk),
@@ -157,11 +197,9 @@ impl Sweep {
             ("V_STRIDE", v_stride),
             ("A_STRIDE", a_stride),
             ("CHUNK4", chunk / 4),
-            ("L_STRIDE", (chunk + 4) / 4),
             ("QK_TILE", chunk * qk_stride),
             ("V_TILE", chunk * v_stride),
             ("A_TILE", pair_rows * a_stride),
-            ("L_TILE", chunk * (chunk + 4) / 4),
             ("A_SCALES", a_scales),
             ("SCALES", scales),
             ("SCALE_LOADS", scales.div_ceil(threads)),
@@ -169,11 +207,44 @@ impl Sweep {
             ("V_COLS8", v_cols8),
             ("QK_LOADS", (chunk * qk_cols8).div_ceil(threads)),
             ("V_LOADS", (chunk * v_cols8).div_ceil(threads)),
-            ("GATE_PARTS", if channels { (k_blocks * size).div_ceil(threads) } else { chunk.div_ceil(subgroup) }),
-            // Four more than a row holds: rows meet different banks.
-            ("G_STRIDE", (k_blocks * size + 4) / 4),
+            ("GATE_PARTS", gate_parts),
+            ("CONSTANT_GATES", u32::from(matches!(p.gate, Gate::PerHead(_)) && !stored)),
+            ("LANE_LEVELS", subgroup.ilog2()),
             ("LANES", layout.lanes),
             ("ELEMENTS4", size * size / subgroup / 4),
+        ]
+    }
+
+    /// The numbers that the pairs' kernel has besides.
+    fn pair_constants(&self, p: &Problem) -> Vec<(&'static str, u32)> {
+        let Sweep { matrices: Matrices { size, subgroup, .. }, chunk, .. } = *self;
+        let (k_blocks, row_blocks) = ((p.dim_k() as u32).div_ceil(size), chunk / size);
+        let strips = self.strips(p, Kind::Pairs);
+        let tasks = self.pairs(p) * row_blocks * (row_blocks + 1) / 2;
+        let slices = k_blocks.div_ceil(SLICE_BLOCKS);
+        let slice8 = SLICE_BLOCKS * size / 8;
+        let slice_loads = (chunk * slice8).div_ceil(strips * subgroup);
+        let (k4, span) = (k_blocks * size / 4, chunk / strips);
+        let parts = k4.div_ceil(subgroup);
+        // Four more than a row holds: rows meet different banks.
+        let l_stride = (chunk + 4) / 4;
+        let l_tile = chunk * l_stride;
+        vec![
+            ("L_STRIDE", l_stride),
+            ("L_TILE", l_tile),
+            ("SLICE_BLOCKS", SLICE_BLOCKS),
+            ("SLICES", slices),
+            ("SLICE8", slice8),
+            ("SLICE_STRIDE", stride(SLICE_BLOCKS * size)),
+            ("SLICE_LOADS", slice_loads),
+            ("ALL_LOADS", slices * slice_loads),
+            ("PAIR_ROUNDS", tasks.div_ceil(strips)),
+            ("K4", k4),
+            ("SPAN", span),
+            ("SPAN_LEVELS", span.max(1).ilog2()),
+            ("LEVELS", chunk.ilog2()),
+            ("PARTS", parts),
+            ("OWN", parts * span),
         ]
     }
 
@@ -183,11 +254,12 @@ impl Sweep {
             constants.iter().find(|(n, _)| *n == name).map_or(0, |(_, number)| *number)
         };
         let channels = matches!(p.gate, Gate::PerChannel(_));
-        let sweep = self.constants(p, self.strips);
+        let sweep = self.constants(p, Kind::Sweep);
         let key_tile = number(&sweep, "QK_TILE");
+        let of_rows = 6 * self.chunk;
         let gates = match p.gate {
             Gate::None => 0,
-            Gate::PerHead(_) | Gate::PerToken(_) => 6 * self.chunk,
+            Gate::PerHead(_) | Gate::PerToken(_) => of_rows,
             Gate::PerChannel(_) => 2 * number(&sweep, "K_BLOCKS") * self.matrices.size,
         };
         let held = if channels && p.beta.is_some() { key_tile } else { 0 };
@@ -196,11 +268,15 @@ impl Sweep {
         if self.pairs(p) == 0 {
             return of_sweep;
         }
-        let pairs = self.constants(p, PAIR_STRIPS);
-        let gates = if channels { 4 * self.chunk * number(&pairs, "G_STRIDE") } else { gates };
-        let halves = 8 * (2 * key_tile + self.chunk * number(&pairs, "A_STRIDE"));
-        let floats = 8 * number(&pairs, "L_TILE") + number(&pairs, "SCALES") + self.chunk + gates;
-        of_sweep.max(halves + 4 * floats + 16)
+        let pairs = self.pair_constants(p);
+        let sums = 16 * number(&pairs, "L_TILE") + 8 * self.chunk + 16;
+        let rows = if channels {
+            let level = (self.pairs(p) + 1) * self.matrices.size * number(&sweep, "QK_STRIDE");
+            8 * level + 16 * self.strips(p, Kind::Pairs) * number(&pairs, "K4")
+        } else {
+            16 * self.chunk * number(&pairs, "SLICE_STRIDE") + 4 * of_rows
+        };
+        of_sweep.max(sums + rows)
     }
 
     /// Pairs, and the sweep.
@@ -218,33 +294,47 @@ impl Sweep {
             Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
             Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
         };
-        let spec = |title, files, text, strips| LinearSpec {
+        let spec = |title, files, text, kind| LinearSpec {
             title,
             files,
-            constants: self.constants(p, strips),
+            constants: self.constants(p, kind),
             text,
             f16: true,
-            threads: strips * self.matrices.subgroup,
+            threads: self.strips(p, kind) * self.matrices.subgroup,
             matrices: Some(self.matrices),
         };
         if pairs {
-            let beta = if p.beta.is_some() { "beta(at, i, 0u)" } else { "0.0" };
-            let mut text = rows("q", "k");
-            text += &format!("fn beta_at(at: Place, i: u32) -> f32 {{ return {beta}; }}\n");
+            let mut text = String::new();
             let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl"];
+            if p.beta.is_some() {
+                text += "fn beta_at(at: Place, i: u32) -> f32 { return beta_there(at, i, 0u); }\n";
+                files.push("linear/pairs_delta.wgsl");
+            } else {
+                files.push("linear/pairs_plain.wgsl");
+            }
             if channels {
-                let held = if p.beta.is_some() { "put_held_8(at, i, j8, held_k);" } else { "" };
+                let held = if p.beta.is_some() { "put_held_4(at, i, j4, held);" } else { "" };
                 text += &format!(
-                    "fn put_rows(at: Place, i: u32, j8: u32, q: Half8, held_k: Half8, k: Half8) {{\n    \
-                     put_risen_q_8(at, i, j8, q);\n    put_fallen_k_8(at, i, j8, k);\n    {held}\n}}\n"
+                    "fn put_rows(at: Place, i: u32, j4: u32, q: vec4<f32>, held: vec4<f32>, k: vec4<f32>) {{\n    \
+                     put_risen_q_4(at, i, j4, q);\n    put_fallen_k_4(at, i, j4, k);\n    {held}\n}}\n"
                 );
                 files.push("linear/pairs_channels.wgsl");
             } else {
+                let put = if self.gates_stored(p) {
+                    "put_row_decays(at, 0u, i, rise); put_row_decays(at, 0u, CHUNK + i, fall);"
+                } else {
+                    ""
+                };
+                text += &rows("q", "k");
+                text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
                 files.extend(["linear/pairs_gates.wgsl", gates]);
             }
             let items = (stages.part.instances() * chunks.count) as u64;
-            stages.launch(&chunks, spec("products within each chunk", files, text, PAIR_STRIPS), items, items)?;
+            let mut spec = spec("products within each chunk", files, text, Kind::Pairs);
+            spec.constants.extend(self.pair_constants(p));
+            stages.launch(&chunks, spec, items, items)?;
         }
+        let gates = if self.gates_stored(p) { "linear/sweep_rows.wgsl" } else { gates };
         let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", gates];
         files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
         files.extend(match (p.beta.is_some(), channels) {
@@ -257,6 +347,6 @@ impl Sweep {
         let copied = copy_states(p, stages)?;
         let rows = if channels { rows("risen_q", "fallen_k") } else { rows("q", "k") };
         let text = rows + &state_ends(p, copied);
-        stages.launch(&chunks, spec("states and out in order", files, text, self.strips), items, items)
+        stages.launch(&chunks, spec("states and out in order", files, text, Kind::Sweep), items, items)
     }
 }

@@ -50,6 +50,10 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
         Operand::per_chunk("a", chunk, chunk),
         Operand::per_chunk("state", k, cols),
     ];
+    if Gating::of(&p.gate) == Gating::Scalar {
+        // e^G, and e^(G_last - G).
+        operands.push(Operand::per_chunk("decays", chunk, 2));
+    }
     if mapped {
         operands.push(Operand::per_chunk("q", chunk, k).of_key_heads());
         operands.push(Operand::per_chunk("k", chunk, k).of_key_heads());
