@@ -1,13 +1,12 @@
 // Products of rows of a chunk where every channel of a row has its gate, and the chunk's rows as the sweep takes them: e^G q, e^(G_last - G) k,
 // and of the delta rule e^G k.
 //
-// Pairs i > j come level by level. On level l a chunk is cut into segments of 2^(l + 1) rows; pairs of a row of a segment's upper
-// half with one of its lower half belong to it, and their decay is split at the half's first row m: e^(G_i - G_j) =
+// A subgroup owns SPAN rows, a thread of it four channels each PART. Pairs within a span are summed one by one, with decays multiplied
+// from row to row. Others come level by level: on level l a chunk is cut into segments of 2^(l + 1) spans; pairs of a row of a segment's
+// upper half with one of its lower half belong to it, and their decay is split at the half's first row m: e^(G_i - G_j) =
 // (a_m ... a_i) (a_(j + 1) ... a_(m - 1)), a = e^log_decay. Both are products of numbers of at most 1, nothing is divided, and a total
-// reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So every pair is a
+// reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So a level is one
 // product on matrix units: the upper rows of all segments by the lower rows of all, of which blocks on the diagonal count.
-//
-// A subgroup owns SPAN rows, a thread of it four channels each PART.
 //
 // provides  multiply_rows, level_tile span_sums
 // requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (begin put_pair note_largest OF_Q OF_K), operands (q_4 k_4 log_decay_4
@@ -15,15 +14,17 @@
 
 // Of a level: upper rows of q, of the delta rule also of k, and lower rows of k, SIZE each.
 var<workgroup> level_tile: array<vec4<f16>, (PAIRS + 1u) * SIZE * QK_STRIDE>;
-// Sums of log-decays of each subgroup's rows.
+// Sums of log-decays of each span.
 var<workgroup> span_sums: array<vec4<f32>, STRIPS * K4>;
 
 const LOWER: u32 = PAIRS * SIZE * QK_STRIDE;
+// Pairs of a span: of A, with its diagonal.
+const NEAR_A: u32 = SPAN * (SPAN + 1u) / 2u;
 
 fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
     var q = array<vec4<f32>, OWN>();
     var k = array<vec4<f32>, OWN>();
-    // Products of decays: from the segment's first row to this one, and from behind this one to the segment's last.
+    // Decays; then products of them, from the segment's first row to this one, and from behind this one to the segment's last.
     var since = array<vec4<f32>, OWN>();
     var until = array<vec4<f32>, OWN>();
     for (var n = 0u; n < OWN; n++) { // unroll
@@ -42,33 +43,38 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
             let log_decay = select(vec4<f32>(), clamp(since[n], vec4<f32>(-80.0), vec4<f32>()), there);
             sum += log_decay;
             since[n] = exp(log_decay);
-            until[n] = vec4<f32>(1.0);
             q[n] = select(vec4<f32>(), q[n], there);
             k[n] = select(vec4<f32>(), k[n], there);
         }
         let c4 = part * SUBGROUP + member;
         if (K4 % SUBGROUP == 0u || c4 < K4) { span_sums[strip * K4 + c4] = sum; }
     }
-    var diagonal = array<f32, SPAN>();
-    for (var r = 0u; r < SPAN; r++) { // unroll
-        var four = vec4<f32>();
-        for (var part = 0u; part < PARTS; part++) { // unroll
-            four += q[part * SPAN + r] * k[part * SPAN + r];
-        }
-        diagonal[r] = (four.x + four.y) + (four.z + four.w);
-    }
-    for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
-        for (var r = 0u; r < SPAN; r++) { // unroll
-            diagonal[r] += subgroupShuffleXor(diagonal[r], 1u << step);
-        }
-    }
-    for (var level = 0u; level < LEVELS; level++) { // unroll
-        if (level < SPAN_LEVELS) {
-            for (var n = 0u; n < OWN; n++) { // unroll
-                let is_upper = (n >> level) % 2u == 1u;
-                stage_row(strip, n, level, member, is_upper, q[n], k[n], select(until[n], since[n], vec4<bool>(is_upper)));
+    var near = array<f32, VALUES>();
+    for (var part = 0u; part < PARTS; part++) { // unroll
+        for (var c = 0u; c < SPAN; c++) { // unroll
+            var key = k[part * SPAN + c];
+            for (var r = 0u; r < SPAN; r++) { // unroll
+                if (r > c) { key *= since[part * SPAN + r]; }
+                if (r >= c) { near[r * (r + 1u) / 2u + c] += dot(q[part * SPAN + r], key); }
+                if (PAIRS == 2u && r > c) {
+                    near[(NEAR_A + r * (max(r, 1u) - 1u) / 2u + c) % VALUES] += dot(k[part * SPAN + r], key);
+                }
             }
-        } else if ((strip >> (max(level, SPAN_LEVELS) - SPAN_LEVELS)) % 2u == 0u) {
+        }
+        for (var r = 0u; r < SPAN; r++) { // unroll
+            let n = part * SPAN + SPAN - 1u - r;
+            until[n] = vec4<f32>(1.0);
+            if (r > 0u) { until[n] = until[(n + 1u) % OWN] * since[(n + 1u) % OWN]; }
+        }
+        for (var r = 0u; r < SPAN; r++) { // unroll
+            if (r > 0u) { since[part * SPAN + r] *= since[part * SPAN + max(r, 1u) - 1u]; }
+        }
+    }
+    let own = sum_near(near, member);
+    workgroupBarrier();
+    put_near(strip, member, own);
+    for (var level = 0u; level < FAR_LEVELS; level++) { // unroll
+        if ((strip >> level) % 2u == 0u) {
             for (var n = 0u; n < OWN; n++) { // unroll
                 stage_row(strip, n, level, member, false, q[n], k[n], until[n]);
             }
@@ -78,27 +84,8 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
             }
         }
         workgroupBarrier();
-        if (level == 0u) {
-            var most = 0.0;
-            for (var r = 0u; r < SPAN; r++) { // unroll
-                if (member == 0u) { put_pair(OF_Q, strip * SPAN + r, strip * SPAN + r, diagonal[r]); }
-                most = max(most, abs(diagonal[r]));
-            }
-            note_largest(OF_Q, most, member);
-        }
-        if (strip < PAIRS) { multiply_level(strip, level, member); }
-        // Segments of twice as many rows: those of the lower half go on to the end of the upper half, those of the upper half begin
-        // with the lower.
-        if (level < SPAN_LEVELS) {
-            for (var n = 0u; n < OWN; n++) { // unroll
-                if ((n >> level) % 2u == 0u) { until[n] *= since[(n | ((2u << level) - 1u)) % OWN]; }
-            }
-            for (var n = 0u; n < OWN; n++) { // unroll
-                if ((n >> level) % 2u == 1u) { since[n] *= since[(((n >> level) << level) + OWN - 1u) % OWN]; }
-            }
-        } else {
-            grow_beyond(&since, &until, max(level, SPAN_LEVELS) - SPAN_LEVELS, strip, member);
-        }
+        if (strip < PAIRS) { multiply_level(strip, level + SPAN_LEVELS, member); }
+        grow(&since, &until, level, strip, member);
         workgroupBarrier();
     }
     for (var n = 0u; n < OWN; n++) { // unroll
@@ -107,21 +94,62 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
     if (strip == 0u) {
         for (var c4 = member; c4 < K4; c4 += SUBGROUP) {
             var sum = vec4<f32>();
-            for (var run = 0u; run < STRIPS; run++) { // unroll
-                sum += span_sums[run * K4 + c4];
+            for (var span = 0u; span < STRIPS; span++) { // unroll
+                sum += span_sums[span * K4 + c4];
             }
             put_keeps_4(at, 0u, c4, exp(sum));
         }
     }
 }
 
+// The subgroup's sums of VALUES numbers, one a thread: in each step a thread gives half of its numbers away and keeps the others.
+// Thread m has number sum_s (bit s of m) VALUES / 2^(s + 1).
+fn sum_near(numbers: array<f32, VALUES>, member: u32) -> f32 {
+    var x = numbers;
+    for (var step = 0u; step < VALUE_LEVELS; step++) { // unroll
+        let upper = ((member >> step) & 1u) == 1u;
+        for (var n = 0u; n < VALUES; n++) { // unroll
+            let other = (n + (VALUES >> (step + 1u))) % VALUES;
+            if (n < (VALUES >> (step + 1u))) {
+                let given = subgroupShuffleXor(select(x[other], x[n], upper), 1u << step);
+                x[n] = select(x[n], x[other], upper) + given;
+            }
+        }
+    }
+    var sum = x[0];
+    for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
+        if (step >= VALUE_LEVELS) { sum += subgroupShuffleXor(sum, 1u << step); }
+    }
+    return sum;
+}
+
+fn put_near(strip: u32, member: u32, x: f32) {
+    var n = 0u;
+    for (var step = 0u; step < VALUE_LEVELS; step++) { // unroll
+        n += ((member >> step) & 1u) * (VALUES >> (step + 1u));
+    }
+    let of_a = n < NEAR_A;
+    let place = select(n - NEAR_A, n, of_a);
+    // Row and column in the span: on the diagonal or below, or below.
+    var row = select(1u, 0u, of_a);
+    for (var r = 0u; r < SPAN; r++) { // unroll
+        if (of_a && place >= r * (r + 1u) / 2u) { row = r; }
+        if (!of_a && place >= r * (max(r, 1u) - 1u) / 2u) { row = max(r, 1u); }
+    }
+    let column = place - select(row * (row - 1u) / 2u, row * (row + 1u) / 2u, of_a);
+    if (member < VALUES && n < NEAR_A + (PAIRS - 1u) * SPAN * (SPAN - 1u) / 2u) {
+        put_pair(select(OF_K, OF_Q, of_a), strip * SPAN + row, strip * SPAN + column, x);
+    }
+    note_largest(OF_Q, select(0.0, abs(x), of_a), member);
+}
+
 // A row as a factor of a level, at its place among those of its kind.
 fn stage_row(
     strip: u32, n: u32, level: u32, member: u32, is_upper: bool, q: vec4<f32>, k: vec4<f32>, decay: vec4<f32>,
 ) {
-    let i = strip * SPAN + n % SPAN;
+    let span = ((strip >> (level + 1u)) << level) + (strip & ((1u << level) - 1u));
     let c4 = n / SPAN * SUBGROUP + member;
-    let to = (((i >> (level + 1u)) << level) + (i & ((1u << level) - 1u))) * QK_STRIDE + c4;
+    let to = (span * SPAN + n % SPAN) * QK_STRIDE + c4;
     if (K4 % SUBGROUP != 0u && c4 >= K4) { return; }
     if (!is_upper) {
         level_tile[LOWER + to] = vec4<f16>(k * decay);
@@ -131,20 +159,21 @@ fn stage_row(
     if (PAIRS == 2u) { level_tile[SIZE * QK_STRIDE + to] = vec4<f16>(k * decay); }
 }
 
-// As above, where halves are 2^level subgroups' rows, whose sums are in workgroup memory.
-fn grow_beyond(
+// Segments of twice as many rows: those of the lower half go on to the end of the upper half, those of the upper half begin with the
+// lower. Halves are 2^level spans.
+fn grow(
     since: ptr<function, array<vec4<f32>, OWN>>,
     until: ptr<function, array<vec4<f32>, OWN>>,
     level: u32,
     strip: u32,
     member: u32,
 ) {
-    let first_run = ((strip >> level) ^ 1u) << level;
+    let first_span = ((strip >> level) ^ 1u) << level;
     for (var part = 0u; part < PARTS; part++) { // unroll
         let c4 = min(part * SUBGROUP + member, K4 - 1u);
         var sum = vec4<f32>();
-        for (var run = 0u; run < 1u << level; run++) {
-            sum += span_sums[(first_run + run) * K4 + c4];
+        for (var span = 0u; span < 1u << level; span++) {
+            sum += span_sums[(first_span + span) * K4 + c4];
         }
         let factor = exp(sum);
         let is_upper = (strip >> level) % 2u == 1u;

@@ -46,12 +46,14 @@ fn begin(at: Place, t: u32) {
 
 // A pair's sum over channels, of A (j <= i) or of L (j < i).
 fn put_pair(which: u32, i: u32, j: u32, x: f32) {
-    if (which == OF_K) {
-        pair_tile[i * L_STRIDE + j / 4u][j % 4u] = x * beta_of(i);
-    } else if (i == j) {
+    // One store for both: each further branch costs more than the products.
+    let below = which == OF_K;
+    let row = select(j, i, below);
+    let column = select(i, j, below);
+    if (i == j) {
         a_diagonal[i] = x;
     } else {
-        pair_tile[j * L_STRIDE + i / 4u][i % 4u] = x;
+        pair_tile[row * L_STRIDE + column / 4u][column % 4u] = x * select(1.0, beta_of(i), below);
     }
 }
 

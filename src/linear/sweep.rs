@@ -226,6 +226,10 @@ impl Sweep {
         let slice_loads = (chunk * slice8).div_ceil(strips * subgroup);
         let (k4, span) = (k_blocks * size / 4, chunk / strips);
         let parts = k4.div_ceil(subgroup);
+        // Sums of pairs within a span, which a subgroup's threads share out.
+        let values = (span * (span + 1) / 2 + (self.pairs(p).max(1) - 1) * span * (span.max(1) - 1) / 2)
+            .max(1)
+            .next_power_of_two();
         // Four more than a row holds: rows meet different banks.
         let l_stride = (chunk + 4) / 4;
         let l_tile = chunk * l_stride;
@@ -242,7 +246,9 @@ impl Sweep {
             ("K4", k4),
             ("SPAN", span),
             ("SPAN_LEVELS", span.max(1).ilog2()),
-            ("LEVELS", chunk.ilog2()),
+            ("FAR_LEVELS", strips.ilog2()),
+            ("VALUES", values),
+            ("VALUE_LEVELS", values.ilog2()),
             ("PARTS", parts),
             ("OWN", parts * span),
         ]
