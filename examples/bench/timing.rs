@@ -7,7 +7,7 @@ use wgpu_attention::Context;
 /// Clocks of a resting card take this long to rise.
 const WARM_UP: Duration = Duration::from_millis(350);
 
-/// Work that the device gets at once. One that waits for the host between short runs keeps its clocks low: in an unoptimised
+/// Work that the device gets at once. One that waits for the host between short runs seems to keep its clocks low: in an unoptimised
 /// build of this program, an H200 took three times as long for what takes 0.2 ms.
 const BUSY: Duration = Duration::from_millis(5);
 

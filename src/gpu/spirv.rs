@@ -52,7 +52,8 @@ const SHARED_CLASSES: [u32; 2] = [4, 12];
 /// Decoration NonWritable.
 const NON_WRITABLE: u32 = 24;
 
-/// What names of variables end with, whose loads stay where they stand.
+/// What names of operands of linear attention end with. Loads of memory that nobody writes move to where they are used, past every
+/// barrier; without that knowledge they stay where they stand, ahead of the work that is to hide them.
 const PINNED: &str = "_data";
 
 /// Memory operand NonPrivatePointer.
@@ -172,7 +173,7 @@ fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, 
 
 /// Says which memory threads share. Under the Vulkan memory model, which cooperative matrices bring along, an access is the
 /// thread's own business unless it says otherwise, and a barrier makes nothing visible unless it says so; naga says
-/// neither, and compilers do make use of it.
+/// neither, and compilers do make use of it. And takes from `PINNED` variables that nobody writes them.
 fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> {
     let mut editor = Editor::read(words)?;
     // Types of pointers into shared memory, then pointers of such types.
