@@ -1,6 +1,6 @@
 // Dense visitor: every KV tile; only the ragged last one is tested, and there only against len_kv.
 //
-// provides  tile_count tile_at rows_see_all keep
+// provides  tile_count tile_at rows_see_all seen
 // requires  bindings
 
 fn tile_count(at: QTile) -> u32 {
@@ -16,6 +16,6 @@ fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
     return false;
 }
 
-fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
-    return true;
+fn seen(at: QTile, q_idx: u32) -> vec2<u32> {
+    return vec2<u32>(0u, at.len_kv);
 }

@@ -2,7 +2,7 @@
 // count, then for each tile its number with FULL_BIT set where every pair attends; `classify.wgsl` and `compact.wgsl`
 // write it. Tiles that are not named cost nothing.
 //
-// provides  tile_count tile_at rows_see_all keep
+// provides  tile_count tile_at rows_see_all seen
 // requires  bindings, tables, list_row FULL_BIT
 
 fn tile_count(at: QTile) -> u32 {
@@ -18,6 +18,6 @@ fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
     return false;
 }
 
-fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
-    return true;
+fn seen(at: QTile, q_idx: u32) -> vec2<u32> {
+    return vec2<u32>(0u, at.len_kv);
 }

@@ -1,7 +1,7 @@
 // Band visitor: query i stands at key position p = i + len_kv - len_q (bottom-right alignment) and sees the keys
 // p - left <= j <= p + right. Causal is right = 0 with left unbounded. Only the tiles that touch the band are visited.
 //
-// provides  tile_count tile_at rows_see_all keep
+// provides  tile_count tile_at rows_see_all seen
 // requires  row_slot, bindings (params.left and params.right, both at most len_q + len_kv, so that nothing here overflows)
 
 fn position(at: QTile, q_idx: u32) -> i32 {
@@ -38,7 +38,10 @@ fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {
     return i32(start) >= p.y - params.left && i32(end) <= p.x + params.right + 1 && end <= at.len_kv;
 }
 
-fn keep(at: QTile, q_idx: u32, kv_idx: u32) -> bool {
+// The first key that a query sees, and how many it sees.
+fn seen(at: QTile, q_idx: u32) -> vec2<u32> {
     let p = position(at, q_idx);
-    return (i32(kv_idx) >= p - params.left) & (i32(kv_idx) <= p + params.right);
+    let first = max(p - params.left, 0);
+    let end = min(p + params.right + 1, i32(at.len_kv));
+    return vec2<u32>(u32(first), u32(max(end - first, 0)));
 }

@@ -4,8 +4,8 @@
 //   column  i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN
 // in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
 //
-// provides  scores_of weights_of move_rows add_where store_acc, row_of key_of
-// requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move), staging (kv_tile), pack (row_at), order (q_token), store_out
+// provides  scores_of weights_of move_rows add_where, row_of key_of column_of
+// requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move)
 
 // Slot r of a thread is one row; LANES threads share it.
 fn row_of(t: u32, r: u32) -> u32 {
@@ -87,31 +87,4 @@ fn add_where(acc: ptr<function, array<block_c, ACC_BLOCKS>>, n: u32, met: block_
         x[e] = select(x[e], x[e] + value, counts[e] > 0.0);
     }
     (*acc)[n] = sums_block_of(x);
-}
-
-// Through workgroup memory, as many blocks' columns at a time as there is room for, so that stores are wide.
-fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: array<f32, ROWS>, t: u32) {
-    for (var slab = 0u; slab < O_SLABS; slab++) { // unroll
-        workgroupBarrier();
-        for (var d = 0u; d < O_SLAB; d++) { // unroll
-            for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
-                let x = lanes_of((*acc)[b * V_BLOCKS + slab * O_SLAB + d]);
-                for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                    const slot = b * SLOTS + e / PER_SLOT;
-                    let col = d * SIZE + column_of(t, e % PER_SLOT);
-                    kv_tile[row_of(t, slot) * O_STRIDE + col / 4u][col % 4u] = f16(x[e] * norm[slot]);
-                }
-            }
-        }
-        workgroupBarrier();
-        for (var n = 0u; n < O_STORES; n++) { // unroll
-            let i = n * THREADS + t;
-            let row = at.row + i / O_SLAB4;
-            let token = q_token(at, row);
-            if (i < BLOCK_Q * O_SLAB4 && token != NO_TOKEN) {
-                let x = vec4<f32>(kv_tile[i / O_SLAB4 * O_STRIDE + i % O_SLAB4]);
-                store_out(row_at(at, row), token, slab * O_SLAB4 + i % O_SLAB4, x);
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 // in eights: 16 bytes a load.
 //
 // provides  kv_tile flags, load_q load_k load_v store_k store_v store_signs has_nonfinite are_strange
-// requires  bindings, KvRows, pack (row_at), order (q_token near_kv_token), operands (Half8 lower upper is_strange half_q half_k half_v)
+// requires  bindings, KvRows, pack (row_at), order (q_token near_kv_row), operands (Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // Four, so that every workgroup variable is a multiple of 16 bytes: blocks are loaded from addresses that divide by 16, and
@@ -72,7 +72,8 @@ fn load_k(begin: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, K_LOADS>
         let row = row_of_piece(n, t, K_COLS8);
         let col = column_of_piece(n, t, K_COLS8);
         if (K_WHOLE || (row < BLOCK_KV && col < QK8)) {
-            x[n] = half_k(begin.k + near_kv_token(at, start + row) * params.k.row, col);
+            let first = near_kv_row(at, begin.k + col * OWN_COLUMN, start, row, params.k.row);
+            x[n] = half_k(first, col * (1u - OWN_COLUMN));
         }
     }
     return x;
@@ -91,7 +92,8 @@ fn load_v(begin: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, V_LOADS>
         let row = row_of_piece(n, t, V_COLS8);
         let col = column_of_piece(n, t, V_COLS8);
         if (V_WHOLE || (row < BLOCK_KV && col < V8)) {
-            x[n] = half_v(begin.v + near_kv_token(at, start + row) * params.v.row, col);
+            let first = near_kv_row(at, begin.v + col * OWN_COLUMN, start, row, params.v.row);
+            x[n] = half_v(first, col * (1u - OWN_COLUMN));
         }
     }
     return x;

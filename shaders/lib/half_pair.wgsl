@@ -1,7 +1,10 @@
 // Eight f16 as two vectors.
 //
-// provides  Half8 lower upper is_strange
+// provides  Half8 lower upper is_strange OWN_COLUMN
 // requires  are_strange
+
+// 0: a column is not what views count.
+const OWN_COLUMN: u32 = 0u;
 
 struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
 

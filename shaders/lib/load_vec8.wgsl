@@ -1,11 +1,14 @@
 // Operands as f16, eight at a time, as they lie: 16 bytes a load. Rows and strides are multiples of eight.
 //
-// provides  q k v, Half8 lower upper is_strange half_q half_k half_v
+// provides  q k v, Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN
 // requires  halves_of (lib/coop_lanes.wgsl); views count eights
 
 @group(0) @binding(1) var<storage, read> q: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<u32>>;
+
+// 1: what views count are the columns themselves, so that a row's beginning may have the column in it.
+const OWN_COLUMN: u32 = 1u;
 
 struct Half8 { bits: vec4<u32> }
 

@@ -2,7 +2,7 @@
 // group): a table says which token a slot holds, NO_TOKEN where it pads. Loads and stores go through it, so nothing is
 // ever permuted in memory; masks and score rules see tokens. Rows of slots are whole tiles.
 //
-// provides  q_token kv_token full_kv_token near_kv_token
+// provides  q_token kv_token full_kv_token near_kv_token near_kv_row
 // requires  bindings, tables, row_slot
 
 fn q_token(at: QTile, row: u32) -> u32 {
@@ -20,4 +20,8 @@ fn full_kv_token(at: QTile, slot: u32) -> u32 {
 // A token for every slot: the last where there is none.
 fn near_kv_token(at: QTile, slot: u32) -> u32 {
     return min(kv_token(at, slot), at.len_kv - 1u);
+}
+
+fn near_kv_row(at: QTile, first: u32, start: u32, i: u32, stride: u32) -> u32 {
+    return first + near_kv_token(at, start + i) * stride;
 }

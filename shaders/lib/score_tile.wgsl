@@ -1,7 +1,7 @@
 // x_ij = score_mod(scale * s_ij) in the row state's unit, and NEG_INF wherever a pair may not attend.
 //
 // provides  score_tile
-// requires  bindings, thread map (row_of key_of), pack (row_at), order (q_token kv_token), visitor (keep), mods (head_scale score_mod
+// requires  bindings, thread map (row_of key_of), pack (row_at), order (q_token kv_token full_kv_token), visitor (seen), mods (head_scale score_mod
 //           mask_mod), row state (SCORE_UNIT)
 
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, t: u32) {
@@ -24,16 +24,17 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
         }
     }
     if (kv.full) { return; }
-    for (var c = 0u; c < KEYS4; c++) { // unroll
-        for (var r = 0u; r < ROWS; r++) { // unroll
-            let q_idx = min(q_token(at, at.row + row_of(t, r)), last_q);
-            let own = row_at(at, at.row + row_of(t, r));
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        let q_idx = min(q_token(at, at.row + row_of(t, r)), last_q);
+        let own = row_at(at, at.row + row_of(t, r));
+        // The first key that the row sees, and how many: one comparison a pair, which slots without a token fail too.
+        let sees = seen(own, q_idx);
+        for (var c = 0u; c < KEYS4; c++) { // unroll
             var x = (*s)[r * KEYS4 + c];
             for (var j = 0u; j < 4u; j++) { // unroll
-                let token = kv_token(at, kv.start + key_of(t, c, j));
-                let kv_idx = min(token, last_kv);
+                let token = full_kv_token(at, kv.start + key_of(t, c, j));
                 // Not &&: a branch a pair would cost more than the rules do, and keep them from sharing what they read.
-                let visible = (token != NO_TOKEN) & keep(own, q_idx, kv_idx) & mask_mod(own, q_idx, kv_idx);
+                let visible = (token - sees.x < sees.y) & mask_mod(own, q_idx, min(token, last_kv));
                 x[j] = select(NEG_INF, x[j], visible);
             }
             (*s)[r * KEYS4 + c] = x;

@@ -89,6 +89,14 @@ impl Attention {
         }
     }
 
+    /// Sequences that a row of q holds.
+    fn sequences(&self) -> usize {
+        match &self.tasks {
+            Some(Ok(tasks)) => tasks.len(),
+            _ => 1,
+        }
+    }
+
     /// Heads whose rows one query tile should hold: those of a group, where a head has few.
     pub(super) fn wanted_pack(&self) -> usize {
         let group = self.q.layout.shape()[1] / self.k.layout.shape()[1].max(1);
@@ -115,6 +123,8 @@ impl Attention {
             head_dim: head_dim as u32,
             v_dim: v_dim as u32,
             rows: self.queries() * pack,
+            heads: batch * heads / pack * self.sequences(),
+            keys: row,
             pairs,
             ordered,
             listed,

@@ -30,7 +30,7 @@ macro_rules! fragments {
 }
 
 fragments! {
-    "attention.wgsl" "attention_coop.wgsl" "lib/coop_lanes.wgsl" "lib/coop_registers.wgsl" "lib/coop_tile.wgsl" "lib/coop_workgroup.wgsl"
+    "attention.wgsl" "attention_coop.wgsl" "lib/coop_lanes.wgsl" "lib/coop_registers.wgsl" "lib/coop_store_fours.wgsl" "lib/coop_store_slabs.wgsl" "lib/coop_tile.wgsl" "lib/coop_workgroup.wgsl"
     "lib/half_pair.wgsl" "lib/half_scalar.wgsl" "lib/half_vec4.wgsl" "lib/half_vec8.wgsl" "lib/score_tile.wgsl" "lib/threads_rows.wgsl" "coop_probe.wgsl"
     "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
     "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"

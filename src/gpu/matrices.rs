@@ -48,6 +48,11 @@ impl FragmentLayout {
             && elements.is_multiple_of(self.run * self.slots)
     }
 
+    /// Whether a thread holds, of each of its rows, two neighbouring columns of either half of a block of this size.
+    pub(crate) fn has_pairs_of_halves(&self, size: u32) -> bool {
+        self.run == 2 && self.lanes * 4 == size
+    }
+
     /// Row and column of number `e` of thread `member`; `lib/coop_registers.wgsl` has the same formula.
     pub(crate) fn place(&self, size: u32, member: u32, e: u32) -> [u32; 2] {
         let FragmentLayout { lanes, slots, run } = *self;

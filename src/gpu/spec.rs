@@ -194,8 +194,13 @@ impl AttentionSpec {
                     ),
                     fragment("attention_coop.wgsl"),
                 ]);
-                if matrices.fragments != Fragments::Workgroup {
+                if let Fragments::Registers(layout) = matrices.fragments {
                     sources.push(fragment("lib/coop_lanes.wgsl"));
+                    sources.push(pick(
+                        layout.has_pairs_of_halves(matrices.size),
+                        "lib/coop_store_fours.wgsl",
+                        "lib/coop_store_slabs.wgsl",
+                    ));
                 }
             }
         }

@@ -35,7 +35,8 @@ const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
 /// D 64 the first reaches 32.5, the second 31.7, the third 22.6; at D 128, where the first does not fit, the second reaches
 /// 36.0, the third 30.8; at D 256 the fourth 31.3, the first that fits. A thread of the first two scores 8 rows by 4 keys: 128
 /// multiply-adds for 12 loads, where 4 by 4 is 64 for 8. Workgroups of a multiprocessor share 48 KiB there, so that one of
-/// any of these runs at a time: with 128 threads each they reach 18 to 23. 128 rows by 32 keys: 30.3 and 32.0.
+/// any of these runs at a time: with 128 threads each they reach 18 to 23. 128 rows by 32 keys: 30.3 and 32.0 with 256 threads,
+/// 25.6 at D 128 with the 128 that `GPU_NARROW` has.
 /// The last fits any device that WebGPU allows.
 const GPU: [Tile; 6] = [
     staged([128, 64], 16, 256, [32, 32], false),
@@ -45,6 +46,22 @@ const GPU: [Tile; 6] = [
     staged([32, 32], 8, 64, [32, 8], false),
     staged([32, 32], 8, 64, [32, 4], false),
 ];
+
+/// Before those, up to 64 columns: two workgroups run at a time, and a subgroup reads 32 rows by 32 keys, fewer different words
+/// than 16 by 64. H200, D 64: 35.4 TFLOP/s, where `GPU[0]` reached 33.1 in the same run; with slices of 16 columns 32.2, of 8 keys
+/// 33.4, with 64 threads a workgroup 29.8, with 64 keys 24.9. Causal gains nothing (32.2 after 32.3), odd dims of 63 lose 2 %.
+const GPU_NARROW: Tile = staged([128, 32], 8, 128, [32, 16], false);
+
+/// Where the large ones leave most of the device idle. H200, f32, 8 heads, D 64: 128 queries in tiles of 128, 64, 32 and 16 rows
+/// take 30, 22, 19 and 17 microseconds (32 x 32 with 64 threads 25, 16 x 64 21, two parts 28); 1024 queries 145, 106, 120 and 192.
+const GPU_SMALL: [Tile; 3] = [
+    staged([64, 64], 16, 256, [32, 32], false),
+    staged([32, 64], 16, 256, [32, 32], false),
+    staged([16, 128], 32, 256, [32, 64], false),
+];
+
+/// Workgroups of `GPU_SMALL` that are worth having, as a share of the device's parallel threads: half of what is resident.
+const SMALL_SHARE: u32 = 8;
 
 const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2], share: u32) -> Tile {
     Tile {
@@ -93,6 +110,9 @@ const CPU_FEW_ROWS: [[Tile; 2]; 5] = [
 /// Pairs of a problem from which each of the first two is worth its compile time.
 const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
 
+/// Keys a row up to which its tiles on matrix units are small.
+const SHORT_ROW: usize = 512;
+
 /// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
 pub(crate) const PACKED_QUERIES: usize = 32;
 
@@ -100,7 +120,7 @@ pub(crate) const PACKED_QUERIES: usize = 32;
 pub(crate) const LISTED_TILES: usize = 16;
 
 /// Every tile of the tables, for the grid of shaders.
-pub(crate) const ALL_TILES: [Tile; 17] = [
+pub(crate) const ALL_TILES: [Tile; 20] = [
     GPU[0],
     GPU[1],
     GPU[2],
@@ -118,6 +138,9 @@ pub(crate) const ALL_TILES: [Tile; 17] = [
     CPU_FEW_ROWS[0][0],
     CPU_FEW_ROWS[2][0],
     CPU_FEW_ROWS[4][0],
+    GPU_NARROW,
+    GPU_SMALL[1],
+    GPU_SMALL[2],
 ];
 
 /// The tiles to consider, best first.
@@ -142,8 +165,12 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
     let Some(matrices) = found else { return Vec::new() };
     // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 take 2.3 ms in tiles of 128 x 64,
-    // 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5).
+    // 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5). So do short windows, and two workgroups
+    // are resident, one of which computes while the other begins or ends (H 16, N 32768, D 128, milliseconds in tiles of
+    // 128 x 64 and 64 x 32: 256 keys 0.53 and 0.49, 512 keys 0.75 and 0.74, 1024 keys 1.18 and 1.24).
+    let short = shape.keys <= SHORT_ROW;
     let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+        (Fragments::Registers(_), 16, 65..=128) if short => &[],
         _ if shape.listed => &[],
         (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 32]],
         (Fragments::Registers(_), 16, 65..=128) => &[[8, 1, 64]],
@@ -157,17 +184,21 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
 }
 
-fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
+fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     let few = |tiles: &[Tile]| shape.rows <= tiles[0].block_q as usize;
     if !capabilities.cpu {
         if let Some(tiles) = GPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
-            return tiles;
+            return tiles.to_vec();
         }
         // Lists want square tiles, which fit a mask more closely.
-        return if shape.listed { &GPU[2..] } else { &GPU };
+        if shape.listed {
+            return GPU[2..].to_vec();
+        }
+        let narrow = Some(GPU_NARROW).filter(|_| shape.head_dim.max(shape.v_dim) <= 64);
+        return small_tiles(shape, capabilities).into_iter().chain(narrow).chain(GPU).collect();
     }
     if let Some(tiles) = CPU_FEW_ROWS.iter().find(|tiles| few(*tiles)) {
-        return tiles;
+        return tiles.to_vec();
     }
     // Wide rows would spill: a thread holds 4 rows of v_dim sums.
     let first = if shape.v_dim > 128 || shape.ordered {
@@ -175,5 +206,18 @@ fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> &'static [Tile] {
     } else {
         CPU_PAIRS.iter().position(|&pairs| shape.pairs >= pairs).unwrap_or(CPU.len() - 1)
     };
-    &CPU[first..]
+    CPU[first..].to_vec()
+}
+
+/// Those that bring more of the device to work than the large tiles do, where those leave most of it idle.
+fn small_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
+    let worth = (capabilities.parallel_threads / SMALL_SHARE) as usize;
+    let workgroups = |tile: &Tile| shape.heads * shape.rows.div_ceil(tile.block_q as usize);
+    let enough = |tile: &Tile| workgroups(tile) * tile.threads as usize >= worth;
+    if enough(&GPU[0]) {
+        return Vec::new();
+    }
+    let first = GPU_SMALL.iter().position(enough).unwrap_or(GPU_SMALL.len() - 1);
+    let fits = |tile: &&Tile| workgroups(tile) <= (capabilities.workgroups_per_dimension as usize).saturating_pow(2);
+    GPU_SMALL[first..].iter().filter(fits).copied().collect()
 }

@@ -180,7 +180,11 @@ pub(crate) struct Shape {
     pub v_dim: u32,
     /// Rows of a head, or of all heads that share a tile.
     pub rows: usize,
-    /// Query-key pairs over all batches and heads, that the mask's bounds leave.
+    /// Heads, or tiles of heads that share one, over all batches and sequences.
+    pub heads: usize,
+    /// Keys that a row sees at most, by the mask's bounds.
+    pub keys: usize,
+    /// Query-key pairs over all batches and heads, that those bounds leave.
     pub pairs: usize,
     /// Whether tokens are visited in another order, which broadcast products cannot.
     pub ordered: bool,
