@@ -30,7 +30,7 @@ pub struct Case {
     pub against: Option<String>,
     pub cpu: bool,
     /// Pairs that attend, once counted.
-    pairs: OnceLock<f64>,
+    pub(crate) pairs: OnceLock<f64>,
 }
 
 /// The mask as WGSL of a user's, instead of the library's own.
