@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Keeps and draws the results of `scripts/test --everywhere`.
 
-support.py CSV ROWS          puts the rows of ROWS in CSV, in place of those of the same name and check, and prints the table
+support.py CSV ROWS          puts the rows of ROWS in CSV, in place of those of the same name and check, and prints the table; a sample
+                             of the shaders takes no place of a run over all of them
 support.py CSV ROWS README   likewise, and puts the table between the marks of README
 """
 
 import csv
 import pathlib
+import re
 import sys
 
 FIELDS = ["date", "name", "device", "check", "passed", "failed", "skipped", "why"]
@@ -28,15 +30,30 @@ def table(rows):
     return "\n".join(lines)
 
 
+def check(row):
+    """What a row is about, and whether it is of a sample."""
+    about, sample = re.subn(r", (all shaders|one shader in \d+)$", "", row["check"])
+    return (row["name"], about), sample == 1 and not row["check"].endswith("all shaders")
+
+
+def put(rows, row):
+    about, sample = check(row)
+    same = [n for n, old in enumerate(rows) if check(old)[0] == about]
+    if not same:
+        rows.append(row)
+        return
+    if sample and not all(check(rows[n])[1] for n in same):
+        return
+    rows[same[0]] = row
+    for n in reversed(same[1:]):
+        del rows[n]
+
+
 def main():
     kept, new = pathlib.Path(sys.argv[1]), read(pathlib.Path(sys.argv[2]))
     rows = read(kept) if kept.exists() else []
     for row in new:
-        same = [n for n, old in enumerate(rows) if (old["name"], old["check"]) == (row["name"], row["check"])]
-        if same:
-            rows[same[0]] = row
-        else:
-            rows.append(row)
+        put(rows, row)
     with kept.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
