@@ -139,13 +139,14 @@ impl Operand {
         let mode = if access.write { "read_write" } else { "read" };
         let mut text =
             format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{}>;\n", self.dtype());
-        let (guard, index) = self.address(view, 1);
+        let (there, index) = self.address(view, 1);
         if access.read {
-            let ones =
-                if self.ones { format!("if (j == {cols}u && i < at.len) {{ return 1.0; }} ") } else { String::new() };
+            let missing =
+                if self.ones { format!("select(0.0, 1.0, j == {cols}u && i < at.len)") } else { "0.0".to_string() };
+            // No early return: compilers that inline make a loop or a switch of each, and formulas call many.
             text += &format!(
-                "fn {name}(at: Place, i: u32, j: u32) -> f32 {{\n    {ones}if ({guard}) {{ return 0.0; }}\n    \
-                 return f32({name}_data[{index}]);\n}}\n"
+                "fn {name}(at: Place, i: u32, j: u32) -> f32 {{\n    var x = {missing};\n    \
+                 if ({there}) {{ x = f32({name}_data[{index}]); }}\n    return x;\n}}\n"
             );
             // Of rows and columns that are there: no load waits for a test.
             text += &format!(
@@ -154,8 +155,8 @@ impl Operand {
         }
         if access.write {
             text += &format!(
-                "fn put_{name}(at: Place, i: u32, j: u32, value: f32) {{\n    if ({guard}) {{ return; }}\n    \
-                 {name}_data[{index}] = {}(value);\n}}\n",
+                "fn put_{name}(at: Place, i: u32, j: u32, value: f32) {{\n    \
+                 if ({there}) {{ {name}_data[{index}] = {}(value); }}\n}}\n",
                 self.dtype()
             );
         }
@@ -172,7 +173,7 @@ impl Operand {
             (8, false) => "vec4<u32>".into(),
             _ => format!("vec4<{dtype}>"),
         };
-        let (guard, index) = self.address(view, unit);
+        let (there, index) = self.address(view, unit);
         let mut text = format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{element}>;\n");
         let group = if width == 8 { "Half8" } else { "vec4<f32>" };
         let [read, put] = [
@@ -193,8 +194,9 @@ impl Operand {
                     format!("vec4<f32>({})", each(0))
                 };
                 text += &format!(
-                    "fn {name}_1(at: Place, i: u32, j: u32) -> {number} {{\n    if ({guard}) {{ return {number}(0.0); }}\n    \
-                     return {number}({name}_data[{index}]);\n}}\n{read}    return {all};\n}}\n"
+                    "fn {name}_1(at: Place, i: u32, j: u32) -> {number} {{\n    var x = {number}(0.0);\n    \
+                     if ({there}) {{ x = {number}({name}_data[{index}]); }}\n    return x;\n}}\n\
+                     {read}    return {all};\n}}\n"
                 );
             }
             if access.write {
@@ -207,8 +209,8 @@ impl Operand {
                     .map(|n| format!("    put_{name}_1(at, i, j{width} * {width}u + {n}u, {});\n", part(n)))
                     .collect();
                 text += &format!(
-                    "fn put_{name}_1(at: Place, i: u32, j: u32, x: {number}) {{\n    if ({guard}) {{ return; }}\n    \
-                     {name}_data[{index}] = {dtype}(x);\n}}\n{put}{puts}}}\n"
+                    "fn put_{name}_1(at: Place, i: u32, j: u32, x: {number}) {{\n    \
+                     if ({there}) {{ {name}_data[{index}] = {dtype}(x); }}\n}}\n{put}{puts}}}\n"
                 );
             }
             return text;
@@ -240,12 +242,12 @@ impl Operand {
             } else {
                 format!("{name}_data[{index}] = vec4<{dtype}>(x);")
             };
-            text += &format!("{put}    if ({guard}) {{ return; }}\n    {store}\n}}\n");
+            text += &format!("{put}    if ({there}) {{\n    {store}\n    }}\n}}\n");
         }
         text
     }
 
-    /// When (i, j) is not there, and where it lies if it is; j counts groups of so many columns, named j4 or j8, where it is not 1.
+    /// When (i, j) is there, and where it lies then; j counts groups of so many columns, named j4 or j8, where it is not 1.
     fn address(&self, view: usize, unit: usize) -> (String, String) {
         let j = if unit == 1 { "j".to_string() } else { format!("j{unit}") };
         let cols = self.cols / unit;
@@ -253,16 +255,16 @@ impl Operand {
         let all = if self.key_heads { "(at.b * (params.heads / params.group) + at.h / params.group)" } else { "at.bh" };
         match &self.memory {
             Memory::Slot { rows, .. } => {
-                let (guard, row) = match rows {
-                    Rows::Each | Rows::First(1) | Rows::Last(1) => ("i >= at.len".into(), "(at.start + i)".into()),
+                let (there, row) = match rows {
+                    Rows::Each | Rows::First(1) | Rows::Last(1) => ("i < at.len".into(), "(at.start + i)".into()),
                     Rows::First(n) => {
-                        (format!("i >= at.len || (at.start + i) % {n}u != 0u"), format!("(at.start + i) / {n}u"))
+                        (format!("i < at.len && (at.start + i) % {n}u == 0u"), format!("(at.start + i) / {n}u"))
                     }
                     Rows::Last(n) => (
-                        format!("i >= at.len || (at.start + i) % {n}u != {}u", n - 1),
+                        format!("i < at.len && (at.start + i) % {n}u == {}u", n - 1),
                         format!("(at.start + i) / {n}u"),
                     ),
-                    Rows::State(n) | Rows::Whole(n) => (format!("i >= {n}u"), "i".to_string()),
+                    Rows::State(n) | Rows::Whole(n) => (format!("i < {n}u"), "i".to_string()),
                 };
                 let (batch, head) = match rows {
                     Rows::State(_) => ("at.b + at.sequence", head),
@@ -273,23 +275,23 @@ impl Operand {
                 // Groups lie in rows of stride 1.
                 let column = if unit == 1 { format!("{j} * {view}.col") } else { j.clone() };
                 (
-                    format!("{guard} || {j} >= {cols}u"),
+                    format!("{there} && {j} < {cols}u"),
                     format!("base({view}, {batch}, {head}) + {row} * {view}.row + {column}"),
                 )
             }
             Memory::PerChunk { rows } | Memory::PerChunkHalf { rows } => (
-                format!("i >= {rows}u || {j} >= {cols}u"),
+                format!("i < {rows}u && {j} < {cols}u"),
                 format!("(({all} * params.chunks + at.chunk) * {rows}u + i) * {cols}u + {j}"),
             ),
             Memory::PerSequence { rows } => (
-                format!("i >= {rows}u || {j} >= {cols}u"),
+                format!("i < {rows}u && {j} < {cols}u"),
                 format!("(({all} * params.sequences + at.sequence) * {rows}u + i) * {cols}u + {j}"),
             ),
             Memory::PerHead { rows } => {
-                (format!("i >= {rows}u || {j} >= {cols}u"), format!("({all} * {rows}u + i) * {cols}u + {j}"))
+                (format!("i < {rows}u && {j} < {cols}u"), format!("({all} * {rows}u + i) * {cols}u + {j}"))
             }
             Memory::Constant(steps) => {
-                (format!("i >= at.len || (at.start + i) % {steps}u != 0u"), "params.first_head + at.h".into())
+                (format!("i < at.len && (at.start + i) % {steps}u == 0u"), "params.first_head + at.h".into())
             }
         }
     }
