@@ -19,9 +19,7 @@ mesa_fetch() {
     if [ -e "$mesa_root/lvp.json" ]; then
         return
     fi
-    [ "$(uname -sm)" = "Linux x86_64" ] || mesa_unavailable "it is fetched for Linux on x86_64 alone, and this is $(uname -sm)"
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-        mesa_unavailable "apt-get or dpkg-deb is missing, which fetch and unpack it"
+    can_unpack_debian mesa_unavailable
     local new="$mesa_root.new"
     rm -rf "$new"
     mkdir -p "$new"/{root,apt/lists/partial,apt/archives/partial}

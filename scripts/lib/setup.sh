@@ -51,6 +51,13 @@ setup_packages() {
         die "apt-get could not install ${missing[*]}; its own message stands above."
 }
 
+# Whether Debian's packages can be fetched and unpacked without being installed. Where not, calls $1 with the reason, which ends.
+can_unpack_debian() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || "$1" "it is fetched for Linux on x86_64 alone, and this is $(uname -sm)"
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+        "$1" "apt-get or dpkg-deb is missing, which fetch and unpack it"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }

@@ -15,9 +15,7 @@ swiftshader_fetch() {
     if [ -e "$swiftshader_icd" ]; then
         return
     fi
-    [ "$(uname -sm)" = "Linux x86_64" ] || swiftshader_unavailable "it is fetched for Linux on x86_64 alone, and this is $(uname -sm)"
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-        swiftshader_unavailable "apt-get or dpkg-deb is missing, which fetch and unpack it"
+    can_unpack_debian swiftshader_unavailable
     local new="$swiftshader_root.new" log
     rm -rf "$new"
     mkdir -p "$new"

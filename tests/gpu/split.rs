@@ -13,7 +13,9 @@ fn in_parts(case: &Case) -> Vec<Case> {
 
 #[test]
 fn parts_are_the_whole() {
-    // As many numbers as it takes for the largest error of the plain formula to be no luck.
+    // As many numbers as it takes for the largest error of the plain formula to be no luck. Of 480 numbers, one draw of 100 in 3 parts
+    // was 3 % over what is allowed, on lavapipe and on SwiftShader; of these 7040, the worst of 48 runs reached three quarters of it
+    // on both. Either driver's exp2 is within 2.6e-7 of the number, and its log within 6e-7.
     let mut full = Case::new(10, 300).heads(2, 8, 4).dims(20, 44).causal();
     full.sinks = true;
     full.softcap = Some(4.0);
