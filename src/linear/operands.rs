@@ -260,10 +260,9 @@ impl Operand {
                     Rows::First(n) => {
                         (format!("i < at.len && (at.start + i) % {n}u == 0u"), format!("(at.start + i) / {n}u"))
                     }
-                    Rows::Last(n) => (
-                        format!("i < at.len && (at.start + i) % {n}u == {}u", n - 1),
-                        format!("(at.start + i) / {n}u"),
-                    ),
+                    Rows::Last(n) => {
+                        (format!("i < at.len && (at.start + i) % {n}u == {}u", n - 1), format!("(at.start + i) / {n}u"))
+                    }
                     Rows::State(n) | Rows::Whole(n) => (format!("i < {n}u"), "i".to_string()),
                 };
                 let (batch, head) = match rows {
