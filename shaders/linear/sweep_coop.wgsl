@@ -118,7 +118,8 @@ fn main(
             }
             out_sums[i] = sums_block_of(x);
         }
-        workgroupBarrier();
+        // What was stored needs none, but where channels have gates subgroups that drift apart took no less.
+        if (STEP_TOGETHER == 1u) { workgroupBarrier(); }
         within_chunk(&out_sums, &values);
         update(&state, &values, values_fit / state_fit, half, member);
         state_fit = values_fit;

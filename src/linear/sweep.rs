@@ -190,6 +190,7 @@ impl Sweep {
             ("SCORE_ROUNDS", if pairs == 0 { lower_blocks.div_ceil(strips) } else { 1 }),
             ("HELD_BLOCKS", if p.beta.is_some() { row_blocks } else { 1 }),
             ("PAIRS", pairs),
+            ("STEP_TOGETHER", u32::from(pairs == 0 || channels)),
             ("PAIR_ROWS", pair_rows),
             ("PAIR_LOADS", (pair_rows * chunk / 8).div_ceil(threads)),
             ("KEY_LOADS", if channels { (chunk * qk_cols8).div_ceil(threads) } else { 1 }),
