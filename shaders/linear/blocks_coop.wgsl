@@ -1,12 +1,9 @@
 // Where a thread's numbers lie in a block, and how numbers become blocks of f16.
 //
-// provides  Half8 F16_SAFE row_of column_of largest_of power_for half_block piece block_at
+// provides  Half8 row_of column_of largest_of half_block piece block_at
 // requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 THREADS ROW_BLOCKS)
 
 struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
-
-// Half of the largest f16.
-const F16_SAFE: f32 = 32768.0;
 
 fn row_of(member: u32, e: u32) -> u32 {
     return e / PER_SLOT * (SIZE / SLOTS) + member / LANES;
@@ -20,12 +17,6 @@ fn column_of(member: u32, e: u32) -> u32 {
 // Of a subgroup's numbers, none of them negative: their order is that of their bits, of which devices know the largest at once.
 fn largest_of(x: f32) -> f32 {
     return bitcast<f32>(subgroupMax(bitcast<u32>(x)));
-}
-
-// The power of two that brings a number near 2^14.
-fn power_for(largest: f32) -> f32 {
-    let exponent = (bitcast<u32>(largest) >> 23u) & 255u;
-    return bitcast<f32>(clamp(268u - exponent, 27u, 227u) << 23u);
 }
 
 fn half_block(x: array<f32, ELEMENTS>, factor: f32) -> block_a {

@@ -8,8 +8,8 @@
 //
 // provides  main, q_tile k_tile v_tile a_tile a_scale
 // requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fetch_gates sum_gates rise fall fade), scores (fetch_pairs
-//           stage_pairs scores keep_scores score_fit mend_scores), values (fetch_keys stage_keys hold make_values), operands
-//           (rows_q rows_k v_8 put_out_8 first last)
+//           stage_pairs scores keep_scores score_fit mend_scores), values (fetch_keys stage_keys hold make_values), denominator
+//           (share_denominators divided), operands (rows_q rows_k v_8 ones_beside feature_fits put_out_8 first last)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
@@ -63,7 +63,9 @@ fn main(
     let end = behind.start + behind.len;
     var at = chunk_at(ends, range.x, begin, end, 0u);
     var last_at = at;
+    var next_fits = vec2<f32>(1.0);
     if (range.x < range.y) {
+        next_fits = feature_fits(at);
         fetch(&next_q, &next_k, &next_v, at, e0, t);
         fetch_pairs(&next_pairs, &next_scales, at, t);
         fetch_keys(&next_keys, at, t);
@@ -76,12 +78,15 @@ fn main(
         workgroupBarrier();
         if (n > range.x) { store_out(last_at, e0, t); }
         stage(&next_q, &next_k, &next_v, at.len, t);
+        // What q and k were multiplied by; values are then by as much larger than they should be.
+        let fits = next_fits;
         stage_pairs(&next_pairs, &next_scales, t);
         stage_keys(&next_keys, t);
         workgroupBarrier();
         // Without a branch, which would wait for what is loaded: behind the last chunk comes the last again.
         let next_at = chunk_at(ends, range.x, begin, end, min(n + 1u, range.y - 1u) - range.x);
         fetch(&next_q, &next_k, &next_v, next_at, e0, t);
+        next_fits = feature_fits(next_at);
         fetch_pairs(&next_pairs, &next_scales, next_at, t);
         fetch_keys(&next_keys, next_at, t);
         // Of a constant gate, chunks of as many rows have the same sums.
@@ -109,7 +114,7 @@ fn main(
             // Column-major: value columns are rows here.
             values[s] = coopLoad<block_a>(&v_tile[s * SIZE * V_STRIDE + strip * SIZE4], V_STRIDE);
         }
-        let values_fit = make_values(&values, &held, half, back, member);
+        let values_fit = make_values(&values, &held, half, back, member) * fits.y;
         let out_fit = values_fit * score_fit();
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             var x = lanes_of(out_sums[i]);
@@ -125,13 +130,15 @@ fn main(
         state_fit = values_fit;
         shift = fit(&state, shift);
         mend_scores(&out_sums, strip);
-        let unfit = params.scale / out_fit;
+        let unfit = params.scale / (out_fit * fits.x);
+        share_denominators(&out_sums, unfit, strip, member);
         // Every subgroup has taken its values; its columns of them are free.
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
             let x = lanes_of(out_sums[i]);
             for (var e = 0u; e < ELEMENTS; e++) { // unroll
                 let col = strip * SIZE + row_of(member, e);
-                v_tile[(i * SIZE + column_of(member, e)) * V_STRIDE + col / 4u][col % 4u] = f16(unfit * x[e]);
+                let row = i * SIZE + column_of(member, e);
+                v_tile[row * V_STRIDE + col / 4u][col % 4u] = f16(divided(unfit * x[e], row));
             }
         }
         last_at = at;
@@ -259,8 +266,9 @@ fn stage(
         let p = piece(n, t, V_COLS8);
         let to = p.x * V_STRIDE + p.y * 2u;
         if (p.x < CHUNK) {
-            v_tile[to] = (*next_v)[n].lo;
-            v_tile[to + 1u] = (*next_v)[n].hi;
+            let eight = ones_beside(p.y, (*next_v)[n]);
+            v_tile[to] = eight.lo;
+            v_tile[to + 1u] = eight.hi;
         }
     }
 }

@@ -7,6 +7,10 @@ use super::formulas::elementwise;
 use super::operands::{Operand, Rows};
 use super::stages::Stages;
 use crate::Result;
+use crate::gpu::linear_spec::LinearSpec;
+
+/// Threads of a workgroup that makes features of a chunk.
+const HALF_THREADS: u32 = 256;
 
 /// Whether the map takes a stage of its own.
 pub(super) fn needs_stage(map: &FeatureMap) -> bool {
@@ -59,10 +63,67 @@ pub(super) fn stages(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// Where maps that go number by number take a stage of their own all the same: q and k are then its features.
+pub(super) fn rename_raw(operands: &mut [Operand]) {
+    for operand in operands {
+        operand.name = match operand.name {
+            "q" => "raw_q",
+            "k" => "raw_k",
+            name => name,
+        };
+    }
+}
+
+/// Whether f16 holds the features: no exponentials of sums, nor more of them than were given and squares.
+pub(super) fn fit_half(map: &FeatureMap) -> bool {
+    !matches!(map, FeatureMap::Exp | FeatureMap::Favor { .. } | FeatureMap::Taylor | FeatureMap::Efficient)
+}
+
+/// Both of q and k, into rows of f16 behind a power of two, `q_fit` and `k_fit`, where `scaled`. Rows have at most four times as many
+/// features as a subgroup has threads.
+pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>) -> Result<()> {
+    let (chunks, features) = (p.chunks(), p.dim_k());
+    let lanes = features.div_ceil(4).next_power_of_two();
+    let items = (stages.part.instances() / p.group() * chunks.count) as u64;
+    for (title, name) in [("features of q", "q"), ("features of k", "k")] {
+        let fit = if scaled { format!("put_{name}_fit(at, 0u, 0u, x);") } else { String::new() };
+        let text = format!(
+            "{}fn raw(at: Place, i: u32, d: u32) -> f32 {{ return raw_{name}(at, i, d); }}\n\
+             fn put_phi_4(at: Place, i: u32, f4: u32, x: vec4<f32>) {{ put_{name}_4(at, i, f4, x); }}\n\
+             fn put_fit(at: Place, x: f32) {{ {fit} }}\n",
+            formulas(p, name)
+        );
+        let constants = vec![
+            ("DIM", p.k.shape()[3] as u32),
+            ("FEATURES", features as u32),
+            ("CHUNK", p.chunk as u32),
+            ("LANES", lanes as u32),
+            ("ROW_LEVELS", lanes.ilog2()),
+            ("PASSES", (p.chunk * lanes).div_ceil(HALF_THREADS as usize) as u32),
+            ("SCALED", u32::from(scaled)),
+        ];
+        let spec = LinearSpec {
+            title,
+            files: vec!["linear/features_half.wgsl", "linear/powers.wgsl"],
+            constants,
+            text,
+            f16: true,
+            threads: HALF_THREADS,
+            matrices: None,
+        };
+        stages.launch(&chunks, spec, items, items)?;
+    }
+    Ok(())
+}
+
 /// `term` and `feature` of `linear/features.wgsl`.
 fn formulas(p: &Problem, name: &str) -> String {
     let dim = p.k.shape()[3];
     let (term, feature) = match &p.map {
+        map if elementwise(map).is_some() => {
+            let by = elementwise(map).unwrap_or("x");
+            ("0.0", format!("let x = raw(at, i, f);\n    return {by};"))
+        }
         FeatureMap::L2Norm => ("x * x", "return raw(at, i, f) * inverseSqrt(s + 1e-6);".to_string()),
         FeatureMap::Efficient if name == "k" => {
             ("0.0", "return exp(raw(at, i, f) - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into())
@@ -97,7 +158,7 @@ fn formulas(p: &Problem, name: &str) -> String {
             );
             ("0.0", feature)
         }
-        map => unreachable!("{map:?} goes number by number: a bug in wgpu-attention"),
+        map => unreachable!("{map:?} has no formula: a bug in wgpu-attention"),
     };
     format!(
         "fn term(x: f32, m: f32) -> f32 {{ return {term}; }}\n\

@@ -4,7 +4,6 @@
 //! `A = scale (q_i . k_j) e^(G_i - G_j)`, `O = scale (q e^G) S + A V'`, `S' = e^G_last S + (k e^(G_last - G))^T V'`, where V' is v, or with
 //! the delta rule `T beta (V - (k e^G) S)`, `T = (I + L)^-1`, `L = beta_i (k_i . k_j) e^(G_i - G_j)` below the diagonal.
 
-use super::Normalizer;
 use super::check::{Gate, Problem};
 use super::chunks::Chunks;
 use super::ends::{copy_states, state_ends};
@@ -14,6 +13,7 @@ use super::operands::{Memory, Operand};
 use super::stages::{Part, Product, Stages, Term};
 use super::sweep::Sweep;
 use super::tensors::{buffers, operands, parts, slots};
+use super::{FeatureMap, Normalizer};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::plan::Plan;
@@ -39,6 +39,9 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let mut operands = operands(p);
     if let Some(sweep) = &sweep {
         operands.retain(|operand| matches!(operand.memory, Memory::Slot { .. } | Memory::Constant(_)));
+        if p.map != FeatureMap::Identity {
+            features::rename_raw(&mut operands);
+        }
         operands.extend(sweep.operands(p));
     }
     let parts = parts(p, &operands, &slots, ctx)?;
@@ -327,20 +330,20 @@ pub(super) fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) 
     divide(p, &q_chunks, stages)
 }
 
+/// `denominator` of a sum over ones, where there is one.
+pub(super) fn denominator(p: &Problem, stages: &mut Stages<'_, '_>) -> Option<String> {
+    let (by, eps) = match p.normalizer {
+        Normalizer::None => return None,
+        Normalizer::Add(eps) => ("x + params.eps", eps),
+        Normalizer::Clamp(eps) => ("max(x, params.eps)", eps),
+    };
+    stages.eps = eps;
+    Some(format!("fn denominator(x: f32) -> f32 {{ return {by}; }}\n"))
+}
+
 /// The sum over values by the sum over ones, where there is a denominator.
 pub(super) fn divide(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
-    let by = match p.normalizer {
-        Normalizer::None => return Ok(()),
-        Normalizer::Add(eps) => {
-            stages.eps = eps;
-            "x + params.eps"
-        }
-        Normalizer::Clamp(eps) => {
-            stages.eps = eps;
-            "max(x, params.eps)"
-        }
-    };
-    let text = format!("fn denominator(x: f32) -> f32 {{ return {by}; }}\n");
+    let Some(text) = denominator(p, stages) else { return Ok(()) };
     let constants = vec![("CHUNK", p.chunk as u32), ("V", p.dim_v() as u32)];
     let items = stages.part.instances() * chunks.count * p.chunk * p.dim_v();
     stages.flat(chunks, "out by its denominator", "linear/divide.wgsl", constants, text, items)

@@ -149,9 +149,8 @@ impl Operand {
                  if ({there}) {{ x = f32({name}_data[{index}]); }}\n    return x;\n}}\n"
             );
             // Of rows and columns that are there: no load waits for a test.
-            text += &format!(
-                "fn {name}_there(at: Place, i: u32, j: u32) -> f32 {{\n    return f32({name}_data[{index}]);\n}}\n"
-            );
+            let value = self.of_first("0.0", format!("f32({name}_data[{index}])"));
+            text += &format!("fn {name}_there(at: Place, i: u32, j: u32) -> f32 {{\n    return {value};\n}}\n");
         }
         if access.write {
             text += &format!(
@@ -223,7 +222,7 @@ impl Operand {
                     )
                 }
                 (8, true) => format!("let n = 2u * ({index});\n    return Half8({name}_data[n], {name}_data[n + 1u]);"),
-                _ => format!("return vec4<f32>({name}_data[{index}]);"),
+                _ => format!("return {};", self.of_first("vec4<f32>()", format!("vec4<f32>({name}_data[{index}])"))),
             };
             let columns = self.cols / width;
             if width == 8 {
@@ -245,6 +244,16 @@ impl Operand {
             text += &format!("{put}    if ({there}) {{\n    {store}\n    }}\n}}\n");
         }
         text
+    }
+
+    /// Of rows of which only the first step of a token has a value: that, and nothing for other steps; the load does not wait for it.
+    fn of_first(&self, nothing: &str, value: String) -> String {
+        match self.memory {
+            Memory::Slot { rows: Rows::First(n), .. } | Memory::Constant(n) if n > 1 => {
+                format!("select({nothing}, {value}, (at.start + i) % {n}u == 0u)")
+            }
+            _ => value,
+        }
     }
 
     /// When (i, j) is there, and where it lies then; j counts groups of so many columns, named j4 or j8, where it is not 1.

@@ -6,6 +6,8 @@
 use super::FeatureMap;
 use super::check::{Gate, Problem};
 use super::ends::{copy_states, state_ends};
+use super::features;
+use super::forward::denominator;
 use super::operands::Operand;
 use super::stages::Stages;
 use crate::Result;
@@ -70,14 +72,23 @@ impl Sweep {
         if !p.causal {
             return refuse("attention is not causal");
         }
-        if p.has_z() || p.map != FeatureMap::Identity {
-            return refuse("the map or the normalizer is not made for them");
+        if !features::fit_half(&p.map) {
+            return refuse("features of this map may outgrow 16-bit floats");
         }
-        if p.steps > 1 || p.dim_k() > MOST_CHANNELS {
-            return refuse("tokens take several steps, or keys more than 128 channels");
+        if p.dim_k() > MOST_CHANNELS {
+            return refuse("keys have more than 128 channels or features");
         }
-        let strips = p.dim_v().div_ceil(matrices.size as usize).min(MOST_STRIPS) as u32;
+        let mapped = p.map != FeatureMap::Identity;
+        if mapped && p.dim_k().div_ceil(4).next_power_of_two() > matrices.subgroup as usize {
+            return refuse("a row has more features than a subgroup computes together");
+        }
+        // One more for a column of ones, which every value column needs beside it.
+        let most = MOST_STRIPS + usize::from(p.has_z());
+        let strips = p.state_cols().div_ceil(matrices.size as usize).min(most) as u32;
         let strips = strips.min(capabilities.workgroup_threads / matrices.subgroup);
+        if p.has_z() && strips * matrices.size < p.state_cols() as u32 {
+            return refuse("values have more columns than a workgroup owns, and each needs the denominator");
+        }
         // Decays of channels are anchored between two blocks of rows.
         let (given, two_blocks) = ([p.chunk as u32], [2 * matrices.size]);
         let chunks: &[u32] = match (p.chunk_given, &p.gate) {
@@ -134,6 +145,13 @@ impl Sweep {
     pub(super) fn operands(&self, p: &Problem) -> Vec<Operand> {
         let chunk = self.chunk as usize;
         let mut operands = Vec::new();
+        if p.map != FeatureMap::Identity {
+            let channels = p.dim_k().next_multiple_of(self.matrices.size as usize);
+            operands.extend(["q", "k"].map(|name| Operand::per_chunk_half(name, chunk, channels).of_key_heads()));
+        }
+        if p.has_z() && p.map != FeatureMap::Identity {
+            operands.extend(["q_fit", "k_fit"].map(|name| Operand::per_chunk(name, 1, 1).of_key_heads()));
+        }
         if self.pairs(p) > 0 {
             operands.push(Operand::per_chunk_half("pairs", self.pairs(p) as usize * chunk, chunk));
             operands.push(Operand::per_chunk("scales", 1, self.scales(p).1 as usize));
@@ -163,7 +181,7 @@ impl Sweep {
     fn constants(&self, p: &Problem, kind: Kind) -> Vec<(&'static str, u32)> {
         let strips = self.strips(p, kind);
         let Sweep { matrices: Matrices { size, subgroup, .. }, layout, chunk, .. } = *self;
-        let (k, cols) = (p.dim_k() as u32, p.dim_v() as u32);
+        let (k, cols, state_cols) = (p.dim_k() as u32, p.dim_v() as u32, p.state_cols() as u32);
         let threads = strips * subgroup;
         let (k_blocks, row_blocks) = (k.div_ceil(size), chunk / size);
         let lower_blocks = row_blocks * (row_blocks + 1) / 2;
@@ -183,7 +201,7 @@ impl Sweep {
             ("K", k),
             ("COLS", cols),
             ("STRIPS", strips),
-            ("V_TILES", cols.div_ceil(strips * size)),
+            ("V_TILES", state_cols.div_ceil(strips * size)),
             ("K_BLOCKS", k_blocks),
             ("ROW_BLOCKS", row_blocks),
             ("LOWER_BLOCKS", lower_blocks),
@@ -209,7 +227,7 @@ impl Sweep {
             ("QK_LOADS", (chunk * qk_cols8).div_ceil(threads)),
             ("V_LOADS", (chunk * v_cols8).div_ceil(threads)),
             ("GATE_PARTS", gate_parts),
-            ("CONSTANT_GATES", u32::from(matches!(p.gate, Gate::PerHead(_)) && !stored)),
+            ("CONSTANT_GATES", u32::from(matches!(p.gate, Gate::PerHead(_)) && !stored && p.steps == 1)),
             ("LANE_LEVELS", subgroup.ilog2()),
             ("LANES", layout.lanes),
             ("ELEMENTS4", size * size / subgroup / 4),
@@ -271,7 +289,8 @@ impl Sweep {
         };
         let held = if channels && p.beta.is_some() { key_tile } else { 0 };
         let tiles = 2 * key_tile + held + number(&sweep, "V_TILE") + number(&sweep, "A_TILE");
-        let of_sweep = 8 * tiles + 4 * (number(&sweep, "SCALES") + gates) + 16;
+        let denominators = if p.has_z() { self.chunk } else { 0 };
+        let of_sweep = 8 * tiles + 4 * (number(&sweep, "SCALES") + gates + denominators) + 16;
         if self.pairs(p) == 0 {
             return of_sweep;
         }
@@ -286,10 +305,25 @@ impl Sweep {
         of_sweep.max(sums + rows)
     }
 
-    /// Pairs, and the sweep.
+    /// `ones_beside`, which puts a one behind the last value of a row where there is a denominator.
+    fn beside_values(&self, p: &Problem) -> String {
+        let (eight, n) = (p.dim_v() / 8, p.dim_v() % 8);
+        let one = match (p.has_z(), n) {
+            (false, _) => String::new(),
+            (true, 0..4) => format!("if (j8 == {eight}u) {{ x.lo[{n}] = 1.0h; }}\n    "),
+            (true, _) => format!("if (j8 == {eight}u) {{ x.hi[{}] = 1.0h; }}\n    ", n - 4),
+        };
+        format!("fn ones_beside(j8: u32, row: Half8) -> Half8 {{\n    var x = row;\n    {one}return x;\n}}\n")
+    }
+
+    /// Features, pairs, and the sweep.
     pub(super) fn stages(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         let chunks = p.chunks();
         let (pairs, channels) = (self.pairs(p) > 0, matches!(p.gate, Gate::PerChannel(_)));
+        let fitted = p.has_z() && p.map != FeatureMap::Identity;
+        if p.map != FeatureMap::Identity {
+            features::half_stages(p, fitted, stages)?;
+        }
         let rows = |q: &str, k: &str| {
             format!(
                 "fn rows_q(at: Place, i: u32, j8: u32) -> Half8 {{ return {q}_8(at, i, j8); }}\n\
@@ -312,7 +346,7 @@ impl Sweep {
         };
         if pairs {
             let mut text = String::new();
-            let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl"];
+            let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl"];
             if p.beta.is_some() {
                 text += "fn beta_at(at: Place, i: u32) -> f32 { return beta_there(at, i, 0u); }\n";
                 files.push("linear/pairs_delta.wgsl");
@@ -342,18 +376,28 @@ impl Sweep {
             stages.launch(&chunks, spec, items, items)?;
         }
         let gates = if self.gates_stored(p) { "linear/sweep_rows.wgsl" } else { gates };
-        let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", gates];
+        let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl", gates];
         files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
         files.extend(match (p.beta.is_some(), channels) {
             (false, _) => vec!["linear/sweep_plain.wgsl"],
             (true, false) => vec!["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"],
             (true, true) => vec!["linear/sweep_delta.wgsl", "linear/sweep_stored_keys.wgsl"],
         });
-        let v_tiles = p.dim_v().div_ceil((self.strips * self.matrices.size) as usize);
+        let v_tiles = p.state_cols().div_ceil((self.strips * self.matrices.size) as usize);
         let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
         let copied = copy_states(p, stages)?;
         let rows = if channels { rows("risen_q", "fallen_k") } else { rows("q", "k") };
-        let text = rows + &state_ends(p, copied);
+        let mut text = rows + &state_ends(p, copied) + &self.beside_values(p);
+        text += "fn feature_fits(at: Place) -> vec2<f32> {\n    return ";
+        text += if fitted { "vec2<f32>(q_fit_there(at, 0u, 0u), k_fit_there(at, 0u, 0u))" } else { "vec2<f32>(1.0)" };
+        text += ";\n}\n";
+        files.push(match denominator(p, stages) {
+            Some(denominator) => {
+                text += &denominator;
+                "linear/sweep_divided.wgsl"
+            }
+            None => "linear/sweep_undivided.wgsl",
+        });
         stages.launch(&chunks, spec("states and out in order", files, text, Kind::Sweep), items, items)
     }
 }

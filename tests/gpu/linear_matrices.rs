@@ -1,11 +1,15 @@
 //! Linear attention on matrix units: every family against a recurrence in f64, on devices whose units give up their registers.
 
+use std::f64::consts::FRAC_PI_2;
+
 use half::f16;
 use wgpu_attention::reference::check;
-use wgpu_attention::{Capabilities, Context, DType, Decay, Fragments, LinearAttention, Matrices, Tensor};
+use wgpu_attention::{
+    Capabilities, Context, DType, Decay, FeatureMap, Fragments, LinearAttention, Matrices, Normalizer, Tensor,
+};
 
 use crate::data;
-use crate::support::{as_gpu, ctx, download, upload};
+use crate::support::{as_gpu, ctx, download, eleven_bits, upload};
 
 /// How a case forgets.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +32,12 @@ struct Case {
     /// What log-decays are multiplied by.
     strength: f32,
     delta: bool,
+    /// Delta steps a token.
+    steps: usize,
+    map: FeatureMap,
+    normalizer: Normalizer,
+    /// What is added to q and k.
+    shift: f32,
     scale: f32,
     initial: Option<f32>,
     cu_seqlens: Option<Vec<usize>>,
@@ -49,6 +59,10 @@ impl Case {
             gates: Gates::None,
             strength: 1.0,
             delta: false,
+            steps: 1,
+            map: FeatureMap::Identity,
+            normalizer: Normalizer::None,
+            shift: 0.0,
             scale: 0.25,
             initial: Some(1.0),
             cu_seqlens: None,
@@ -68,9 +82,44 @@ impl Case {
         self
     }
 
+    fn map(mut self, map: FeatureMap) -> Case {
+        self.map = map;
+        self
+    }
+
     fn dims(mut self, dim_k: usize, dim_v: usize) -> Case {
         (self.dim_k, self.dim_v) = (dim_k, dim_v);
         self
+    }
+
+    /// Of a row of q or k.
+    fn features(&self) -> usize {
+        if self.map == FeatureMap::Cosformer { 2 * self.dim_k } else { self.dim_k }
+    }
+
+    /// The features of token t's row.
+    fn phi(&self, x: &[f32], t: usize) -> Vec<f64> {
+        let row = || x.iter().map(|&x| f64::from(x));
+        match self.map {
+            FeatureMap::Identity => row().collect(),
+            FeatureMap::Elu1 => row().map(|x| if x > 0.0 { x + 1.0 } else { x.exp() }).collect(),
+            FeatureMap::Relu => row().map(|x| x.max(0.0)).collect(),
+            FeatureMap::Silu => row().map(|x| x / (1.0 + (-x).exp())).collect(),
+            FeatureMap::L2Norm => {
+                let norm = (row().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
+                row().map(|x| x / norm).collect()
+            }
+            FeatureMap::SoftmaxDim => {
+                let most = row().fold(f64::MIN, f64::max);
+                let sum: f64 = row().map(|x| (x - most).exp()).sum();
+                row().map(|x| (x - most).exp() / sum).collect()
+            }
+            FeatureMap::Cosformer => {
+                let (sin, cos) = (FRAC_PI_2 * (t + 1) as f64 / self.len as f64).sin_cos();
+                row().map(|x| x.max(0.0) * sin).chain(row().map(|x| x.max(0.0) * cos)).collect()
+            }
+            ref map => unreachable!("{map:?} is not among the cases"),
+        }
     }
 
     fn sequences(&self) -> Vec<[usize; 2]> {
@@ -95,9 +144,9 @@ impl Case {
     fn data(&self) -> Data {
         let half = |x: f32| f16::from_f32(x).to_f32();
         let rows = self.batch * self.heads * self.len;
-        let key_rows = rows / self.group;
-        let mut k: Vec<f32> = data::normal(self.seed, key_rows * self.dim_k);
-        if self.delta {
+        let (key_rows, steps) = (rows / self.group, self.steps);
+        let mut k: Vec<f32> = data::normal(self.seed, key_rows * steps * self.dim_k);
+        if self.delta && self.map != FeatureMap::L2Norm {
             // Unit keys, as the delta rule wants them.
             for row in k.chunks_mut(self.dim_k) {
                 let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -111,14 +160,17 @@ impl Case {
             Gates::PerChannel => rows * self.dim_k,
         };
         let states = if self.cu_seqlens.is_some() { self.sequences().len() } else { self.batch };
-        let state = states * self.heads * self.dim_k * self.dim_v;
+        let state = states * self.heads * self.features() * self.dim_v;
         let log_decay = |x: f32| -(0.1 * x * x * self.strength);
         Data {
-            q: data::normal(self.seed + 1, key_rows * self.dim_k).into_iter().map(half).collect(),
-            k: k.into_iter().map(half).collect(),
-            v: data::normal(self.seed + 2, rows * self.dim_v).into_iter().map(|x| half(self.loud * x)).collect(),
+            q: data::normal(self.seed + 1, key_rows * self.dim_k).into_iter().map(|x| half(x + self.shift)).collect(),
+            k: k.into_iter().map(|x| half(x + self.shift)).collect(),
+            v: data::normal(self.seed + 2, rows * steps * self.dim_v)
+                .into_iter()
+                .map(|x| half(self.loud * x))
+                .collect(),
             decay: data::normal(self.seed + 3, gates).into_iter().map(log_decay).collect(),
-            beta: data::normal(self.seed + 4, rows).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            beta: data::normal(self.seed + 4, rows * steps).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
             initial: data::normal(self.seed + 5, state)
                 .into_iter()
                 .map(|x| x * self.initial.unwrap_or_default())
@@ -127,50 +179,44 @@ impl Case {
     }
 
     /// out and last states, token by token in f64; or plain: with states kept in f32, and rounded to f16's significant bits where
-    /// they are read, as values are.
+    /// they are read, as values and features are.
     fn recurrence(&self, x: &Data, plain: bool) -> (Vec<f64>, Vec<f64>) {
         let round = |x: f64| if plain { eleven_bits(x) } else { x };
-        let kept = |x: f64| if plain { f64::from(x as f32) } else { x };
-        let Case { heads, group, len, dim_k, dim_v, .. } = *self;
-        let mut out = vec![0.0; x.v.len()];
+        let Case { heads, group, len, dim_k, dim_v, steps, .. } = *self;
+        let features = self.features();
+        let mapped = |values: &[f32], row: usize, t: usize| -> Vec<f64> {
+            let features = self.phi(&values[row * dim_k..(row + 1) * dim_k], t);
+            features.into_iter().map(|x| if self.map == FeatureMap::Identity { x } else { round(x) }).collect()
+        };
+        let mut out = vec![0.0; self.batch * heads * len * dim_v];
         let mut states = Vec::new();
         let (sequences, packed) = (self.sequences(), self.cu_seqlens.is_some());
         for n in 0..if packed { sequences.len() } else { self.batch } {
             let ([start, end], b) = if packed { (sequences[n], 0) } else { (sequences[0], n) };
             for h in 0..heads {
-                let area = dim_k * dim_v;
+                let area = features * dim_v;
                 let from = (n * heads + h) * area;
                 let mut state: Vec<f64> = x.initial[from..from + area].iter().map(|&s| s.into()).collect();
+                let mut z = vec![0.0; features];
                 for t in start..end {
                     let row = (b * heads + h) * len + t;
                     let key_row = (b * (heads / group) + h / group) * len + t;
-                    let at = |values: &[f32], row: usize, dim: usize, d: usize| f64::from(values[row * dim + d]);
-                    for d in 0..dim_k {
-                        let log_decay = match self.gates {
-                            Gates::None => 0.0,
-                            Gates::PerHead => f64::from(x.decay[h]),
-                            Gates::PerToken => f64::from(x.decay[row]),
-                            Gates::PerChannel => at(&x.decay, row, dim_k, d),
-                        };
-                        let decay = log_decay.max(-80.0).exp();
-                        state[d * dim_v..(d + 1) * dim_v].iter_mut().for_each(|s| *s = kept(*s * decay));
+                    self.fade(&mut state, &mut z, x, [h, row], plain);
+                    for step in 0..steps {
+                        let k = mapped(&x.k, key_row * steps + step, t);
+                        self.step(&mut state, &mut z, x, &k, row * steps + step, plain);
                     }
+                    let q = mapped(&x.q, key_row, t);
+                    let scale = f64::from(self.scale);
+                    let sum: f64 = scale * (0..features).map(|d| z[d] * q[d]).sum::<f64>();
+                    let by = match self.normalizer {
+                        Normalizer::Add(eps) => sum + f64::from(eps),
+                        Normalizer::Clamp(eps) => sum.max(eps.into()),
+                        _ => 1.0,
+                    };
                     for e in 0..dim_v {
-                        let mut u = at(&x.v, row, dim_v, e);
-                        if self.delta {
-                            let held: f64 =
-                                (0..dim_k).map(|d| round(state[d * dim_v + e]) * at(&x.k, key_row, dim_k, d)).sum();
-                            u = round(f64::from(x.beta[row])) * round(u - held);
-                        }
-                        // Values are rounded after a factor that is not a power of two.
-                        u = round(u * 0.7) / 0.7;
-                        for d in 0..dim_k {
-                            let s = &mut state[d * dim_v + e];
-                            *s = kept(*s + at(&x.k, key_row, dim_k, d) * u);
-                        }
-                        let read: f64 =
-                            (0..dim_k).map(|d| round(state[d * dim_v + e]) * at(&x.q, key_row, dim_k, d)).sum();
-                        out[row * dim_v + e] = f64::from(self.scale) * read;
+                        let read: f64 = (0..features).map(|d| round(state[d * dim_v + e]) * q[d]).sum();
+                        out[row * dim_v + e] = if by == 0.0 { 0.0 } else { scale * read / by };
                     }
                 }
                 states.extend(state);
@@ -179,14 +225,52 @@ impl Case {
         (out, states)
     }
 
+    /// The gates of head h's row.
+    fn fade(&self, state: &mut [f64], z: &mut [f64], x: &Data, [h, row]: [usize; 2], plain: bool) {
+        let dim_v = self.dim_v;
+        for d in 0..z.len() {
+            let log_decay = match self.gates {
+                Gates::None => 0.0,
+                Gates::PerHead => f64::from(x.decay[h]),
+                Gates::PerToken => f64::from(x.decay[row]),
+                Gates::PerChannel => f64::from(x.decay[row * self.dim_k + d]),
+            };
+            let decay = log_decay.max(-80.0).exp();
+            state[d * dim_v..(d + 1) * dim_v].iter_mut().for_each(|s| *s = kept(*s * decay, plain));
+            z[d] *= decay;
+        }
+    }
+
+    /// A key and its value into the state.
+    fn step(&self, state: &mut [f64], z: &mut [f64], x: &Data, k: &[f64], row: usize, plain: bool) {
+        let round = |x: f64| if plain { eleven_bits(x) } else { x };
+        let dim_v = self.dim_v;
+        for e in 0..dim_v {
+            let mut u = f64::from(x.v[row * dim_v + e]);
+            if self.delta {
+                let held: f64 = (0..k.len()).map(|d| round(state[d * dim_v + e]) * k[d]).sum();
+                u = round(f64::from(x.beta[row])) * round(u - held);
+            }
+            // Values are rounded after a factor that is not a power of two.
+            u = round(u * 0.7) / 0.7;
+            for (d, k) in k.iter().enumerate() {
+                let s = &mut state[d * dim_v + e];
+                *s = kept(*s + k * u, plain);
+            }
+        }
+        z.iter_mut().zip(k).for_each(|(z, k)| *z += k);
+    }
+
     fn describe(&self, ctx: &Context, x: &Data) -> LinearAttention {
-        let Case { batch, heads, group, len, dim_k, dim_v, .. } = *self;
+        let Case { batch, heads, group, len, dim_k, dim_v, steps, .. } = *self;
+        let (rows, features) = (len * steps, self.features());
         let half = |shape, values: &[f32]| upload(ctx, DType::F16, shape, values).unwrap();
         let full = |shape, values: &[f32]| Tensor::from_slice(ctx, shape, values).unwrap();
         let q = half([batch, heads / group, len, dim_k], &x.q);
-        let k = half([batch, heads / group, len, dim_k], &x.k);
-        let v = half([batch, heads, len, dim_v], &x.v);
+        let k = half([batch, heads / group, rows, dim_k], &x.k);
+        let v = half([batch, heads, rows, dim_v], &x.v);
         let mut linear = LinearAttention::new(&q, &k, &v).scale(self.scale).recurrent(false);
+        linear = linear.steps(steps).map(self.map.clone()).normalizer(self.normalizer);
         linear = linear.decay(match self.gates {
             Gates::None => Decay::None,
             Gates::PerHead => Decay::PerHead(x.decay.clone()),
@@ -194,11 +278,11 @@ impl Case {
             Gates::PerChannel => Decay::PerChannel((&full([batch, heads, len, dim_k], &x.decay)).into()),
         });
         if self.delta {
-            linear = linear.delta(&full([batch, heads, len, 1], &x.beta));
+            linear = linear.delta(&full([batch, heads, rows, 1], &x.beta));
         }
         if self.initial.is_some() {
-            let states = x.initial.len() / (heads * dim_k * dim_v);
-            linear = linear.initial_state(&full([states, heads, dim_k, dim_v], &x.initial));
+            let states = x.initial.len() / (heads * features * dim_v);
+            linear = linear.initial_state(&full([states, heads, features, dim_v], &x.initial));
         }
         if let Some(cu_seqlens) = &self.cu_seqlens {
             linear = linear.cu_seqlens(cu_seqlens);
@@ -225,14 +309,9 @@ impl Case {
     }
 }
 
-/// A number of 11 significant bits, of any size: f16 behind a power of two. The one towards 0: WGSL lets a device take either
-/// neighbour.
-fn eleven_bits(x: f64) -> f64 {
-    if x == 0.0 || !x.is_finite() {
-        return x;
-    }
-    let unit = 2f64.powi(x.abs().log2().floor() as i32 - 10);
-    (x / unit).trunc() * unit
+/// As a state is kept.
+fn kept(x: f64, plain: bool) -> f64 {
+    if plain { f64::from(x as f32) } else { x }
 }
 
 /// A context that uses matrix units by their registers; none where the device has none.
@@ -336,13 +415,75 @@ fn a_gate_a_channel() {
     }
 }
 
+#[test]
+fn feature_maps() {
+    use FeatureMap::{Cosformer, Elu1, L2Norm, Relu, Silu, SoftmaxDim};
+    for map in [Elu1, Relu, Silu, L2Norm, SoftmaxDim, Cosformer] {
+        Case::new(75).map(map.clone()).check();
+        let mut case = Case::new(70).map(map).gates(Gates::PerToken).dims(24, 40);
+        (case.batch, case.heads, case.group) = (2, 4, 2);
+        case.check();
+        case.batch = 1;
+        case.cu_seqlens = Some(vec![0, 10, 10, 43, 70]);
+        if case.map != Cosformer {
+            case.check();
+        }
+    }
+    // As Kimi Delta Attention begins.
+    let mut case = Case::new(75).map(L2Norm).gates(Gates::PerChannel).delta().dims(24, 40);
+    case.chunk = None;
+    case.check();
+    Case::new(75).map(L2Norm).gates(Gates::PerToken).delta().check();
+}
+
+#[test]
+fn denominators() {
+    use FeatureMap::{Cosformer, Elu1, Relu, SoftmaxDim};
+    for (map, normalizer) in [
+        (Elu1, Normalizer::Add(1e-6)),
+        (Relu, Normalizer::Add(0.0)),
+        (SoftmaxDim, Normalizer::Clamp(0.5)),
+        (Cosformer, Normalizer::Clamp(1e-3)),
+    ] {
+        for (dims, gates) in [([16, 16], Gates::None), ([24, 40], Gates::PerHead), ([32, 7], Gates::PerToken)] {
+            let mut case = Case::new(75).map(map.clone()).gates(gates).dims(dims[0], dims[1]);
+            (case.initial, case.normalizer) = (None, normalizer);
+            case.check();
+            case.chunk = None;
+            case.check();
+        }
+    }
+    let mut case = Case::new(75).map(Elu1).gates(Gates::PerChannel).dims(24, 40);
+    (case.initial, case.normalizer, case.chunk) = (None, Normalizer::Add(1e-6), None);
+    case.check();
+    // Rows whose features f16 does not hold: a denominator makes them count.
+    for shift in [-30.0, -12.0, 100.0] {
+        let mut case = Case::new(75).map(Elu1);
+        (case.initial, case.normalizer, case.shift) = (None, Normalizer::Add(0.0), shift);
+        case.check();
+    }
+}
+
+/// DeltaProduct.
+#[test]
+fn several_steps_a_token() {
+    for (steps, gates) in [(2, Gates::None), (3, Gates::PerHead), (2, Gates::PerToken), (3, Gates::PerChannel)] {
+        let mut case = Case::new(40).gates(gates).delta().dims(24, 40);
+        (case.steps, case.chunk) = (steps, None);
+        case.check();
+        (case.heads, case.group) = (4, 2);
+        case.cu_seqlens = Some(vec![0, 11, 40]);
+        case.check();
+    }
+}
+
 /// What runs on the portable path says why.
 #[test]
 fn a_slower_path_says_so() {
     let Some(ctx) = units() else { return };
     let mut other_chunks = Case::new(40).gates(Gates::PerChannel);
     other_chunks.chunk = Some(64);
-    for case in [Case::new(40).dims(136, 16), other_chunks] {
+    for case in [Case::new(40).dims(136, 16), Case::new(40).map(FeatureMap::Exp), other_chunks] {
         let plan = case.describe(&ctx, &case.data()).plan(&ctx).unwrap();
         assert!(plan.notes().iter().any(|note| note.starts_with("matrix units are not used, because ")), "{plan}");
     }

@@ -310,3 +310,13 @@ pub fn download(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
 pub fn read<T: Element>(ctx: &Context, tensor: &Tensor) -> Result<Vec<T>> {
     pollster::block_on(tensor.read(ctx))
 }
+
+/// A number of 11 significant bits, of any size: f16 behind a power of two. The one towards 0: WGSL lets a device take either
+/// neighbour.
+pub fn eleven_bits(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let unit = 2f64.powi(x.abs().log2().floor() as i32 - 10);
+    (x / unit).trunc() * unit
+}

@@ -6,7 +6,7 @@ use wgpu_attention::reference::{
 use wgpu_attention::{DType, Decay, FeatureMap, Layout, LinearAttention, Normalizer, Tensor};
 
 use super::draw::{Draw, right, rounded, told};
-use crate::support::ctx;
+use crate::support::{ctx, eleven_bits};
 
 #[derive(Clone)]
 enum Gate {
@@ -58,7 +58,10 @@ pub fn case(draw: &mut Draw) -> Result<(), String> {
     if case.map == FeatureMap::Identity && case.causal && case.normalizer == Normalizer::None && draw.one_in(3) {
         return backward(draw, case);
     }
-    let (exact, plain) = (case.oracle::<f64>(), case.oracle::<f32>());
+    // On matrix units features are f16.
+    let half = plan.to_string().contains("features_half");
+    let kept = |x: f32| if half { eleven_bits(x.into()) as f32 } else { x };
+    let (exact, plain) = (case.oracle::<f64>(|x| x), case.oracle::<f32>(kept));
     let has_z = case.normalizer != Normalizer::None;
     let unrun = |e| format!("planned, but not run: {e}");
     if let Some([state, z]) = &case.in_place {
@@ -246,7 +249,8 @@ impl Case {
     }
 
     /// q and k once mapped, and v, `[batch, heads, rows, dim]`.
-    fn mapped<T: Real>(&self) -> [Vec<T>; 3] {
+    /// q and k mapped, their features as they are `kept`; and v.
+    fn mapped<T: Real>(&self, kept: impl Fn(T) -> T) -> [Vec<T>; 3] {
         let wide = |x: &[f32]| x.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
         let [q, k, v] = [0, 1, 2].map(|n| wide(&self.operands[n]));
         let omega = wide(&self.omega);
@@ -257,7 +261,10 @@ impl Case {
             of_keys,
         };
         let map = |x: &[T], len: usize, of_keys| {
-            if x.is_empty() { Vec::new() } else { features(&self.map, x, len, self.dims[0], rules(of_keys)) }
+            if x.is_empty() {
+                return Vec::new();
+            }
+            features(&self.map, x, len, self.dims[0], rules(of_keys)).into_iter().map(&kept).collect()
         };
         [map(&q, self.len, false), map(&k, self.rows, true), v]
     }
@@ -287,8 +294,8 @@ impl Case {
         T::of(if self.map == FeatureMap::Taylor { 1.0 } else { self.scale.into() })
     }
 
-    fn oracle<T: Real>(&self) -> Results {
-        let [q, k, v] = self.mapped::<T>();
+    fn oracle<T: Real>(&self, kept: impl Fn(T) -> T) -> Results {
+        let [q, k, v] = self.mapped::<T>(kept);
         let f = self.features();
         let wide = |x: &[f32]| x.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
         let (beta, initial, initial_z) =
@@ -405,7 +412,7 @@ fn backward(draw: &mut Draw, mut case: Case) -> Result<(), String> {
 impl Case {
     fn gradients<T: Real>(&self, d_out: &[f32], d_state: &Option<Vec<f32>>) -> [Vec<f64>; 6] {
         let wide = |x: &[f32]| x.iter().map(|&x| T::of(x.into())).collect::<Vec<T>>();
-        let [q, k, v] = self.mapped::<T>();
+        let [q, k, v] = self.mapped::<T>(|x| x);
         let d_out = wide(d_out);
         let [dim_k, dim_v] = self.dims;
         let mut results: [Vec<f64>; 6] = [
