@@ -1,4 +1,4 @@
-// put_phi(i, f) = feature(i, f, m, s) of a row x, with m = max_d x[d] and s = sum_d term(x[d], m). One workgroup a row.
+// put_phi(i, f) = feature(i, f, x[f], m, s) of a row x, with m = max_d x[d] and s = sum_d term(x[d], m). One workgroup a row.
 //
 // provides  main
 // requires  chunk.wgsl, prelude (DIM FEATURES ROWS THREADS), operands (raw put_phi), formulas (term feature)
@@ -33,5 +33,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
     let s = shared_values[0];
-    for (var f = t; f < FEATURES; f += THREADS) { put_phi(at, i, f, feature(at, i, f, m, s)); }
+    for (var f = t; f < FEATURES; f += THREADS) { put_phi(at, i, f, feature(at, i, f, raw(at, i, f % DIM), m, s)); }
 }

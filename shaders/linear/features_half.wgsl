@@ -3,8 +3,8 @@
 // workgroup a chunk; LANES threads a row, each with four features.
 //
 // provides  main
-// requires  chunk.wgsl, powers.wgsl (power_for), prelude (DIM FEATURES CHUNK LANES ROW_LEVELS PASSES SCALED THREADS), operands (raw
-//           put_phi_4 put_fit), formulas (term feature)
+// requires  chunk.wgsl, powers.wgsl (power_for), prelude (DIM FEATURES CHUNK LANES PASSES SCALED THREADS, and MAX_LEVELS SUM_LEVELS:
+//           how often rows are halved for m and s, 0 where nobody asks), operands (raw_four put_phi_4 put_fit), formulas (term feature)
 
 // Bits of the largest: of floats that are not negative, the order is that of their bits.
 var<workgroup> largest: array<atomic<u32>, 4>;
@@ -22,11 +22,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var most = vec4<f32>();
     for (var n = 0u; n < PASSES; n++) { // unroll
         let i = min(row_of_pass(n, t), at.len - 1u);
-        let m = largest_of_row(at, i, f4 * 4u);
-        let s = sum_of_row(at, i, f4 * 4u, m);
+        let x = raw_four(at, i, f4);
+        let m = largest_of_row(x, f4 * 4u);
+        let s = sum_of_row(x, f4 * 4u, m);
         for (var c = 0u; c < 4u; c++) { // unroll
             let f = f4 * 4u + c;
-            if (f < FEATURES) { features[n][c] = feature(at, i, f, m, s); }
+            features[n][c] = select(0.0, feature(at, i, f, x[c], m, s), f < FEATURES);
         }
         most = max(most, abs(features[n]));
     }
@@ -49,23 +50,23 @@ fn row_of_pass(n: u32, t: u32) -> u32 {
     return n * (THREADS / LANES) + t / LANES;
 }
 
-fn largest_of_row(at: Place, i: u32, d0: u32) -> f32 {
+fn largest_of_row(x: vec4<f32>, d0: u32) -> f32 {
     var most = -1e30;
     for (var c = 0u; c < 4u; c++) { // unroll
-        if (d0 + c < DIM) { most = max(most, raw(at, i, d0 + c)); }
+        most = max(most, select(-1e30, x[c], d0 + c < DIM));
     }
-    for (var step = 0u; step < ROW_LEVELS; step++) { // unroll
+    for (var step = 0u; step < MAX_LEVELS; step++) { // unroll
         most = max(most, subgroupShuffleXor(most, 1u << step));
     }
     return most;
 }
 
-fn sum_of_row(at: Place, i: u32, d0: u32, m: f32) -> f32 {
+fn sum_of_row(x: vec4<f32>, d0: u32, m: f32) -> f32 {
     var sum = 0.0;
     for (var c = 0u; c < 4u; c++) { // unroll
-        if (d0 + c < DIM) { sum += term(raw(at, i, d0 + c), m); }
+        sum += select(0.0, term(x[c], m), d0 + c < DIM);
     }
-    for (var step = 0u; step < ROW_LEVELS; step++) { // unroll
+    for (var step = 0u; step < SUM_LEVELS; step++) { // unroll
         sum += subgroupShuffleXor(sum, 1u << step);
     }
     return sum;

@@ -82,23 +82,32 @@ pub(super) fn fit_half(map: &FeatureMap) -> bool {
 /// Both of q and k, into rows of f16 behind a power of two, `q_fit` and `k_fit`, where `scaled`. Rows have at most four times as many
 /// features as a subgroup has threads.
 pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>) -> Result<()> {
-    let (chunks, features) = (p.chunks(), p.dim_k());
+    let (chunks, dim, features) = (p.chunks(), p.k.shape()[3], p.dim_k());
     let lanes = features.div_ceil(4).next_power_of_two();
     let items = (stages.part.instances() / p.group() * chunks.count) as u64;
     for (title, name) in [("features of q", "q"), ("features of k", "k")] {
+        // Groups of features take groups of channels, where those are whole.
+        let four = match dim % 4 {
+            0 => format!("return raw_{name}_4(at, i, f4 % {}u);", dim / 4),
+            _ => {
+                let one = |c: usize| format!("raw_{name}(at, i, (f4 * 4u + {c}u) % {dim}u)");
+                format!("return vec4<f32>({});", [0, 1, 2, 3].map(one).join(", "))
+            }
+        };
         let fit = if scaled { format!("put_{name}_fit(at, 0u, 0u, x);") } else { String::new() };
         let text = format!(
-            "{}fn raw(at: Place, i: u32, d: u32) -> f32 {{ return raw_{name}(at, i, d); }}\n\
+            "{}fn raw_four(at: Place, i: u32, f4: u32) -> vec4<f32> {{ {four} }}\n\
              fn put_phi_4(at: Place, i: u32, f4: u32, x: vec4<f32>) {{ put_{name}_4(at, i, f4, x); }}\n\
              fn put_fit(at: Place, x: f32) {{ {fit} }}\n",
             formulas(p, name)
         );
         let constants = vec![
-            ("DIM", p.k.shape()[3] as u32),
+            ("DIM", dim as u32),
             ("FEATURES", features as u32),
             ("CHUNK", p.chunk as u32),
             ("LANES", lanes as u32),
-            ("ROW_LEVELS", lanes.ilog2()),
+            ("MAX_LEVELS", if p.map == FeatureMap::SoftmaxDim { lanes.ilog2() } else { 0 }),
+            ("SUM_LEVELS", if elementwise(&p.map).is_none() { lanes.ilog2() } else { 0 }),
             ("PASSES", (p.chunk * lanes).div_ceil(HALF_THREADS as usize) as u32),
             ("SCALED", u32::from(scaled)),
         ];
@@ -122,13 +131,13 @@ fn formulas(p: &Problem, name: &str) -> String {
     let (term, feature) = match &p.map {
         map if elementwise(map).is_some() => {
             let by = elementwise(map).unwrap_or("x");
-            ("0.0", format!("let x = raw(at, i, f);\n    return {by};"))
+            ("0.0", format!("return {by};"))
         }
-        FeatureMap::L2Norm => ("x * x", "return raw(at, i, f) * inverseSqrt(s + 1e-6);".to_string()),
+        FeatureMap::L2Norm => ("x * x", "return x * inverseSqrt(s + 1e-6);".to_string()),
         FeatureMap::Efficient if name == "k" => {
-            ("0.0", "return exp(raw(at, i, f) - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into())
+            ("0.0", "return exp(x - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into())
         }
-        FeatureMap::SoftmaxDim | FeatureMap::Efficient => ("exp(x - m)", "return exp(raw(at, i, f) - m) / s;".into()),
+        FeatureMap::SoftmaxDim | FeatureMap::Efficient => ("exp(x - m)", "return exp(x - m) / s;".into()),
         FeatureMap::Favor { omega, temperature } => {
             let directions = omega.layout.shape()[3];
             let feature = format!(
@@ -144,7 +153,7 @@ fn formulas(p: &Problem, name: &str) -> String {
             let feature = format!(
                 "let part = f32(at.start + i + 1u) / f32(params.positions);\n    \
                  let turned = cos_sin(u32(part * 1073741824.0));\n    \
-                 return max(raw(at, i, f % {dim}u), 0.0) * select(turned.x, turned.y, f < {dim}u);"
+                 return max(x, 0.0) * select(turned.x, turned.y, f < {dim}u);"
             );
             ("0.0", feature)
         }
@@ -162,7 +171,7 @@ fn formulas(p: &Problem, name: &str) -> String {
     };
     format!(
         "fn term(x: f32, m: f32) -> f32 {{ return {term}; }}\n\
-         fn feature(at: Place, i: u32, f: u32, m: f32, s: f32) -> f32 {{\n    {feature}\n}}\n"
+         fn feature(at: Place, i: u32, f: u32, x: f32, m: f32, s: f32) -> f32 {{\n    {feature}\n}}\n"
     )
 }
 
