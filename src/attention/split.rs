@@ -57,7 +57,8 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
         (Some(n), None) => n,
         (None, None) => {
             let [batch, heads, ..] = p.q.shape();
-            let wanted = tuning::splits(&p.tile, v.tiles[0] * batch * heads / v.pack, v.longest, ctx.capabilities());
+            let workgroups = v.tiles[0] * batch * heads / v.pack;
+            let wanted = tuning::splits(&p.tile, dims, workgroups, v.longest, ctx.capabilities());
             wanted.min((limit / each.max(1)) as usize).max(least)
         }
     };
