@@ -13,16 +13,13 @@ fla.py: it would be imported in place of the package.)
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
-import traceback
-import warnings
 from pathlib import Path
 
 import case_table
 from case_table import Case
-from pytorch import Bench, Unsuitable, sentence
+from pytorch import Bench, Unsuitable, measure_all
 
 CHECKED = 2048
 REL_ERR = {"f16": 1e-2, "bf16": 5e-2}
@@ -166,33 +163,9 @@ def main() -> int:
         return 0
 
     bench = Linear("cuda", args.repeats)
-    print(f"{bench.name} ({bench.driver})", file=sys.stderr)
-    file = open(args.csv, "w", newline="") if args.csv else None
-    writer = csv.DictWriter(file, case_table.COLUMNS, lineterminator="\n") if file else None
-    if writer:
-        writer.writeheader()
-        file.flush()
-    for case in work:
-        for dtype in [args.dtype] if args.dtype else ["f16", "bf16"]:
-            bench.clear()
-            with warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("ignore")
-                try:
-                    row = bench.measure_linear(case, dtype)
-                except Exception as error:  # whatever the kernels or their compiler raise: the next may do
-                    print(f"{case.name} fla {dtype}: {sentence(error, warned)}", file=sys.stderr)
-                    if args.traceback:
-                        traceback.print_exc()
-                    continue
-            if writer:
-                writer.writerow(row)
-                file.flush()
-            print(
-                f"{case.name:<36} {float(row['ms']):>9.3f} ms {float(row['tflops']):>8.3f} TFLOP/s, error {row['rel_err']},"
-                f" first {row['first_s']} s, {row['path']}",
-                file=sys.stderr,
-                flush=True,
-            )
+    bench.introduce()
+    dtypes = [args.dtype] if args.dtype else ["f16", "bf16"]
+    measure_all(bench, [(case, dtype) for case in work for dtype in dtypes], args, "fla", bench.measure_linear)
     return 0
 
 

@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import case_table
@@ -65,6 +66,9 @@ class Bench:
             self.small = [torch.randn(1024, 1024, device=device) for _ in range(3)]
         else:
             self.name, self.driver = "CPU", f"PyTorch {torch.__version__}"
+
+    def introduce(self):
+        print(f"{self.name} ({self.driver})", file=sys.stderr)
 
     # Time
 
@@ -225,6 +229,37 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def measure_all(bench: Bench, work: list[tuple[Case, str]], args: argparse.Namespace, peer: str, measured: Callable) -> None:
+    """Each case by each of its ways: a row of the CSV as soon as it is measured, or a sentence."""
+    file = open(args.csv, "w", newline="") if args.csv else None
+    writer = csv.DictWriter(file, case_table.COLUMNS, lineterminator="\n") if file else None
+    if writer:
+        writer.writeheader()
+        file.flush()
+    for case, way in work:
+        bench.clear()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            try:
+                row = measured(case, way)
+            except Exception as error:  # whatever the peer or its compiler raises: the next way may do
+                print(f"{case.name} {peer} {way}: {sentence(error, warned)}", file=sys.stderr)
+                if args.traceback:
+                    traceback.print_exc()
+                continue
+        if writer:
+            writer.writerow(row)
+            file.flush()
+        print(
+            f"{case.name:<36} {float(row['ms']):>9.3f} ms {float(row['tflops']):>8.3f} TFLOP/s {float(row['gbs']):>7.0f}"
+            f" GB/s, error {row['rel_err']}, first {row['first_s']} s, {row['path']}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def main() -> int:
     args = arguments()
     cases = case_table.read(args.cases)
@@ -240,36 +275,18 @@ def main() -> int:
         return 0
 
     bench = Bench(args.device, args.repeats)
-    print(f"{bench.name} ({bench.driver})", file=sys.stderr)
+    bench.introduce()
     bench.ceilings()
-    file = open(args.csv, "w", newline="") if args.csv else None
-    writer = csv.DictWriter(file, case_table.COLUMNS, lineterminator="\n") if file else None
-    if writer:
-        writer.writeheader()
-    for case, found in work:
-        tensors = None
-        for path in found:
-            bench.clear()
-            with warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("always")
-                warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.simplefilter("ignore", FutureWarning)
-                try:
-                    tensors = tensors or bench.tensors(case)
-                    row = bench.measure(case, path, tensors)
-                except Exception as error:  # whatever PyTorch or its compiler raises: the next path may do
-                    print(f"{case.name} torch {path}: {sentence(error, warned)}", file=sys.stderr)
-                    if args.traceback:
-                        traceback.print_exc()
-                    continue
-            if writer:
-                writer.writerow(row)
-                file.flush()
-            print(
-                f"{case.name:<36} {float(row['ms']):>9.3f} ms {float(row['tflops']):>8.3f} TFLOP/s {float(row['gbs']):>7.0f}"
-                f" GB/s, error {row['rel_err']}, first {row['first_s']} s, torch {path}",
-                file=sys.stderr,
-            )
+    kept: dict[str, dict] = {}
+
+    def measured(case: Case, path: str) -> dict:
+        """The paths of a case share its tensors."""
+        if case.name not in kept:
+            kept.clear()
+            kept[case.name] = bench.tensors(case)
+        return bench.measure(case, path, kept[case.name])
+
+    measure_all(bench, [(case, path) for case, found in work for path in found], args, "torch", measured)
     return 0
 
 
