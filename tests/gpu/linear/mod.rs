@@ -1,6 +1,7 @@
 //! Linear attention against the recurrence.
 
 mod gradients;
+mod judge;
 mod problem;
 mod properties;
 mod shapes;
