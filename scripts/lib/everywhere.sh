@@ -75,13 +75,20 @@ everywhere_driver() {
         everywhere_failed=1
         return
     fi
-    # One at a time: a software driver uses all cores, and some keep much memory for each kernel. The contract is the conformance
-    # run, which follows.
-    everywhere_check "$name" "$device" "device tests" cargo test --test gpu -- --test-threads 1 --skip contract::
-    everywhere_check "$name" "$device" "conformance, twice, equal bit by bit" \
-        cargo run --example conformance -- --twice tests/golden
-    everywhere_check "$name" "$device" "conformance at WebGPU limits" \
-        cargo run --example conformance -- --limits webgpu tests/golden
+    local every=${SAMPLE:-1} among="" cases=(tests/golden)
+    if [ "$every" = 1 ]; then
+        # One at a time: a software driver uses all cores, and some keep much memory for each kernel. The contract is the
+        # conformance run, which follows.
+        everywhere_check "$name" "$device" "device tests" cargo test --test gpu -- --test-threads 1 --skip contract::
+    else
+        among=", one case in $every"
+        mapfile -t cases < <(find tests/golden -name '*.safetensors' | sort | awk -v every="$every" 'NR % every == 1')
+        everywhere_skip "$name" "device tests$among" "a sample is of golden cases alone"
+    fi
+    everywhere_check "$name" "$device" "conformance, twice, equal bit by bit$among" \
+        cargo run --example conformance -- --twice "${cases[@]}"
+    everywhere_check "$name" "$device" "conformance at WebGPU limits$among" \
+        cargo run --example conformance -- --limits webgpu "${cases[@]}"
 }
 
 # A driver that the loader's environment names: NAME ICD.

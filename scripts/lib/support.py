@@ -2,7 +2,7 @@
 """Keeps and draws the results of `scripts/test --everywhere`.
 
 support.py CSV ROWS          puts the rows of ROWS in CSV, in place of those of the same name and check, and prints the table; a sample
-                             of the shaders takes no place of a run over all of them
+                             of the shaders or cases takes no place of a run over all of them
 support.py CSV ROWS README   likewise, and puts the table between the marks of README
 """
 
@@ -32,7 +32,7 @@ def table(rows):
 
 def check(row):
     """What a row is about, and whether it is of a sample."""
-    about, sample = re.subn(r", (all shaders|one shader in \d+)$", "", row["check"])
+    about, sample = re.subn(r", (all shaders|one (shader|case) in \d+)$", "", row["check"])
     return (row["name"], about), sample == 1 and not row["check"].endswith("all shaders")
 
 
