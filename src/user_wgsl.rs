@@ -98,6 +98,22 @@ impl Text {
         text
     }
 
+    /// The text linked under a name that kernels call. A rule that loops is called behind a test, which always holds: where it also
+    /// returns early, SwiftShader would double time and memory with each of the calls, one a score of a thread, that follow one another.
+    pub(crate) fn callable(&self, rule: &str, name: &str, bounded: bool) -> String {
+        if !self.loops() {
+            return self.linked(rule, name, bounded);
+        }
+        let own = format!("{name}_own");
+        let head = signature(rule).text.replacen(rule, name, 1);
+        let (nothing, score) = if rule == "mask_mod" { ("false", "") } else { ("0.0", "score, ") };
+        self.linked(rule, &own, bounded)
+            + &format!(
+                "{head} {{\n    var x = {nothing};\n    \
+                 if (kv_idx != NO_TOKEN) {{ x = {own}({score}b, h, q_idx, kv_idx); }}\n    return x;\n}}\n"
+            )
+    }
+
     /// Checks the text by itself, and its tensors; tells what its rule depends on. A text has one rule: it is always asked
     /// for the same.
     pub(crate) fn usage(&self, rule: &'static str) -> Result<Usage> {
@@ -322,6 +338,17 @@ mod tests {
             "fn n(a: u32) -> bool {{ turns_left = 4096u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
         );
         assert_eq!(text.linked("m", "n", true), bounded);
+    }
+
+    #[test]
+    fn rules_that_loop_are_called_behind_a_test() {
+        let plain = Text::new(&format!("{HEAD} {{ return true; }}"), []);
+        assert_eq!(plain.callable("mask_mod", "m", true), plain.linked("mask_mod", "m", true));
+        let looping = Text::new(&format!("{HEAD} {{ loop {{ return true; }} }}"), []);
+        let linked = looping.callable("mask_mod", "m", true);
+        assert!(linked.starts_with(&looping.linked("mask_mod", "m_own", true)), "{linked}");
+        let call = "if (kv_idx != NO_TOKEN) { x = m_own(b, h, q_idx, kv_idx); }";
+        assert!(linked.contains(&HEAD.replace("mask_mod", "m")) && linked.contains(call), "{linked}");
     }
 
     #[test]

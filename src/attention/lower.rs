@@ -194,7 +194,10 @@ pub(super) fn user(p: &Problem, v: &Visiting, scores: bool) -> UserSpec {
         data: p.data.iter().filter(|(name, _)| reads(name)).map(|(name, l)| (name.clone(), l.dtype())).collect(),
         loops,
         trusted: p.trusted,
-        texts: linked.iter().map(|(text, rule, name)| (*rule, text.linked(rule, name, loops && !p.trusted))).collect(),
+        texts: linked
+            .iter()
+            .map(|(text, rule, name)| (*rule, text.callable(rule, name, loops && !p.trusted)))
+            .collect(),
     }
 }
 
