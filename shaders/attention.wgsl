@@ -6,7 +6,7 @@
 // while its predecessor is in use.
 //
 // provides  main
-// requires  bindings, KvRows kv_rows, staging (Ahead stage_init ask_qk ask_v stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
+// requires  bindings, is_wanted, KvRows kv_rows, staging (Ahead stage_init ask_qk ask_v stage_qk stage_v), weights (store_p), products (qk pv), row state (rows_*),
 //           score_tile, thread map (row_of), place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at),
 //           order (q_token), visitor (tile_count tile_at), store_out, store_lse
 
@@ -15,6 +15,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
     if (linear >= params.workgroups) { return; }
+    if (!is_wanted(linear)) { return; }
     let at = q_tile_at(whole_of(linear), part_of(linear));
     let lane = t % LANES;
     let row0 = row_of(t, 0u);

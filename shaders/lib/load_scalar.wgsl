@@ -1,14 +1,13 @@
 // Storage access one element at a time, through any strides; columns past the end of a row read as 0.
 //
-// provides  q k v out, read_q read_k read_v store_out
-// requires  bindings, split (out_batch)
+// provides  q k v, read_q read_k read_v
+// requires  bindings
 //
 // `first` is where a row begins.
 
 @group(0) @binding(1) var<storage, read> q: array<elem>;
 @group(0) @binding(2) var<storage, read> k: array<elem>;
 @group(0) @binding(3) var<storage, read> v: array<elem>;
-@group(0) @binding(4) var<storage, read_write> out: array<out_elem>;
 
 fn read_q(first: u32, col4: u32) -> vec4<f32> {
     var x = vec4<f32>();
@@ -35,12 +34,4 @@ fn read_v(first: u32, col4: u32) -> vec4<f32> {
         if (col < V_DIM) { x[j] = f32(v[first + col * params.v.col]); }
     }
     return x;
-}
-
-fn store_out(at: QTile, row: u32, col4: u32, x: vec4<f32>) {
-    let first = base(params.out, out_batch(at), at.local_h) + (at.first_q + row) * params.out.row;
-    for (var j = 0u; j < 4u; j++) { // unroll
-        let col = col4 * 4u + j;
-        if (col < V_DIM) { out[first + col * params.out.col] = out_elem(x[j]); }
-    }
 }

@@ -1,8 +1,9 @@
 // A tensor as the GPU sees it: strides and offset in binding elements (vec4s where the module loads vec4s).
+// `powers` is where the powers of two of its rows begin, where they have such (halves.wgsl).
 //
 // provides  View base
 
-struct View { batch: u32, head: u32, row: u32, col: u32, offset: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct View { batch: u32, head: u32, row: u32, col: u32, offset: u32, powers: u32, pad0: u32, pad1: u32 }
 
 fn base(view: View, b: u32, h: u32) -> u32 {
     return view.offset + b * view.batch + h * view.head;

@@ -295,10 +295,7 @@ fn tile(a: &Attention, pack: usize, ctx: &Context) -> Result<Tile> {
             "tile: broadcast products need tokens in their own order, but another is given".into(),
         ));
     }
-    if matches!(tile.products, Products::Matrices(_)) && shape.dtype != DType::F16 {
-        return Err(Error::DType(format!("tile: matrix units need f16, but q is {}", shape.dtype)));
-    }
-    tuning::check_fits(&tile, shape.head_dim, shape.v_dim, ctx.capabilities())?;
+    tuning::check_fits(&tile, shape, ctx.capabilities())?;
     Ok(tile)
 }
 

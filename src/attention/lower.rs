@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::check::Problem;
+use super::halves;
 use super::lists;
 use super::split::{self, Partials};
 use super::visit::Visiting;
@@ -45,27 +46,38 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
-    let pieces: Vec<(Part, [u32; 2])> = parts.iter().cloned().zip(grids).collect();
-    builder.stage(
-        Spec::Attention(spec),
-        &pieces,
-        |builder, (part, grid), name| {
-            if name == "params" {
-                let params = params(problem, visiting, part, *grid, units, ctx);
-                return Ok(Bound::Owned(builder.owned(
-                    "params",
-                    wgpu::BufferUsages::UNIFORM,
-                    bytemuck::bytes_of(&params),
-                )?));
-            }
-            Ok(match (name, &owned.partials) {
-                ("out", Some(partials)) => Bound::Owned(partials.out.clone()),
-                ("lse", Some(partials)) => Bound::Owned(partials.lse.clone()),
-                _ => bind(name, problem, part, &owned, builder),
-            })
-        },
-        |(_, grid)| *grid,
-    )?;
+    let halves = spec.in_halves().then(|| halves::stages(problem, &parts, &grids, &mut builder)).transpose()?;
+    let pieces: Vec<(usize, &Part, [u32; 2])> =
+        parts.iter().zip(grids).enumerate().map(|(n, (part, grid))| (n, part, grid)).collect();
+    let redone = halves.is_some().then(|| redo_spec(problem, &spec, ctx));
+    for (spec, halves_read) in std::iter::once((spec, true)).chain(redone.map(|spec| (spec, false))) {
+        builder.stage(
+            Spec::Attention(spec),
+            &pieces,
+            |builder, (n, part, grid), name| {
+                if name == "params" {
+                    let mut params = params(problem, visiting, part, *grid, units, ctx);
+                    if let Some(halves) = halves.as_ref().filter(|_| halves_read) {
+                        [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
+                    }
+                    return Ok(Bound::Owned(builder.owned(
+                        "params",
+                        wgpu::BufferUsages::UNIFORM,
+                        bytemuck::bytes_of(&params),
+                    )?));
+                }
+                if let Some(buffer) = halves.as_ref().and_then(|halves| halves.buffer(name, *n, halves_read)) {
+                    return Ok(Bound::Owned(buffer));
+                }
+                Ok(match (name, &owned.partials) {
+                    ("out", Some(partials)) => Bound::Owned(partials.out.clone()),
+                    ("lse", Some(partials)) => Bound::Owned(partials.lse.clone()),
+                    _ => bind(name, problem, part, &owned, builder),
+                })
+            },
+            |(_, _, grid)| *grid,
+        )?;
+    }
     if let Some((split, partials)) = problem.split.as_ref().zip(owned.partials.as_ref()) {
         split::merge(problem, split, &parts, &owned, partials, &mut builder)?;
         builder.set_splits(split.parts);
@@ -153,7 +165,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         pairs: p.pairs,
         storage: match (not_by(4, p), p.tile.products) {
             (Some(_), _) => Storage::Scalar,
-            (None, Products::Matrices(_)) if not_by(8, p).is_none() => Storage::Vec8,
+            (None, Products::Matrices(_)) if p.q.dtype() == DType::F16 && not_by(8, p).is_none() => Storage::Vec8,
             (None, Products::Staged | Products::Stream(_) | Products::Matrices(_)) => Storage::Vec4,
             (None, Products::Broadcast(_)) if not_by(8, p).is_none() => Storage::Wide8,
             (None, Products::Broadcast(_)) => Storage::Wide4,
@@ -176,7 +188,14 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         scores: p.scores.clone(),
         bias_dtype: p.bias.map_or(DType::F32, |bias| bias.dtype()),
         relative_dtype: p.relative.map_or(DType::F32, |table| table.dtype()),
+        redo: false,
     }
+}
+
+/// The same by multiply-adds, for the rows that two f16 cannot hold.
+fn redo_spec(p: &Problem, spec: &AttentionSpec, ctx: &Context) -> AttentionSpec {
+    let tile = p.tile.multiply_adds();
+    AttentionSpec { tile, subgroups: tile.uses_subgroups(ctx.capabilities()), redo: true, ..spec.clone() }
 }
 
 /// The user's texts in a module: those of the mask, and of scores where it computes them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Attention;
+use super::{Attention, Weights};
 use super::tasks::{Task, check_tasks, places};
 use crate::gpu::capabilities::Capabilities;
 use crate::gpu::layout::Layout;
@@ -10,6 +10,7 @@ use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::spec::Visitor;
 use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
+use crate::score::Rule as ScoreRule;
 use crate::mask::{self, Compiled, Node, Order, Rule, RuleData, Slots};
 use crate::user_wgsl::Text;
 use crate::{Error, Mask, Result};
@@ -118,6 +119,18 @@ impl Attention {
             Visit::Every => false,
             Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
         };
+        // Halves of rows lie in whole blocks, of 16 columns at most.
+        let halves = |layout: &Layout| {
+            let [batch, heads, len, dim] = layout.shape();
+            (4 * batch * heads * len * dim.next_multiple_of(16)).max(4 * layout.end()) as u64
+        };
+        let whole_f32 = if self.weights == Weights::Relu {
+            Some("Relu weighs scores by themselves, with no bound on what they lose")
+        } else if self.scores.iter().any(|score| matches!(score.rule, ScoreRule::Wgsl(_))) {
+            Some("a score rule in WGSL may magnify what scores lose")
+        } else {
+            None
+        };
         tuning::Shape {
             dtype: self.q.layout.dtype(),
             head_dim: head_dim as u32,
@@ -128,6 +141,8 @@ impl Attention {
             pairs,
             ordered,
             listed,
+            whole_f32,
+            halves_bytes: [&self.q, &self.k, &self.v].map(|x| halves(&x.layout)).into_iter().max().unwrap_or(0),
         }
     }
 }

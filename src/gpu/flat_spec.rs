@@ -15,6 +15,17 @@ pub(crate) struct CombineSpec {
     pub mass: bool,
 }
 
+/// Rows of f32 as two f16.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct HalvesSpec {
+    pub dim: u32,
+    /// Columns that a row of halves has: whole blocks.
+    pub padded: u32,
+    /// Threads of a subgroup, of which a power of two share a row.
+    pub subgroup: u32,
+    pub vec4: bool,
+}
+
 /// Tokens in another order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PermuteSpec {
@@ -48,6 +59,43 @@ impl CombineSpec {
             &["lib/merged_out_one.wgsl"]
         });
         files.into_iter().map(fragment).collect()
+    }
+}
+
+impl HalvesSpec {
+    /// Threads of a workgroup.
+    pub(crate) const THREADS: u32 = 128;
+
+    fn lanes(&self) -> u32 {
+        self.subgroup.min((self.padded / 4).next_power_of_two())
+    }
+
+    /// Rows of a workgroup.
+    pub(crate) fn rows(&self) -> u32 {
+        Self::THREADS / self.lanes()
+    }
+
+    pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
+        let row4 = self.padded / 4;
+        vec![
+            ("THREADS", Self::THREADS),
+            ("LANES", self.lanes()),
+            ("LANE_STEPS", self.lanes().trailing_zeros()),
+            ("PIECES", row4.div_ceil(self.lanes())),
+            ("DIM", self.dim),
+            ("COLS4", self.dim.div_ceil(4)),
+            ("ROW4", row4),
+        ]
+    }
+
+    pub(super) fn prelude(&self) -> String {
+        let numbers = self.constants().into_iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n"));
+        format!("enable f16;\n{}", numbers.collect::<String>())
+    }
+
+    pub(super) fn sources(&self) -> Vec<Source> {
+        let read = if self.vec4 { "lib/halves_vec4.wgsl" } else { "lib/halves_scalar.wgsl" };
+        ["lib/view.wgsl", read, "halves.wgsl"].map(fragment).into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The grid of specialisations: what tests link, validate and translate, and what `examples/dump_shaders` writes for other
 //! compilers. Kernels of linear attention follow from descriptions instead: planning them is the way to their specs.
 
-use super::flat_spec::{CombineSpec, PermuteSpec};
+use super::flat_spec::{CombineSpec, HalvesSpec, PermuteSpec};
 use super::layout::DType;
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use super::matrices::{FragmentLayout, Fragments, Matrices};
@@ -42,6 +42,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         scores: Vec::new(),
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        redo: false,
     }
 }
 
@@ -185,6 +186,18 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     _ => 2,
                 }];
                 let mut spec = spec(tile, dims, DType::F16, storage, true);
+                if fragments != Fragments::Workgroup {
+                    // f32 as halves, and what they cannot hold.
+                    let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
+                    let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
+                    let tile = tile.multiply_adds();
+                    let redo = AttentionSpec { tile, redo: true, ..halves.clone() };
+                    specs.extend([halves, redo].map(Spec::Attention));
+                    for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
+                        let padded = dim.next_multiple_of(size);
+                        specs.push(Spec::Halves(HalvesSpec { dim, padded, subgroup, vec4 }));
+                    }
+                }
                 if dims[0] == 80 {
                     spec.visitor = Visitor::Window;
                     spec.scores = vec![ScoreMod::Softcap, ScoreMod::Bias];

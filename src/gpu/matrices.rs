@@ -1,6 +1,9 @@
 //! Tiles whose products run on matrix units (cooperative matrices): their numbers, and what fits.
 
-use super::tuning::{Products, Tile};
+use super::capabilities::Capabilities;
+use super::layout::DType;
+use super::tuning::{Products, Shape, Tile};
+use crate::{Error, Result};
 
 /// How the tile loop uses a device's matrix units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +51,11 @@ impl FragmentLayout {
             && elements.is_multiple_of(self.run * self.slots)
     }
 
+    /// Whether neighbouring threads hold neighbouring columns, one at a time.
+    pub(crate) fn has_single_columns(&self) -> bool {
+        self.run == 1 && self.lanes.is_multiple_of(4)
+    }
+
     /// Whether a thread holds, of each of its rows, two neighbouring columns of either half of a block of this size.
     pub(crate) fn has_pairs_of_halves(&self, size: u32) -> bool {
         self.run == 2 && self.lanes * 4 == size
@@ -66,6 +74,11 @@ impl FragmentLayout {
 /// were seen to share 48 KiB on an H200, whatever the card has: with this two are resident.
 const SLAB_BYTES: u32 = 20 << 10;
 
+/// How many f16 a number is on matrix units: f32 is split in two.
+pub(crate) fn halves(dtype: DType) -> u32 {
+    if dtype == DType::F32 { 2 } else { 1 }
+}
+
 /// Distance of rows in workgroup memory, in groups of four: eight more than a row holds, so that rows of a block meet
 /// different banks.
 fn stride(columns: u32) -> u32 {
@@ -78,6 +91,8 @@ pub(crate) struct MatrixSizes {
     pub row_blocks: u32,
     pub key_blocks: u32,
     pub qk_blocks: u32,
+    /// Blocks that a row of Q or K is in memory: each number may be two f16.
+    pub qk_parts: u32,
     pub v_blocks: u32,
     pub rows: u32,
     pub keys4: u32,
@@ -95,10 +110,11 @@ pub(crate) struct MatrixSizes {
 }
 
 impl Matrices {
-    pub(crate) fn sizes(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> MatrixSizes {
+    pub(crate) fn sizes(&self, tile: &Tile, [head_dim, v_dim]: [u32; 2], dtype: DType) -> MatrixSizes {
         let Matrices { size, subgroup, fragments } = *self;
         let (qk_blocks, v_blocks) = (head_dim.div_ceil(size), v_dim.div_ceil(size));
-        let (k_stride, v_stride) = (stride(qk_blocks * size), stride(v_blocks * size));
+        let qk_parts = halves(dtype) * qk_blocks;
+        let (k_stride, v_stride) = (stride(qk_parts * size), stride(halves(dtype) * v_blocks * size));
         let v_start = tile.block_kv * k_stride;
         let room = (v_start + tile.block_kv * v_stride).max(SLAB_BYTES / 8);
         // As many blocks of a row at once as fit, and at least one.
@@ -107,7 +123,7 @@ impl Matrices {
             let fits = |n: &u32| all.is_multiple_of(*n) && slab_size(*n) <= room;
             (1..=all).rev().find(fits).unwrap_or(1)
         };
-        let (q_slab, o_slab) = (slab(qk_blocks), slab(v_blocks));
+        let (q_slab, o_slab) = (slab(qk_parts), slab(v_blocks));
         let through = fragments == Fragments::Workgroup;
         // Scores wait as f32, four at a time: four more are as many bytes as eight f16.
         let s_stride = (tile.block_kv.max(size) + 4) / 4;
@@ -116,6 +132,7 @@ impl Matrices {
             row_blocks: tile.block_q * subgroup / (tile.threads * size),
             key_blocks: tile.block_kv / size,
             qk_blocks,
+            qk_parts,
             v_blocks,
             rows: tile.block_q * tile.lanes / tile.threads,
             keys4: tile.block_kv / (4 * tile.lanes),
@@ -153,24 +170,58 @@ impl Matrices {
         }
     }
 
+    fn stores_f32(&self) -> bool {
+        match self.fragments {
+            Fragments::Registers(layout) => layout.has_pairs_of_halves(self.size) || layout.has_single_columns(),
+            Fragments::Workgroup => false,
+        }
+    }
+
+    /// Refuses f32 where it cannot be split into two f16, or must not be.
+    pub(crate) fn check_f32(&self, tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Result<()> {
+        let reason = if let Some(reason) = shape.whole_f32 {
+            reason.to_string()
+        } else if !self.stores_f32() {
+            "what is added to sums must be in registers, in an order that is known how to store".into()
+        } else if tile.block_kv > tile.threads {
+            format!("a tile of {} keys needs as many threads, and has {}", tile.block_kv, tile.threads)
+        } else if shape.halves_bytes > capabilities.binding_bytes {
+            let (bytes, limit) = (shape.halves_bytes, capabilities.binding_bytes);
+            format!("the halves of an operand span {bytes} bytes, and the device binds at most {limit}")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Limit(format!("f32 on matrix units: is computed as two f16, but {reason}")))
+    }
+
     /// Bytes of workgroup memory.
-    pub(crate) fn workgroup_bytes(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> u32 {
-        let sizes = self.sizes(tile, head_dim, v_dim);
-        8 * sizes.kv_tile + 16 * sizes.s_tile + 8 * sizes.p_tile + 16
+    pub(crate) fn workgroup_bytes(&self, tile: &Tile, dims: [u32; 2], dtype: DType) -> u32 {
+        let sizes = self.sizes(tile, dims, dtype);
+        // The powers of two of split rows, and what they tell.
+        let powers = if dtype == DType::F32 { 4 * (tile.block_q + 2 * tile.block_kv) + 16 } else { 0 };
+        8 * sizes.kv_tile + 16 * sizes.s_tile + 8 * sizes.p_tile + 16 + powers
     }
 
     /// The numbers of the prelude.
-    pub(crate) fn constants(&self, tile: &Tile, head_dim: u32, v_dim: u32) -> Vec<(&'static str, u32)> {
-        let s = self.sizes(tile, head_dim, v_dim);
+    pub(crate) fn constants(&self, tile: &Tile, dims: [u32; 2], dtype: DType) -> Vec<(&'static str, u32)> {
+        let s = self.sizes(tile, dims, dtype);
+        let v_parts = halves(dtype) * s.v_blocks;
+        // What lies in memory: rows as they are, or whole blocks of split ones.
+        let used = |dim: u32, parts: u32| if dtype == DType::F32 { parts * self.size / 8 } else { dim.div_ceil(8) };
+        // Blocks of a dot product that matrix units may sum by themselves.
+        let group = if s.qk_blocks.is_multiple_of(2) { 2 } else { 1 };
         let (size4, size8) = (self.size / 4, self.size / 8);
         let loads = |columns8: u32| (tile.block_kv * columns8).div_ceil(tile.threads);
         let mut constants = self.block_constants();
         constants.extend([
             ("ROW_BLOCKS", s.row_blocks),
             ("KEY_BLOCKS", s.key_blocks),
-            ("QK_BLOCKS", s.qk_blocks),
+            ("QK_BLOCKS", s.qk_parts),
+            ("DOT_BLOCKS", s.qk_blocks),
+            ("GROUP", group),
+            ("GROUPS", s.qk_blocks / group),
             ("V_BLOCKS", s.v_blocks),
-            ("Q_BLOCKS", s.row_blocks * s.qk_blocks),
+            ("Q_BLOCKS", s.row_blocks * s.qk_parts),
             ("S_BLOCKS", s.row_blocks * s.key_blocks),
             ("ACC_BLOCKS", s.row_blocks * s.v_blocks),
             ("ROWS", s.rows),
@@ -181,7 +232,7 @@ impl Matrices {
             ("V_STRIDE", s.v_stride),
             ("Q_STRIDE", stride(s.q_slab * self.size)),
             ("Q_SLAB", s.q_slab),
-            ("Q_SLABS", s.qk_blocks / s.q_slab),
+            ("Q_SLABS", s.qk_parts / s.q_slab),
             ("Q_SLAB8", s.q_slab * size8),
             ("Q_LOADS", (tile.block_q * s.q_slab * size8).div_ceil(tile.threads)),
             ("O_STRIDE", stride(s.o_slab * self.size)),
@@ -195,12 +246,12 @@ impl Matrices {
             ("P_STRIDE", s.p_stride),
             ("S_TILE", s.s_tile),
             ("P_TILE", s.p_tile),
-            ("QK8", head_dim.div_ceil(8)),
-            ("V8", v_dim.div_ceil(8)),
-            ("K_COLS8", s.qk_blocks * size8),
-            ("V_COLS8", s.v_blocks * size8),
-            ("K_LOADS", loads(s.qk_blocks * size8)),
-            ("V_LOADS", loads(s.v_blocks * size8)),
+            ("QK8", used(dims[0], s.qk_parts)),
+            ("V8", used(dims[1], v_parts)),
+            ("K_COLS8", s.qk_parts * size8),
+            ("V_COLS8", v_parts * size8),
+            ("K_LOADS", loads(s.qk_parts * size8)),
+            ("V_LOADS", loads(v_parts * size8)),
         ]);
         constants
     }

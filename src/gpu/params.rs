@@ -11,7 +11,8 @@ pub(crate) struct View {
     pub row: u32,
     pub col: u32,
     pub offset: u32,
-    pub pad: [u32; 3],
+    pub powers: u32,
+    pub pad: [u32; 2],
 }
 
 /// WGSL `Params` of `attention.wgsl`, field by field.
@@ -110,6 +111,20 @@ pub(crate) struct PermuteParams {
     pub grid_x: u32,
 }
 
+/// WGSL `Params` of `halves.wgsl`, field by field.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct HalvesParams {
+    pub x: View,
+    pub heads: u32,
+    pub len: u32,
+    pub rows: u32,
+    /// Where the rows' powers begin.
+    pub first: u32,
+    pub grid_x: u32,
+    pub pad: [u32; 3],
+}
+
 /// WGSL `PerHead`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -127,7 +142,7 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
-    use crate::gpu::flat_spec::PermuteSpec;
+    use crate::gpu::flat_spec::{HalvesSpec, PermuteSpec};
     use crate::gpu::layout::DType;
     use crate::gpu::linear_spec::LinearSpec;
     use crate::gpu::link::reflect_struct;
@@ -144,9 +159,9 @@ mod tests {
             heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse kv_slots q_slots order_q order_kv heads_at places lists list_batch kv_tiles
             instances all_heads parts part_batches);
         assert_eq!(reflect_struct(&attention, "Params"), Some((fields, size_of::<AttentionParams>() as u32)));
-        let view: Vec<_> = offsets!(View: batch head row col offset);
+        let view: Vec<_> = offsets!(View: batch head row col offset powers);
         let (reflected, size) = reflect_struct(&attention, "View").unwrap();
-        assert_eq!((&reflected[..5], size), (&view[..], size_of::<View>() as u32));
+        assert_eq!((&reflected[..6], size), (&view[..], size_of::<View>() as u32));
         let (per_head, size) = reflect_struct(&attention, "PerHead").unwrap();
         assert_eq!((&per_head[..2], size), (&offsets!(PerHead: scale slope)[..], size_of::<PerHead>() as u32));
 
@@ -175,5 +190,10 @@ mod tests {
         let permute = Spec::Permute(PermuteSpec { dtype: DType::F32, vec4: true }).link().unwrap().module;
         let fields = offsets!(PermuteParams: x out heads slots columns units grid_x);
         assert_eq!(reflect_struct(&permute, "Params"), Some((fields, size_of::<PermuteParams>() as u32)));
+
+        let halves = HalvesSpec { dim: 8, padded: 16, subgroup: 32, vec4: true };
+        let halves = Spec::Halves(halves).link().unwrap().module;
+        let fields = offsets!(HalvesParams: x heads len rows first grid_x pad);
+        assert_eq!(reflect_struct(&halves, "Params"), Some((fields, size_of::<HalvesParams>() as u32)));
     }
 }

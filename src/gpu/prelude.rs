@@ -27,7 +27,7 @@ impl AttentionSpec {
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ];
         constants.extend(match tile.products {
-            Products::Matrices(matrices) => matrices.constants(&tile, self.head_dim, self.v_dim),
+            Products::Matrices(matrices) => matrices.constants(&tile, [self.head_dim, self.v_dim], self.dtype),
             Products::Staged | Products::Broadcast(_) | Products::Stream(_) => self.vector_constants(),
         });
         constants
@@ -106,7 +106,7 @@ impl AttentionSpec {
         }
         // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
         let lazy = if let Products::Matrices(m) = self.tile.products {
-            let c: HashMap<_, _> = m.constants(&self.tile, self.head_dim, self.v_dim).into_iter().collect();
+            let c: HashMap<_, _> = m.constants(&self.tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
             // Whether every thread has as many pieces of a tile, and none of them is padding.
             for (name, cols, used) in [("K", c["K_COLS8"], c["QK8"]), ("V", c["V_COLS8"], c["V8"])] {
                 let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);

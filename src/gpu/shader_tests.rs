@@ -2,6 +2,7 @@
 //! translation is (`tests/shaders.rs`).
 
 use super::grid::{on_matrix_units, tiles_and_dims};
+use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_workgroup_bytes};
 use super::spec::Spec;
 use super::tiles::ALL_TILES;
@@ -12,7 +13,7 @@ fn workgroup_memory_is_what_the_tile_says() {
     for spec in tiles_and_dims().into_iter().chain(on_matrix_units()) {
         let Spec::Attention(a) = &spec else { continue };
         let reflected = reflect_workgroup_bytes(&spec.link().unwrap().module);
-        assert_eq!(a.tile.workgroup_bytes(a.head_dim, a.v_dim, a.subgroups), reflected, "{spec}");
+        assert_eq!(a.tile.workgroup_bytes([a.head_dim, a.v_dim], a.dtype, a.subgroups), reflected, "{spec}");
     }
 }
 
@@ -20,7 +21,7 @@ fn workgroup_memory_is_what_the_tile_says() {
 fn the_last_tile_of_each_table_fits_every_device() {
     for tile in [ALL_TILES[5], ALL_TILES[8]] {
         assert_eq!(tile.products, Products::Staged);
-        assert!(tile.threads <= 256 && tile.workgroup_bytes(256, 256, false) <= 16384, "{tile:?}");
+        assert!(tile.threads <= 256 && tile.workgroup_bytes([256, 256], DType::F32, false) <= 16384, "{tile:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::flat::FlatSpec;
-use super::flat_spec::{CombineSpec, PermuteSpec};
+use super::flat_spec::{CombineSpec, HalvesSpec, PermuteSpec};
 use super::layout::DType;
 use super::linear_spec::LinearSpec;
 use super::link::{Linked, Source, fragment, link};
@@ -79,6 +79,8 @@ pub(crate) struct AttentionSpec {
     pub scores: Vec<ScoreMod>,
     pub bias_dtype: DType,
     pub relative_dtype: DType,
+    /// Whether only those workgroups have work whose rows matrix units could not compute from two f16.
+    pub redo: bool,
 }
 
 /// The key of the pipeline cache.
@@ -88,6 +90,7 @@ pub(crate) enum Spec {
     Combine(CombineSpec),
     Lists(ListsSpec),
     Permute(PermuteSpec),
+    Halves(HalvesSpec),
     Linear(LinearSpec),
     Flat(FlatSpec),
     Probe(ProbeSpec),
@@ -106,6 +109,7 @@ impl Spec {
             Spec::Linear(spec) => spec.link(),
             Spec::Flat(spec) => spec.link(),
             Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
+            Spec::Halves(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
             Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
         }
     }
@@ -115,7 +119,7 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::Permute(_) | Spec::Linear(_) | Spec::Flat(_) | Spec::Probe(_) => return None,
+            Spec::Combine(_) | Spec::Permute(_) | Spec::Halves(_) | Spec::Linear(_) | Spec::Flat(_) | Spec::Probe(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
     }
@@ -141,6 +145,7 @@ impl Spec {
             Spec::Probe(spec) => spec.subgroup,
             Spec::Linear(spec) => spec.threads,
             Spec::Flat(spec) => spec.threads,
+            Spec::Halves(_) => HalvesSpec::THREADS,
             _ => FLAT_THREADS,
         }
     }
@@ -193,19 +198,21 @@ impl AttentionSpec {
                         "lib/coop_registers.wgsl",
                     ),
                     fragment("attention_coop.wgsl"),
+                    pick(self.in_halves(), "lib/coop_f32.wgsl", "lib/coop_f16.wgsl"),
                 ]);
                 if let Fragments::Registers(layout) = matrices.fragments {
                     sources.push(fragment("lib/coop_lanes.wgsl"));
-                    sources.push(pick(
-                        layout.has_pairs_of_halves(matrices.size),
-                        "lib/coop_store_fours.wgsl",
-                        "lib/coop_store_slabs.wgsl",
-                    ));
+                    sources.push(fragment(match self.dtype {
+                        _ if layout.has_pairs_of_halves(matrices.size) => "lib/coop_store_fours.wgsl",
+                        DType::F32 => "lib/coop_store_shuffled.wgsl",
+                        _ => "lib/coop_store_slabs.wgsl",
+                    }));
                 }
             }
         }
         if !matches!(self.tile.products, Products::Matrices(_)) {
             sources.extend(["lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
+            sources.push(pick(self.redo, "lib/wanted_flagged.wgsl", "lib/wanted_all.wgsl"));
         }
         sources.push(fragment("lib/score_tile.wgsl"));
         sources.extend(self.mask.sources());
@@ -252,6 +259,8 @@ impl AttentionSpec {
         let half = self.dtype == DType::F16;
         let through_memory = |m: Matrices| m.fragments == Fragments::Workgroup;
         let loads: &[&'static str] = match (self.storage, self.tile.products) {
+            // Their halves, which lie as they are wanted.
+            _ if self.in_halves() => &["lib/load_vec8.wgsl"],
             (Storage::Scalar, Products::Matrices(_)) => {
                 &["lib/load_scalar.wgsl", "lib/half_pair.wgsl", "lib/half_scalar.wgsl"]
             }
@@ -273,7 +282,7 @@ impl AttentionSpec {
             (Storage::Wide8, _) => &["lib/load_words.wgsl", "lib/words8_f32.wgsl"],
         };
         let store: &[&'static str] = match (self.storage, self.out_dtype()) {
-            (Storage::Scalar, _) => &[],
+            (Storage::Scalar, _) => &["lib/store_scalar.wgsl"],
             (_, DType::F16) if self.pairs => &["lib/store_pairs.wgsl", "lib/pack_pairs.wgsl"],
             _ => &["lib/store_vec4.wgsl"],
         };
@@ -283,6 +292,11 @@ impl AttentionSpec {
     /// The type of what is written: parts are merged before they are rounded.
     pub(crate) fn out_dtype(&self) -> DType {
         if self.split { DType::F32 } else { self.dtype }
+    }
+
+    /// Whether f32 is multiplied on matrix units, split into two f16.
+    pub(crate) fn in_halves(&self) -> bool {
+        matches!(self.tile.products, Products::Matrices(_)) && self.dtype == DType::F32
     }
 
     pub(super) fn has_relative(&self) -> bool {
@@ -313,6 +327,11 @@ impl fmt::Display for Spec {
             Spec::Lists(spec) => return spec.fmt(f),
             Spec::Linear(spec) => return spec.fmt(f),
             Spec::Flat(spec) => return spec.fmt(f),
+            Spec::Halves(spec) => {
+                let unit = if spec.vec4 { "vec4" } else { "scalar" };
+                let (dim, threads) = (spec.dim, HalvesSpec::THREADS);
+                return write!(f, "f32 as two f16 and a power of two a row, {dim} columns, {unit} loads, {threads} threads");
+            }
             Spec::Probe(spec) => return write!(f, "probe of {0} x {0} blocks", spec.size),
             Spec::Permute(spec) => {
                 let unit = if spec.vec4 { "vec4" } else { "scalar" };
@@ -330,7 +349,9 @@ impl fmt::Display for Spec {
         let Tile { block_q, block_kv, lanes, threads, .. } = spec.tile;
         let units = match spec.tile.products {
             Products::Matrices(m) if m.fragments == Fragments::Workgroup => " on matrix units through workgroup memory",
+            Products::Matrices(_) if spec.in_halves() => " on matrix units from two f16 a number",
             Products::Matrices(_) => " on matrix units",
+            _ if spec.redo => " of the rows that two f16 could not hold",
             Products::Staged | Products::Broadcast(_) | Products::Stream(_) => "",
         };
         write!(
@@ -389,6 +410,7 @@ pub(crate) fn example_attention_spec() -> Spec {
         scores: vec![ScoreMod::Softcap, ScoreMod::Alibi, ScoreMod::Bias],
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        redo: false,
     })
 }
 

@@ -41,7 +41,7 @@ pub enum Products {
     Broadcast(u32),
     /// On the device's matrix units (`attention_coop.wgsl`): f16 operands, f32 sums. Subgroups own `block_q` evenly, in
     /// whole blocks, and a block divides `block_kv`; Q stays in registers and K and V are staged whole, so the slices do not
-    /// matter.
+    /// matter. f32 is split into two f16 (`halves.wgsl`), which takes fragments in registers.
     Matrices(Matrices),
     /// Straight from memory, each element of K and V once (`lib/dot_stream.wgsl`), this many threads reading a key
     /// together: right for a few rows, as in decoding. A power of two that divides `lanes`; more than 1 needs subgroups
@@ -144,6 +144,20 @@ impl Tile {
         }
     }
 
+    /// A tile of the same blocks whose products are multiply-adds: for what two f16 cannot hold.
+    pub(crate) fn multiply_adds(&self) -> Tile {
+        let lanes = 1 << (self.block_kv / 4).trailing_zeros().min(3);
+        Tile {
+            lanes,
+            threads: 1 << (self.block_q * lanes).trailing_zeros().min(8),
+            slice_qk: 32,
+            slice_v: self.block_kv.min(16),
+            q_resident: false,
+            products: Products::Staged,
+            ..*self
+        }
+    }
+
     /// Threads that read a key together.
     pub(crate) fn share(&self) -> u32 {
         if let Products::Stream(share) = self.products { share } else { 1 }
@@ -158,9 +172,9 @@ impl Tile {
     }
 
     /// Bytes of workgroup memory; `shader_tests.rs` compares with what naga reflects.
-    pub(crate) fn workgroup_bytes(&self, head_dim: u32, v_dim: u32, subgroups: bool) -> u32 {
+    pub(crate) fn workgroup_bytes(&self, [head_dim, v_dim]: [u32; 2], dtype: DType, subgroups: bool) -> u32 {
         if let Products::Matrices(matrices) = self.products {
-            return matrices.workgroup_bytes(self, head_dim, v_dim);
+            return matrices.workgroup_bytes(self, [head_dim, v_dim], dtype);
         }
         let sizes = self.sizes(head_dim, v_dim);
         let reduction = if subgroups || self.lanes == 1 { 0 } else { 4 * self.block_q * (self.lanes + 1) };
@@ -190,6 +204,10 @@ pub(crate) struct Shape {
     pub ordered: bool,
     /// Whether tiles come from a list.
     pub listed: bool,
+    /// Why f32 must not be split into two f16, if it must not.
+    pub whole_f32: Option<&'static str>,
+    /// Bytes of the largest operand that such halves would be made of, or of its halves.
+    pub halves_bytes: u64,
 }
 
 /// Threads that keep a device busy, by its kind. No API tells the number of multiprocessors, so these are sizes of the
@@ -268,23 +286,23 @@ pub(crate) fn most_tiles(tile: &Tile, dims: [usize; 2], capabilities: &Capabilit
 /// The first tile of the table that the device can run, or why even the last cannot run.
 pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> {
     let table = table(shape, capabilities);
-    let fits = |tile: &&Tile| check_fits(tile, shape.head_dim, shape.v_dim, capabilities).is_ok();
+    let fits = |tile: &&Tile| check_fits(tile, shape, capabilities).is_ok();
     if let Some(tile) = table.iter().find(fits) {
         return Ok(*tile);
     }
     let last = table[table.len() - 1];
-    check_fits(&last, shape.head_dim, shape.v_dim, capabilities).map(|()| last)
+    check_fits(&last, shape, capabilities).map(|()| last)
 }
 
 /// Why a better tile than this one was not taken, if there is one.
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
     let best = table(shape, capabilities).into_iter().next().filter(|best| best != tile)?;
-    let refusal = check_fits(&best, shape.head_dim, shape.v_dim, capabilities).err()?;
+    let refusal = check_fits(&best, shape, capabilities).err()?;
     Some(format!("another tile, because of {refusal}"))
 }
 
 /// Refuses a tile that asks for more than the device has, with both numbers.
-pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &Capabilities) -> Result<()> {
+pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Result<()> {
     if tile.threads > capabilities.workgroup_threads {
         return Err(Error::Limit(format!(
             "workgroup: needs {} threads, device allows {}",
@@ -293,6 +311,9 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
     }
     if let Products::Matrices(matrices) = tile.products {
         capabilities.check_matrices(&matrices)?;
+        if shape.dtype == DType::F32 {
+            matrices.check_f32(tile, shape, capabilities)?;
+        }
     }
     if let Products::Broadcast(size) = tile.products
         && (capabilities.subgroup_min_size, capabilities.subgroup_max_size) != (Some(size), Some(size))
@@ -309,7 +330,8 @@ pub(crate) fn check_fits(tile: &Tile, head_dim: u32, v_dim: u32, capabilities: &
     if matches!(tile.products, Products::Broadcast(_)) && !capabilities.int64 {
         return Err(Error::Limit("broadcast products: need 64-bit integers, device has none".into()));
     }
-    let bytes = tile.workgroup_bytes(head_dim, v_dim, tile.uses_subgroups(capabilities));
+    let dims = [shape.head_dim, shape.v_dim];
+    let bytes = tile.workgroup_bytes(dims, shape.dtype, tile.uses_subgroups(capabilities));
     if bytes > capabilities.workgroup_memory {
         return Err(Error::Limit(format!(
             "workgroup memory: needs {bytes} bytes, device allows {}",

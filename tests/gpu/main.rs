@@ -18,6 +18,7 @@ mod lost;
 mod mask_errors;
 mod masks;
 mod matrices;
+mod matrices_f32;
 mod memory;
 mod mods;
 mod packed;

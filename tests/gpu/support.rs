@@ -71,7 +71,12 @@ pub struct Case {
     pub splits: Option<usize>,
     pub pack_gqa: Option<bool>,
     pub seed: u64,
+    /// What is done to normal q, k and v.
+    pub change: Option<Change>,
 }
+
+/// Makes other operands of normal ones.
+pub type Change = fn(Sizes, &mut [Vec<f32>; 3]);
 
 impl Case {
     /// f32, one batch, two heads, 64 wide, no options.
@@ -92,6 +97,7 @@ impl Case {
             splits: None,
             pack_gqa: None,
             seed: 1,
+            change: None,
         }
     }
 
@@ -121,10 +127,14 @@ impl Case {
         let counts =
             [batch * heads * len_q * head_dim, batch * heads_kv * len_kv * head_dim, batch * heads_kv * len_kv * v_dim];
         let mut seed = self.seed;
-        counts.map(|count| {
+        let mut operands = counts.map(|count| {
             seed += 1;
-            data::normal(seed, count).into_iter().map(|x| self.rounded(x)).collect()
-        })
+            data::normal(seed, count)
+        });
+        if let Some(change) = self.change {
+            change(self.sizes, &mut operands);
+        }
+        operands.map(|x| x.into_iter().map(|x| self.rounded(x)).collect())
     }
 
     fn rounded(&self, x: f32) -> f32 {

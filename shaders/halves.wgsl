@@ -1,0 +1,67 @@
+// x = (hi + lo) 2^e, row by row: hi the nearest f16, lo that of the rest, e such that a row's largest |hi| is 2^14 to 2^15.
+// Then hi and lo hold 22 bits and a sign of all that is more than 2^-16 of the row's largest, and lose at most 2^-25 of the rest.
+//
+// provides  main
+// requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x
+//
+// LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, then as many of lo. `powers` has 2^e, negative
+// where the row is not finite, when its halves are 0; and what the row lost, a sum, where that is more than a rounding.
+
+struct Params {
+    x: View,
+    heads: u32,
+    len: u32,
+    rows: u32,
+    first: u32,
+    grid_x: u32,
+    pad: array<u32, 3>,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> halves: array<vec4<f16>>;
+@group(0) @binding(3) var<storage, read_write> powers: array<vec2<f32>>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let i = (group.y * params.grid_x + group.x) * (THREADS / LANES) + t / LANES;
+    let lane = t % LANES;
+    // Rows past the last repeat it: all threads take part in the shuffles.
+    let row = min(i, params.rows - 1u);
+    let h = row / params.len % params.heads;
+    let first = base(params.x, row / params.len / params.heads, h) + row % params.len * params.x.row;
+    var x = array<vec4<f32>, PIECES>();
+    var most = 0u;
+    for (var n = 0u; n < PIECES; n++) { // unroll
+        let col = n * LANES + lane;
+        if (col < COLS4) { x[n] = read_x(first, col); }
+        let size = bitcast<vec4<u32>>(x[n]) & vec4<u32>(0x7fffffffu);
+        most = max(most, max(max(size.x, size.y), max(size.z, size.w)));
+    }
+    for (var k = 0u; k < LANE_STEPS; k++) { // unroll
+        most = max(most, subgroupShuffleXor(most, (LANES / 2u) >> k));
+    }
+    let exponent = most >> 23u;
+    let strange = exponent == 255u;
+    let up = min(268u - exponent, 253u);
+    let factor = bitcast<f32>(up << 23u);
+    let power = bitcast<f32>((254u - up) << 23u);
+    var lost = 0.0;
+    for (var n = 0u; n < PIECES; n++) { // unroll
+        let col = n * LANES + lane;
+        let y = select(x[n] * factor, vec4<f32>(), strange);
+        let hi = vec4<f16>(y);
+        let rest = y - vec4<f32>(hi);
+        let lo = vec4<f16>(rest);
+        if (i < params.rows && col < ROW4) {
+            halves[row * (2u * ROW4) + col] = hi;
+            halves[row * (2u * ROW4) + ROW4 + col] = lo;
+        }
+        // Where lo is so small that f16 has no more bits for it.
+        let left = select(vec4<f32>(), abs(rest - vec4<f32>(lo)), abs(y) < vec4<f32>(0.25));
+        lost += left.x + left.y + left.z + left.w;
+    }
+    for (var k = 0u; k < LANE_STEPS; k++) { // unroll
+        lost += subgroupShuffleXor(lost, (LANES / 2u) >> k);
+    }
+    if (i < params.rows && lane == 0u) { powers[params.first + row] = vec2<f32>(select(power, -1.0, strange), lost * power); }
+}

@@ -1,0 +1,95 @@
+// Products of f16 operands, each a block.
+//
+// provides  qk pv mend, begin_powers load_powers store_powers
+// requires  bindings, staging (kv_tile load_k load_v store_k store_signs has_nonfinite), fragments (scores_of weights_of add_where), row state
+//           (rows_weigh), score_tile, named_tile
+
+// f16 has no other scale than its own.
+fn begin_powers(at: QTile, t: u32) {}
+
+fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> u32 {
+    return 0u;
+}
+
+fn store_powers(powers: u32, t: u32) {}
+
+fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, t: u32) {
+    for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
+        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+            // Column-major: keys lie in rows, and the product wants them transposed.
+            let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
+            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+                (*s)[r * KEY_BLOCKS + c] =
+                    coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
+            }
+        }
+    }
+}
+
+fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, weights: ptr<function, array<vec4<f32>, SCORES>>, t: u32) {
+    let p = weights_of(weights, t);
+    for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+        for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+            let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+                (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd(p[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
+            }
+        }
+    }
+}
+
+// Tiles in which some pairs are masked, when V holds infinities or NaN there. A product of blocks multiplies those by
+// weights of 0 too, which gives NaN; so the loop took them for 0. Here such tiles are scored once more, and a product with
+// indicators tells how much weight each row gives plus infinity, then minus infinity; NaN counts as both.
+fn mend(
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
+    rows: Rows,
+    begin: KvRows,
+    at: QTile,
+    tiles: vec2<u32>,
+    linear: u32,
+    t: u32,
+) {
+    if (!has_nonfinite()) { return; }
+    for (var i = tiles.x; i < tiles.y; i++) {
+        let kv = named_tile(at, i);
+        if (kv.full) { continue; }
+        var weighed = rows;
+        var keys = load_k(begin, at, kv.start, t);
+        var values = load_v(begin, at, kv.start, t);
+        workgroupBarrier();
+        store_k(&keys, t);
+        workgroupBarrier();
+        var products = array<block_c, S_BLOCKS>();
+        qk(&products, q_blocks, t);
+        var s = scores_of(&products, t);
+        score_tile(&s, at, kv, t);
+        rows_weigh(&weighed, &s);
+        var p = weights_of(&s, t);
+        for (var sign = 0u; sign < 2u; sign++) {
+            workgroupBarrier();
+            store_signs(&values, sign == 1u, t);
+            workgroupBarrier();
+            add_met(acc, &p, select(-params.empty_lse, params.empty_lse, sign == 1u), t);
+        }
+    }
+}
+
+fn add_met(
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    p: ptr<function, array<block_a, S_BLOCKS>>,
+    value: f32,
+    t: u32,
+) {
+    for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            var met = block_c();
+            for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+                let signs = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+                met = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], signs, met);
+            }
+            add_where(acc, r * V_BLOCKS + d, met, value, t);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+// Every workgroup has work.
+//
+// provides  is_wanted
+
+fn is_wanted(linear: u32) -> bool {
+    return true;
+}

@@ -1,0 +1,132 @@
+//! f32 on matrix units: operands as two f16 and a power of two a row, in the plan's workspace, and which workgroups found
+//! numbers that two f16 cannot hold.
+
+use super::check::Problem;
+use super::lower::{Part, part_of};
+use crate::Result;
+use crate::gpu::builder::PlanBuilder;
+use crate::gpu::flat_spec::HalvesSpec;
+use crate::gpu::layout::{DType, Layout};
+use crate::gpu::params::{HalvesParams, View};
+use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::spec::Spec;
+use crate::gpu::tuning::Products;
+
+/// Operands in halves.
+pub(super) struct Halves {
+    operands: Vec<Operand>,
+    powers: wgpu::Buffer,
+    /// One word a workgroup of each piece.
+    redo: Vec<wgpu::Buffer>,
+}
+
+struct Operand {
+    name: &'static str,
+    buffer: wgpu::Buffer,
+    /// Rows of halves, as f16.
+    layout: Layout,
+    /// Where its rows' powers begin.
+    first: u32,
+}
+
+impl Halves {
+    /// The buffer of a binding: operands are those of the caller's where halves are not read.
+    pub fn buffer(&self, name: &str, piece: usize, read: bool) -> Option<wgpu::Buffer> {
+        match name {
+            "powers" => Some(self.powers.clone()),
+            "redo" => Some(self.redo[piece].clone()),
+            _ => self.operands.iter().find(|o| read && o.name == name).map(|o| o.buffer.clone()),
+        }
+    }
+
+    /// Halves of q, k and v as a part of the problem sees them, in units of eight.
+    pub fn views(&self, part: &Part, heads_per_kv: usize) -> [View; 3] {
+        [0, 1, 2].map(|n| {
+            let Operand { name, layout, first, .. } = &self.operands[n];
+            // From the buffer's start on.
+            let view = Window::of(&part_of(name, layout, part, heads_per_kv), 8, u32::MAX).view;
+            View { powers: *first, ..view }
+        })
+    }
+}
+
+/// Adds the stages that split q, k and v; the pieces of the loop have these grids.
+pub(super) fn stages(
+    p: &Problem,
+    parts: &[Part],
+    grids: &[[u32; 2]],
+    builder: &mut PlanBuilder<'_>,
+) -> Result<Halves> {
+    let storage = wgpu::BufferUsages::STORAGE;
+    let Products::Matrices(matrices) = p.tile.products else { unreachable!("halves are for matrix units") };
+    let (mut operands, mut rows) = (Vec::new(), 0);
+    for (name, layout) in [("q", p.q), ("k", p.k), ("v", p.v)] {
+        let [batch, heads, len, dim] = layout.shape();
+        let padded = dim.next_multiple_of(matrices.size as usize);
+        let halves = Layout::new(DType::F16, [batch, heads, len, 2 * padded])?;
+        let buffer = builder.owned_of_size(name, storage, &[], 2 * halves.len() as u64)?;
+        operands.push((Operand { name, buffer, layout: halves, first: rows as u32 }, layout));
+        rows += batch * heads * len;
+    }
+    let powers = builder.owned_of_size("powers", storage, &[], 8 * rows as u64)?;
+    let workgroups = |grid: &[u32; 2]| u64::from(grid[0]) * u64::from(grid[1]);
+    let redo = parts.iter().zip(grids).map(|(_, grid)| builder.owned_of_size("redo", storage, &[], 4 * workgroups(grid)));
+    let redo = redo.collect::<Result<Vec<_>>>()?;
+    // Operands that differ in nothing but their rows share a kernel and a stage.
+    let alike = |(operand, x): &(Operand, Layout)| HalvesSpec {
+        dim: x.shape()[3] as u32,
+        padded: operand.layout.shape()[3] as u32 / 2,
+        subgroup: matrices.subgroup,
+        vec4: x.not_by(4).is_none(),
+    };
+    for some in operands.chunk_by(|a, b| alike(a) == alike(b)) {
+        let spec = alike(&some[0]);
+        let there = some.iter().filter(|(_, x)| !x.is_empty());
+        let pieces = there.map(|one| Ok((one, params(&spec, one, builder)?))).collect::<Result<Vec<_>>>()?;
+        if pieces.is_empty() {
+            continue;
+        }
+        builder.stage(
+            Spec::Halves(spec),
+            &pieces,
+            |builder, ((operand, x), (params, _)), name| {
+                Ok(match name {
+                    "params" => {
+                        let bytes = bytemuck::bytes_of(params);
+                        Bound::Owned(builder.owned(name, wgpu::BufferUsages::UNIFORM, bytes)?)
+                    }
+                    "halves" => Bound::Owned(operand.buffer.clone()),
+                    "powers" => Bound::Owned(powers.clone()),
+                    _ => {
+                        let window = Window::of(x, 1, builder.offset_alignment());
+                        Bound::Slot { slot: builder.slot(operand.name), start: window.start, size: window.size }
+                    }
+                })
+            },
+            |(_, (_, grid))| *grid,
+        )?;
+    }
+    let operands = operands.into_iter().map(|(operand, _)| operand).collect();
+    Ok(Halves { operands, powers, redo })
+}
+
+fn params(
+    spec: &HalvesSpec,
+    (operand, x): &(Operand, Layout),
+    builder: &PlanBuilder<'_>,
+) -> Result<(HalvesParams, [u32; 2])> {
+    let [batch, heads, len, _] = x.shape();
+    let rows = batch * heads * len;
+    let capabilities = builder.ctx().capabilities();
+    let grid = fold_grid((rows as u64).div_ceil(spec.rows().into()), capabilities.workgroups_per_dimension)?;
+    let params = HalvesParams {
+        x: Window::of(x, if spec.vec4 { 4 } else { 1 }, capabilities.offset_alignment).view,
+        heads: heads as u32,
+        len: len as u32,
+        rows: rows as u32,
+        first: operand.first,
+        grid_x: grid[0],
+        pad: [0; 3],
+    };
+    Ok((params, grid))
+}

@@ -1,0 +1,202 @@
+//! f32 on matrix units, as two f16 a number: by the same rule as multiply-adds, whatever the operands are, on devices whose
+//! blocks lie in registers.
+
+use wgpu_attention::reference::Sizes;
+use wgpu_attention::{Attention, Context, Fragments, Mask, Matrices, Tensor};
+
+use crate::masks;
+use crate::support::{Case, Change, ctx, download};
+
+/// The device's matrix units, where threads know what they hold of a block.
+fn units() -> Option<Matrices> {
+    ctx().capabilities().matrices.filter(|matrices| matches!(matrices.fragments, Fragments::Registers(_)))
+}
+
+/// Checks a case on a few tiles.
+fn check(case: &Case) {
+    let Some(matrices) = units() else { return };
+    for sizes in [[2, 1, 32], [1, 2, 64], [4, 1, 16]] {
+        let mut case = case.clone();
+        case.tile = Some(matrices.tile(sizes[0], sizes[1], sizes[2]));
+        case.check_on("f32 on matrix units", ctx());
+    }
+}
+
+#[test]
+fn lengths_and_widths() {
+    for (len_q, len_kv) in [(1, 1), (17, 70), (70, 101), (130, 33), (200, 300)] {
+        check(&Case::new(len_q, len_kv).dims(16, 16));
+    }
+    for (head_dim, v_dim) in [(24, 40), (7, 3), (12, 20), (32, 32)] {
+        check(&Case::new(37, 45).dims(head_dim, v_dim));
+    }
+}
+
+#[test]
+fn no_keys_and_no_queries() {
+    check(&Case::new(20, 0).dims(16, 16));
+    check(&Case::new(0, 20).dims(16, 16));
+}
+
+#[test]
+fn bands_heads_and_rules() {
+    check(&Case::new(70, 101).dims(16, 16).causal());
+    check(&Case::new(101, 70).dims(16, 16).causal());
+    let mut case = Case::new(40, 50).dims(16, 16).heads(2, 6, 2);
+    case.softcap = Some(3.0);
+    case.slopes = Some(vec![0.5, 0.25, 0.1, 0.05, 0.0, 1.0]);
+    case.bias = Some([2, 1, 40]);
+    case.bits = Some([1, 6, 40]);
+    case.sinks = true;
+    check(&case);
+    case.splits = Some(3);
+    check(&case);
+}
+
+#[test]
+fn tile_lists() {
+    let Some(matrices) = units() else { return };
+    let mask = (Mask::causal() & !Mask::window(20, 0)) | Mask::keys(0..5);
+    let host = mask.host([2, 2, 70, 130]).unwrap();
+    let visits = masks::VISITS.map(|visit| (visit, Some(matrices.tile(2, 1, 32))));
+    masks::check_by(&masks::small(70, 130), &mask, &|b, h, i, j| host.allows(b, h, i, j), ctx(), &visits);
+}
+
+/// Multiplies row or column `at(n)` of an operand.
+fn scaled(x: &mut [f32], dim: usize, factor: impl Fn(usize, usize) -> f32) {
+    for (n, x) in x.iter_mut().enumerate() {
+        *x *= factor(n / dim, n % dim);
+    }
+}
+
+/// 10 to a power that goes up and down with `n`, between -most and most.
+fn power(n: usize, most: f32) -> f32 {
+    10f32.powf(most * ((n * 7 % 13) as f32 / 6.0 - 1.0))
+}
+
+/// Scores of several hundred, either sign of scale; no scores at all.
+#[test]
+fn large_scores() {
+    for scale in [20.0, -30.0, 1000.0, 0.0] {
+        let mut case = Case::new(40, 130).dims(16, 16);
+        case.scale = Some(scale);
+        check(&case);
+    }
+}
+
+/// What breaks two f16 if rows do not have powers of their own, or sums run on in matrix units, or small numbers vanish.
+#[test]
+fn magnitudes_of_all_kinds() {
+    let changes: [(&str, Change); 14] = [
+        ("rows of q", |s, x| scaled(&mut x[0], s.head_dim, |row, _| power(row, 2.0))),
+        ("rows of k", |s, x| scaled(&mut x[1], s.head_dim, |row, _| power(row, 30.0).min(1.0))),
+        ("rows of v", |s, x| scaled(&mut x[2], s.v_dim, |row, _| power(row, 30.0))),
+        ("columns of v", |s, x| scaled(&mut x[2], s.v_dim, |_, col| power(col, 30.0))),
+        ("small v", |s, x| scaled(&mut x[2], s.v_dim, |_, _| 1e-30)),
+        ("large v", |s, x| scaled(&mut x[2], s.v_dim, |_, _| 1e30)),
+        ("small q, large k", |s, x| {
+            scaled(&mut x[0], s.head_dim, |_, _| 1e-30);
+            scaled(&mut x[1], s.head_dim, |_, _| 1e30);
+        }),
+        ("columns of q and k that balance", |s, x| {
+            scaled(&mut x[0], s.head_dim, |_, col| power(col, 6.0));
+            scaled(&mut x[1], s.head_dim, |_, col| 1.0 / power(col, 6.0));
+        }),
+        ("columns of q and k that do not meet", |s, x| {
+            scaled(&mut x[0], s.head_dim, |_, col| if col == 0 { 1e30 } else { 1.0 });
+            scaled(&mut x[1], s.head_dim, |_, col| if col == 0 { 0.0 } else { 1.0 });
+        }),
+        ("rows and columns that are zero", |s, x| {
+            scaled(&mut x[0], s.head_dim, |row, col| if row % 5 == 0 || col == 2 { 0.0 } else { 1.0 });
+            scaled(&mut x[2], s.v_dim, |row, col| if row % 2 == 0 || col == 3 { 0.0 } else { 1.0 });
+        }),
+        ("positive", |_, x| x.iter_mut().flatten().for_each(|x| *x = x.abs())),
+        ("growing maxima", |s, x| {
+            x[0].iter_mut().for_each(|x| *x = x.abs());
+            scaled(&mut x[1], s.head_dim, |row, _| 0.05 * row as f32);
+            x[1].iter_mut().for_each(|x| *x = x.abs());
+        }),
+        ("one key dominates", |s, x| {
+            let query = x[0][..s.head_dim].to_vec();
+            x[1][9 * s.head_dim..10 * s.head_dim].iter_mut().zip(query).for_each(|(k, q)| *k = 20.0 * q);
+        }),
+        // Weight e^-50, value 1e20.
+        ("a light key of great value", |s, x| {
+            x[0].fill(1.0);
+            scaled(&mut x[1], s.head_dim, |_, _| 0.01);
+            x[1][9 * s.head_dim..10 * s.head_dim].fill(-50.0 / (s.head_dim as f32).sqrt());
+            scaled(&mut x[2], s.v_dim, |row, _| if row == 9 { 1e20 } else { 1.0 });
+        }),
+    ];
+    for (name, change) in changes {
+        println!("{name}");
+        for (head_dim, v_dim) in [(16, 16), (32, 24)] {
+            let mut case = Case::new(50, 140).dims(head_dim, v_dim).heads(1, 1, 1);
+            case.change = Some(change);
+            check(&case);
+        }
+    }
+}
+
+/// What a masked key holds does not matter, however large it is, or whether it is a number; what a visible one holds shows in the
+/// rows that see it, and in no other.
+#[test]
+fn strange_numbers_show_where_they_are_seen() {
+    let Some(matrices) = units() else { return };
+    let (len, dim, key) = (70, 16, 44);
+    let case = Case::new(len, len).dims(dim, dim).heads(1, 1, 1).causal();
+    let tensor = |ctx: &Context, x: &[f32]| Tensor::from_slice(ctx, [1, 1, len, dim], x).unwrap();
+    let run = |q: &[f32], k: &[f32], v: &[f32]| {
+        let [q, k, v] = [q, k, v].map(|x| tensor(ctx(), x));
+        let description = Attention::new(&q, &k, &v).mask(Mask::causal()).tile(matrices.tile(2, 1, 32));
+        download(ctx(), &description.run(ctx()).unwrap()).unwrap()
+    };
+    let [q, k, v] = case.operands();
+    let plain = run(&q, &k, &v);
+    for strange in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e30] {
+        let mut v = v.clone();
+        v[key * dim + 3] = strange;
+        for (n, (x, plain)) in run(&q, &k, &v).iter().zip(&plain).enumerate() {
+            let (row, col) = (n / dim, n % dim);
+            let right = match row >= key && col == 3 {
+                true => *x == f64::from(strange) || (x.is_nan() && strange.is_nan()) || (strange == 1e30 && *x > 1e20),
+                false => (x - plain).abs() <= 1e-5 * plain.abs().max(1e-3),
+            };
+            assert!(right, "{strange} in value {key}: row {row}, column {col} is {x}, was {plain}");
+        }
+        let mut k = k.clone();
+        k[key * dim + 3] = strange;
+        for (n, (x, plain)) in run(&q, &k, &plain_values(len, dim)).iter().zip(0..).enumerate().map(|(n, (x, _))| (n, (x, 1.0f64))) {
+            let row = n / dim;
+            let right = if row >= key && strange.is_nan() { x.is_nan() } else { row >= key || (x - plain).abs() < 1e-6 };
+            assert!(right, "{strange} in key {key}: row {row} is {x}");
+        }
+    }
+}
+
+fn plain_values(len: usize, dim: usize) -> Vec<f32> {
+    vec![1.0; len * dim]
+}
+
+#[test]
+fn the_plan_says_so() {
+    let Some(matrices) = units() else { return };
+    let mut case = Case::new(40, 50).dims(16, 16);
+    case.tile = Some(matrices.tile(2, 1, 32));
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let plan = case.describe(ctx(), &q, &k, &v).unwrap().plan(ctx()).unwrap().to_string();
+    for said in ["f32 as two f16", "on matrix units from two f16 a number", "of the rows that two f16 could not hold"] {
+        assert!(plan.contains(said), "{plan}");
+    }
+}
+
+#[test]
+fn what_cannot_be_split_is_refused() {
+    let Some(matrices) = units() else { return };
+    let Sizes { .. } = Case::new(1, 1).sizes;
+    let x = Tensor::zeros(ctx(), wgpu_attention::DType::F32, [1, 1, 40, 16]).unwrap();
+    let text = "fn score_mod(score: f32, b: u32, h: u32, q_idx: u32, kv_idx: u32) -> f32 { return score * 1000.0; }";
+    let description = Attention::new(&x, &x, &x).score(wgpu_attention::Score::wgsl(text)).tile(matrices.tile(2, 1, 32));
+    let refusal = description.plan(ctx()).unwrap_err().to_string();
+    assert!(refusal.contains("may magnify what scores lose"), "{refusal}");
+}
