@@ -2,7 +2,7 @@
 // Then hi and lo hold 22 bits and a sign of all that is more than 2^-16 of the row's largest, and lose at most 2^-25 of the rest.
 //
 // provides  main
-// requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x
+// requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x, eleven_bits
 //
 // LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, then as many of lo. `powers` has 2^e, negative
 // where the row is not finite, when its halves are 0; and what the row lost, a sum, where that is more than a rounding.
@@ -14,7 +14,6 @@ struct Params {
     rows: u32,
     first: u32,
     grid_x: u32,
-    pad: array<u32, 3>,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -49,15 +48,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var n = 0u; n < PIECES; n++) { // unroll
         let col = n * LANES + lane;
         let y = select(x[n] * factor, vec4<f32>(), strange);
-        let hi = vec4<f16>(y);
-        let rest = y - vec4<f32>(hi);
-        let lo = vec4<f16>(rest);
+        let hi = eleven_bits(y);
         if (i < params.rows && col < ROW4) {
-            halves[row * (2u * ROW4) + col] = hi;
-            halves[row * (2u * ROW4) + ROW4 + col] = lo;
+            halves[row * (2u * ROW4) + col] = vec4<f16>(hi);
+            halves[row * (2u * ROW4) + ROW4 + col] = vec4<f16>(y - hi);
         }
-        // Where lo is so small that f16 has no more bits for it.
-        let left = select(vec4<f32>(), abs(rest - vec4<f32>(lo)), abs(y) < vec4<f32>(0.25));
+        // Where lo is so small that f16 has no more bits for it: its numbers are multiples of 2^-24.
+        let held = round(y * 16777216.0) / 16777216.0;
+        let left = select(vec4<f32>(), abs(y - held), abs(y) < vec4<f32>(0.25));
         lost += left.x + left.y + left.z + left.w;
     }
     for (var k = 0u; k < LANE_STEPS; k++) { // unroll

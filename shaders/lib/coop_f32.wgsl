@@ -11,8 +11,8 @@
 // workgroup, and the loop of multiply-adds computes its rows again (lib/wanted_flagged.wgsl).
 //
 // provides  qk pv mend, begin_powers load_powers store_powers
-// requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, prelude
-//           (DOT_BLOCKS GROUP GROUPS)
+// requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, eleven_bits, prelude
+//           (DOT_BLOCKS GROUP GROUPS POWER_LOADS)
 
 // Of each row: the power of two that its halves were divided by, negative where the row is not finite; and what they lost, as
 // a sum over the row, times the power.
@@ -52,22 +52,31 @@ fn begin_powers(at: QTile, t: u32) {
 }
 
 // Of a key, its power and loss, and of a value its power.
-fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> vec3<f32> {
-    let i = min(t, BLOCK_KV - 1u);
-    let k_own = powers[params.k.powers + near_kv_row(at, begin.k, k_start, i, params.k.row) / QK8];
-    let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / V8];
-    return vec3<f32>(k_own, v_own.x);
+fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> array<vec3<f32>, POWER_LOADS> {
+    var own = array<vec3<f32>, POWER_LOADS>();
+    for (var n = 0u; n < POWER_LOADS; n++) { // unroll
+        let i = min(n * THREADS + t, BLOCK_KV - 1u);
+        let k_own = powers[params.k.powers + near_kv_row(at, begin.k, k_start, i, params.k.row) / QK8];
+        let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / V8];
+        own[n] = vec3<f32>(k_own, v_own.x);
+    }
+    return own;
 }
 
-fn store_powers(own: vec3<f32>, t: u32) {
-    if (t >= BLOCK_KV) { return; }
-    k_powers[t] = own.x;
-    v_powers[t] = own.z;
+fn store_powers(all: array<vec3<f32>, POWER_LOADS>, t: u32) {
     let most = bitcast<f32>(atomicLoad(&found[POWER]));
     let loss = bitcast<f32>(atomicLoad(&found[LOSS]));
-    let lost = own.x * loss + own.y * most;
-    let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE;
-    if (own.x < 0.0 || own.z < 0.0 || !fits) { atomicStore(&found[REDO], 1u); }
+    for (var n = 0u; n < POWER_LOADS; n++) { // unroll
+        let i = n * THREADS + t;
+        if (i < BLOCK_KV) {
+            let own = all[n];
+            k_powers[i] = own.x;
+            v_powers[i] = own.z;
+            let lost = own.x * loss + own.y * most;
+            let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE;
+            if (own.x < 0.0 || own.z < 0.0 || !fits) { atomicStore(&found[REDO], 1u); }
+        }
+    }
 }
 
 fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, t: u32) {
@@ -130,18 +139,18 @@ fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<vec
     }
     lanes_max(&top, t);
     var down = array<f32, ROWS>();
+    var low = array<vec4<f32>, SCORES>();
     for (var r = 0u; r < ROWS; r++) { // unroll
         let factors = fit(top[r]);
         down[r] = factors.y;
         for (var c = 0u; c < KEYS4; c++) { // unroll
-            (*p)[r * KEYS4 + c] *= factors.x;
+            let x = (*p)[r * KEYS4 + c] * factors.x;
+            (*p)[r * KEYS4 + c] = eleven_bits(x);
+            low[r * KEYS4 + c] = x - (*p)[r * KEYS4 + c];
         }
     }
     let p_whole = weights_of(p, t);
-    for (var n = 0u; n < SCORES; n++) { // unroll
-        (*p)[n] -= vec4<f32>(vec4<f16>((*p)[n]));
-    }
-    let p_rest = weights_of(p, t);
+    let p_rest = weights_of(&low, t);
     for (var d = 0u; d < V_BLOCKS; d++) { // unroll
         var parts = array<block_c, ROW_BLOCKS>();
         var whole = array<block_b, KEY_BLOCKS>();

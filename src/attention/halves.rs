@@ -126,7 +126,6 @@ fn params(
         rows: rows as u32,
         first: operand.first,
         grid_x: grid[0],
-        pad: [0; 3],
     };
     Ok((params, grid))
 }

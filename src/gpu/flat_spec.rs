@@ -95,7 +95,7 @@ impl HalvesSpec {
 
     pub(super) fn sources(&self) -> Vec<Source> {
         let read = if self.vec4 { "lib/halves_vec4.wgsl" } else { "lib/halves_scalar.wgsl" };
-        ["lib/view.wgsl", read, "halves.wgsl"].map(fragment).into()
+        ["lib/view.wgsl", "lib/eleven_bits.wgsl", read, "halves.wgsl"].map(fragment).into()
     }
 }
 

@@ -178,13 +178,11 @@ impl Matrices {
     }
 
     /// Refuses f32 where it cannot be split into two f16, or must not be.
-    pub(crate) fn check_f32(&self, tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Result<()> {
+    pub(crate) fn check_f32(&self, shape: Shape, capabilities: &Capabilities) -> Result<()> {
         let reason = if let Some(reason) = shape.whole_f32 {
             reason.to_string()
         } else if !self.stores_f32() {
             "what is added to sums must be in registers, in an order that is known how to store".into()
-        } else if tile.block_kv > tile.threads {
-            format!("a tile of {} keys needs as many threads, and has {}", tile.block_kv, tile.threads)
         } else if shape.halves_bytes > capabilities.binding_bytes {
             let (bytes, limit) = (shape.halves_bytes, capabilities.binding_bytes);
             format!("the halves of an operand span {bytes} bytes, and the device binds at most {limit}")
@@ -220,6 +218,7 @@ impl Matrices {
             ("DOT_BLOCKS", s.qk_blocks),
             ("GROUP", group),
             ("GROUPS", s.qk_blocks / group),
+            ("POWER_LOADS", tile.block_kv.div_ceil(tile.threads)),
             ("V_BLOCKS", s.v_blocks),
             ("Q_BLOCKS", s.row_blocks * s.qk_parts),
             ("S_BLOCKS", s.row_blocks * s.key_blocks),

@@ -122,7 +122,6 @@ pub(crate) struct HalvesParams {
     /// Where the rows' powers begin.
     pub first: u32,
     pub grid_x: u32,
-    pub pad: [u32; 3],
 }
 
 /// WGSL `PerHead`.
@@ -193,7 +192,7 @@ mod tests {
 
         let halves = HalvesSpec { dim: 8, padded: 16, subgroup: 32, vec4: true };
         let halves = Spec::Halves(halves).link().unwrap().module;
-        let fields = offsets!(HalvesParams: x heads len rows first grid_x pad);
+        let fields = offsets!(HalvesParams: x heads len rows first grid_x);
         assert_eq!(reflect_struct(&halves, "Params"), Some((fields, size_of::<HalvesParams>() as u32)));
     }
 }

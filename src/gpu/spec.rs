@@ -200,6 +200,9 @@ impl AttentionSpec {
                     fragment("attention_coop.wgsl"),
                     pick(self.in_halves(), "lib/coop_f32.wgsl", "lib/coop_f16.wgsl"),
                 ]);
+                if self.in_halves() {
+                    sources.push(fragment("lib/eleven_bits.wgsl"));
+                }
                 if let Fragments::Registers(layout) = matrices.fragments {
                     sources.push(fragment("lib/coop_lanes.wgsl"));
                     sources.push(fragment(match self.dtype {

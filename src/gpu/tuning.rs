@@ -312,7 +312,7 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
     if let Products::Matrices(matrices) = tile.products {
         capabilities.check_matrices(&matrices)?;
         if shape.dtype == DType::F32 {
-            matrices.check_f32(tile, shape, capabilities)?;
+            matrices.check_f32(shape, capabilities)?;
         }
     }
     if let Products::Broadcast(size) = tile.products
