@@ -59,6 +59,11 @@ impl Problem {
         self.split.map_or(1, |split| split.parts)
     }
 
+    /// Whether f32 is multiplied on matrix units, split into two f16.
+    pub fn in_halves(&self) -> bool {
+        matches!(self.tile.products, Products::Matrices(_)) && self.q.dtype() == DType::F32
+    }
+
     pub fn heads_per_kv(&self) -> usize {
         let heads_kv = self.k.shape()[1].max(1);
         self.q.shape()[1] / heads_kv

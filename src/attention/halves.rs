@@ -51,12 +51,7 @@ impl Halves {
 }
 
 /// Adds the stages that split q, k and v; the pieces of the loop have these grids.
-pub(super) fn stages(
-    p: &Problem,
-    parts: &[Part],
-    grids: &[[u32; 2]],
-    builder: &mut PlanBuilder<'_>,
-) -> Result<Halves> {
+pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &mut PlanBuilder<'_>) -> Result<Halves> {
     let storage = wgpu::BufferUsages::STORAGE;
     let Products::Matrices(matrices) = p.tile.products else { unreachable!("halves are for matrix units") };
     let (mut operands, mut rows) = (Vec::new(), 0);
@@ -70,7 +65,8 @@ pub(super) fn stages(
     }
     let powers = builder.owned_of_size("powers", storage, &[], 8 * rows as u64)?;
     let workgroups = |grid: &[u32; 2]| u64::from(grid[0]) * u64::from(grid[1]);
-    let redo = parts.iter().zip(grids).map(|(_, grid)| builder.owned_of_size("redo", storage, &[], 4 * workgroups(grid)));
+    let redo =
+        parts.iter().zip(grids).map(|(_, grid)| builder.owned_of_size("redo", storage, &[], 4 * workgroups(grid)));
     let redo = redo.collect::<Result<Vec<_>>>()?;
     // Operands that differ in nothing but their rows share a kernel and a stage.
     let alike = |(operand, x): &(Operand, Layout)| HalvesSpec {

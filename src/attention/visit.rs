@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Attention, Weights};
 use super::tasks::{Task, check_tasks, places};
+use super::{Attention, Weights};
 use crate::gpu::capabilities::Capabilities;
 use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::spec::Visitor;
 use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
-use crate::score::Rule as ScoreRule;
 use crate::mask::{self, Compiled, Node, Order, Rule, RuleData, Slots};
+use crate::score::Rule as ScoreRule;
 use crate::user_wgsl::Text;
 use crate::{Error, Mask, Result};
 

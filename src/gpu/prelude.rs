@@ -106,7 +106,8 @@ impl AttentionSpec {
         }
         // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
         let lazy = if let Products::Matrices(m) = self.tile.products {
-            let c: HashMap<_, _> = m.constants(&self.tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
+            let c: HashMap<_, _> =
+                m.constants(&self.tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
             // Whether every thread has as many pieces of a tile, and none of them is padding.
             for (name, cols, used) in [("K", c["K_COLS8"], c["QK8"]), ("V", c["V_COLS8"], c["V8"])] {
                 let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);

@@ -119,7 +119,12 @@ impl Spec {
         let user = match self {
             Spec::Attention(spec) => &spec.user,
             Spec::Lists(spec) => &spec.user,
-            Spec::Combine(_) | Spec::Permute(_) | Spec::Halves(_) | Spec::Linear(_) | Spec::Flat(_) | Spec::Probe(_) => return None,
+            Spec::Combine(_)
+            | Spec::Permute(_)
+            | Spec::Halves(_)
+            | Spec::Linear(_)
+            | Spec::Flat(_)
+            | Spec::Probe(_) => return None,
         };
         (!user.texts.is_empty()).then_some(user)
     }
@@ -298,7 +303,7 @@ impl AttentionSpec {
     }
 
     /// Whether f32 is multiplied on matrix units, split into two f16.
-    pub(crate) fn in_halves(&self) -> bool {
+    fn in_halves(&self) -> bool {
         matches!(self.tile.products, Products::Matrices(_)) && self.dtype == DType::F32
     }
 
@@ -333,7 +338,10 @@ impl fmt::Display for Spec {
             Spec::Halves(spec) => {
                 let unit = if spec.vec4 { "vec4" } else { "scalar" };
                 let (dim, threads) = (spec.dim, HalvesSpec::THREADS);
-                return write!(f, "f32 as two f16 and a power of two a row, {dim} columns, {unit} loads, {threads} threads");
+                return write!(
+                    f,
+                    "f32 as two f16 and a power of two a row, {dim} columns, {unit} loads, {threads} threads"
+                );
             }
             Spec::Probe(spec) => return write!(f, "probe of {0} x {0} blocks", spec.size),
             Spec::Permute(spec) => {

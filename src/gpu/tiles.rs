@@ -2,7 +2,7 @@
 
 use super::capabilities::Capabilities;
 use super::layout::DType;
-use super::matrices::Fragments;
+use super::matrices::{Fragments, Matrices};
 use super::tuning::{Products, Shape, Tile};
 
 const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
@@ -113,6 +113,11 @@ const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
 /// Keys a row up to which its tiles on matrix units are small.
 const SHORT_ROW: usize = 512;
 
+/// Multiply-adds of a problem, and keys a row, from which f32 is worth splitting: each call reads and writes q, k and v once more,
+/// in dispatches of their own.
+const HALVES_WORK: usize = 1 << 30;
+const HALVES_KEYS: usize = 256;
+
 /// Queries of a head up to which those of a group share query tiles: half of a large tile would be empty otherwise.
 pub(crate) const PACKED_QUERIES: usize = 32;
 
@@ -152,8 +157,7 @@ pub(super) fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     tiles
 }
 
-/// Tiles on matrix units, best first: none where the device has none, or the operands are not f16. Each is subgroups,
-/// blocks of rows of each, keys a tile.
+/// Tiles on matrix units, best first: none where the device has none. Each is subgroups, blocks of rows of each, keys a tile.
 ///
 /// Measured on an H200 (f16, N 4096; TFLOP/s): D 128: 8 subgroups of one block, 64 keys 285 (causal 248), 80 keys 255,
 /// 48 keys 231, 32 keys 239, 12 subgroups 214, 16 subgroups 184; two blocks a subgroup have no registers left to be one
@@ -162,8 +166,10 @@ pub(super) fn table(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
 /// 123 at D 128 (8 subgroups, 32 keys).
 fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     // A CPU that runs shaders has no such units, whatever it reports.
-    let found = capabilities.matrices.filter(|_| shape.dtype == DType::F16 && !capabilities.cpu);
-    let Some(matrices) = found else { return Vec::new() };
+    let Some(matrices) = capabilities.matrices.filter(|_| !capabilities.cpu) else { return Vec::new() };
+    if shape.dtype == DType::F32 {
+        return halves_tiles(shape, matrices);
+    }
     // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 take 2.3 ms in tiles of 128 x 64,
     // 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5). So do short windows, and two workgroups
     // are resident, one of which computes while the other begins or ends (H 16, N 32768, D 128, milliseconds in tiles of
@@ -182,6 +188,28 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     let narrow = [[4, 1, 32], [2, 1, 32]];
     let tiles = wide.iter().chain(&narrow);
     tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
+}
+
+/// Tiles on matrix units for f32, whose numbers are split into two f16, best first.
+///
+/// Measured on an H100 (26 November 2026, B 4, N 4096, all stages; TFLOP/s, where multiply-adds reach 36.6 at D 128 and 35.4 at D 64):
+/// D 128, H 16: 8 subgroups of one block, 32 keys 87.0 (causal 74.2), 16 keys 71.1, 4 subgroups and 32 keys 60.6, 16 keys 73.8, two
+/// blocks a subgroup 32.0. D 64, H 32: 4 subgroups of two blocks, 32 keys 91.7 (causal 77.3), 8 subgroups 80.3, with 64 keys 83.9, 4
+/// subgroups of one block 76.2, with 16 keys 64.0. D 256, B 2, H 8: 37.8, where multiply-adds reach 31.3. One batch of 8 heads and
+/// 1024 tokens, D 64, takes 86 microseconds, and 109 by multiply-adds; 128 tokens take 43 and 19.
+fn halves_tiles(shape: Shape, matrices: Matrices) -> Vec<Tile> {
+    let work = shape.pairs.saturating_mul((shape.head_dim + shape.v_dim) as usize);
+    let (Fragments::Registers(_), 16) = (matrices.fragments, matrices.size) else { return Vec::new() };
+    if work < HALVES_WORK || shape.keys < HALVES_KEYS {
+        return Vec::new();
+    }
+    let tiles: &[[u32; 3]] = match shape.head_dim.max(shape.v_dim) {
+        _ if shape.listed => &[[4, 1, 32]],
+        0..=64 => &[[4, 2, 32], [4, 1, 32]],
+        65..=128 => &[[8, 1, 32], [4, 1, 32]],
+        _ => &[[8, 1, 16]],
+    };
+    tiles.iter().map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
 }
 
 fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
