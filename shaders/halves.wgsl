@@ -5,7 +5,7 @@
 // requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x, eleven_bits
 //
 // LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, then as many of lo. `powers` has 2^e, negative
-// where the row is not finite, when its halves are 0; and what the row lost, a sum, where that is more than a rounding.
+// where the row is not finite, when its halves are 0; and what hi and lo lost, summed over the row, where that is more than a rounding.
 
 struct Params {
     x: View,
@@ -61,5 +61,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var k = 0u; k < LANE_STEPS; k++) { // unroll
         lost += subgroupShuffleXor(lost, (LANES / 2u) >> k);
     }
-    if (i < params.rows && lane == 0u) { powers[params.first + row] = vec2<f32>(select(power, -1.0, strange), lost * power); }
+    if (i < params.rows && lane == 0u) { powers[params.first + row] = vec2<f32>(select(power, -1.0, strange), lost); }
 }

@@ -14,8 +14,7 @@
 // requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, eleven_bits, prelude
 //           (DOT_BLOCKS GROUP GROUPS POWER_LOADS)
 
-// Of each row: the power of two that its halves were divided by, negative where the row is not finite; and what they lost, as
-// a sum over the row, times the power.
+// Of each row: its power of two, negative where the row is not finite; and what its halves lost, a sum.
 @group(0) @binding(13) var<storage, read> powers: array<vec2<f32>>;
 @group(0) @binding(14) var<storage, read_write> redo: array<u32>;
 
@@ -27,10 +26,14 @@ var<workgroup> found: array<atomic<u32>, 4>;
 const POWER: u32 = 0u;
 const LOSS: u32 = 1u;
 const REDO: u32 = 2u;
+// What values lost, in all tiles, in units of 2^-30.
+const VALUES: u32 = 3u;
 // Beyond this the powers of a row and a key together would leave f32's range.
 const LARGEST_POWER: f32 = 1.0e30;
 // A number of 2^15 meets at most what the other lost, and a score may lose 2^-24 by it: no more than f32 leaves of a weight.
 const LOST_SCORE: f32 = 1.26e-12; // 2^-39 / log2(e)
+// Of numbers that lose anything, each loses 2^-26 on average: some eight of them in a row.
+const ROW_LOSS: f32 = 1.1920929e-7; // 2^-23
 
 fn begin_powers(at: QTile, t: u32) {
     if (t < 4u) { atomicStore(&found[t], 0u); }
@@ -45,25 +48,27 @@ fn begin_powers(at: QTile, t: u32) {
             let scale = abs(head_scale(row.h));
             if (own.x < 0.0) { atomicStore(&found[REDO], 1u); }
             atomicMax(&found[POWER], bitcast<u32>(abs(own.x) * scale));
-            atomicMax(&found[LOSS], bitcast<u32>(own.y * scale));
+            atomicMax(&found[LOSS], bitcast<u32>(own.x * own.y * scale));
         }
         q_powers[i] = own.x;
     }
 }
 
-// Of a key, its power and loss, and of a value its power.
-fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> array<vec3<f32>, POWER_LOADS> {
-    var own = array<vec3<f32>, POWER_LOADS>();
+// Of a key, its power and loss; of a value, likewise.
+fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> array<vec4<f32>, POWER_LOADS> {
+    var own = array<vec4<f32>, POWER_LOADS>();
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
         let i = min(n * THREADS + t, BLOCK_KV - 1u);
         let k_own = powers[params.k.powers + near_kv_row(at, begin.k, k_start, i, params.k.row) / QK8];
         let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / V8];
-        own[n] = vec3<f32>(k_own, v_own.x);
+        own[n] = vec4<f32>(k_own, v_own);
     }
     return own;
 }
 
-fn store_powers(all: array<vec3<f32>, POWER_LOADS>, t: u32) {
+// Values are added up column by column, so none may be lost beside a large one: that is so where a row lost ROW_LOSS, and where some
+// column does in many rows, which `mend` finds. Here and there one is near 0 by chance.
+fn store_powers(all: array<vec4<f32>, POWER_LOADS>, t: u32) {
     let most = bitcast<f32>(atomicLoad(&found[POWER]));
     let loss = bitcast<f32>(atomicLoad(&found[LOSS]));
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
@@ -72,9 +77,10 @@ fn store_powers(all: array<vec3<f32>, POWER_LOADS>, t: u32) {
             let own = all[n];
             k_powers[i] = own.x;
             v_powers[i] = own.z;
-            let lost = own.x * loss + own.y * most;
-            let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE;
+            let lost = own.x * (loss + own.y * most);
+            let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE && own.w <= ROW_LOSS;
             if (own.x < 0.0 || own.z < 0.0 || !fits) { atomicStore(&found[REDO], 1u); }
+            if (own.w > 0.0) { atomicAdd(&found[VALUES], u32(min(own.w, ROW_LOSS) * 1073741824.0) + 1u); }
         }
     }
 }
@@ -189,5 +195,7 @@ fn mend(
     linear: u32,
     t: u32,
 ) {
-    if (t == 0u) { redo[linear] = atomicLoad(&found[REDO]); }
+    // One value in sixteen rows, and four by chance.
+    let many = atomicLoad(&found[VALUES]) > (tiles.y - tiles.x) * BLOCK_KV + 64u;
+    if (t == 0u) { redo[linear] = select(atomicLoad(&found[REDO]), 1u, many); }
 }

@@ -1,6 +1,7 @@
 //! f32 on matrix units, as two f16 a number: by the same rule as multiply-adds, whatever the operands are, on devices whose
 //! blocks lie in registers.
 
+use wgpu_attention::reference::check as check_rule;
 use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Matrices, Products, Score, Tensor};
 
 use crate::masks;
@@ -133,6 +134,27 @@ fn magnitudes_of_all_kinds() {
             let mut case = Case::new(50, 140).dims(head_dim, v_dim).heads(1, 1, 1);
             case.change = Some(change);
             check(&case);
+        }
+    }
+}
+
+/// The tolerance rule knows no columns; values do, and none may be lost beside large ones.
+#[test]
+fn small_columns_of_values_keep_their_bits() {
+    let Some(matrices) = units() else { return };
+    let changes: [Change; 3] = [
+        |s, x| scaled(&mut x[2], s.v_dim, |_, col| power(col, 30.0)),
+        |s, x| scaled(&mut x[2], s.v_dim, |_, col| if col == 3 { 1e-9 } else { 1.0 }),
+        |s, x| scaled(&mut x[2], s.v_dim, |row, col| if row == 9 && col == 3 { 1e9 } else { 1.0 }),
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let mut case = Case::new(50, 140).dims(16, 16).heads(1, 1, 1);
+        (case.change, case.tile) = (Some(change), Some(matrices.tile(2, 1, 32)));
+        let results = [case.run(ctx()).unwrap().0, case.oracle::<f64>().0, case.oracle::<f32>().0];
+        for col in 0..16 {
+            let [got, exact, plain] =
+                results.each_ref().map(|x| x.iter().skip(col).step_by(16).copied().collect::<Vec<_>>());
+            check_rule(&got, &exact, &plain, DType::F32).unwrap_or_else(|e| panic!("change {n}, column {col}: {e}"));
         }
     }
 }
