@@ -53,9 +53,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             halves[row * (2u * ROW4) + col] = vec4<f16>(hi);
             halves[row * (2u * ROW4) + ROW4 + col] = vec4<f16>(y - hi);
         }
-        // Where lo is so small that f16 has no more bits for it: its numbers are multiples of 2^-24.
+        // Where lo is so small that f16 has no more bits for it: its numbers are multiples of 2^-24. However small it is, it counts as
+        // 2^-26, which numbers lose on average, so that the sum tells how many do.
         let held = round(y * 16777216.0) / 16777216.0;
-        let left = select(vec4<f32>(), abs(y - held), abs(y) < vec4<f32>(0.25));
+        let loses = (abs(y) < vec4<f32>(0.25)) & (y != held);
+        let left = select(vec4<f32>(), max(abs(y - held), vec4<f32>(1.4901161e-8)), loses);
         lost += left.x + left.y + left.z + left.w;
     }
     for (var k = 0u; k < LANE_STEPS; k++) { // unroll

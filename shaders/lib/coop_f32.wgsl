@@ -21,13 +21,18 @@
 var<workgroup> q_powers: array<f32, BLOCK_Q>;
 var<workgroup> k_powers: array<f32, BLOCK_KV>;
 var<workgroup> v_powers: array<f32, BLOCK_KV>;
-// The largest power and the largest loss of the query rows, times their scale, as bits; whether rows must be computed again.
+// The largest power and the largest loss of the query rows, times their scale, as bits; whether rows must be computed again; what values
+// lost, in units of 2^-30.
 var<workgroup> found: array<atomic<u32>, 4>;
 const POWER: u32 = 0u;
 const LOSS: u32 = 1u;
 const REDO: u32 = 2u;
-// What values lost, in all tiles, in units of 2^-30.
 const VALUES: u32 = 3u;
+// The same as a thread knows it: in the loop, nothing waits for memory.
+var<private> most_power: f32 = 0.0;
+var<private> most_loss: f32 = 0.0;
+var<private> own_redo: bool = false;
+var<private> own_values: f32 = 0.0;
 // Beyond this the powers of a row and a key together would leave f32's range.
 const LARGEST_POWER: f32 = 1.0e30;
 // A number of 2^15 meets at most what the other lost, and a score may lose 2^-24 by it: no more than f32 leaves of a weight.
@@ -52,6 +57,9 @@ fn begin_powers(at: QTile, t: u32) {
         }
         q_powers[i] = own.x;
     }
+    workgroupBarrier();
+    most_power = bitcast<f32>(atomicLoad(&found[POWER]));
+    most_loss = bitcast<f32>(atomicLoad(&found[LOSS]));
 }
 
 // Of a key, its power and loss; of a value, likewise.
@@ -69,19 +77,17 @@ fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> 
 // Values are added up column by column, so none may be lost beside a large one: that is so where a row lost ROW_LOSS, and where some
 // column does in many rows, which `mend` finds. Here and there one is near 0 by chance.
 fn store_powers(all: array<vec4<f32>, POWER_LOADS>, t: u32) {
-    let most = bitcast<f32>(atomicLoad(&found[POWER]));
-    let loss = bitcast<f32>(atomicLoad(&found[LOSS]));
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
         let i = n * THREADS + t;
+        let own = all[n];
         if (i < BLOCK_KV) {
-            let own = all[n];
             k_powers[i] = own.x;
             v_powers[i] = own.z;
-            let lost = own.x * (loss + own.y * most);
-            let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE && own.w <= ROW_LOSS;
-            if (own.x < 0.0 || own.z < 0.0 || !fits) { atomicStore(&found[REDO], 1u); }
-            if (own.w > 0.0) { atomicAdd(&found[VALUES], u32(min(own.w, ROW_LOSS) * 1073741824.0) + 1u); }
+            own_values += own.w;
         }
+        let lost = own.x * (most_loss + own.y * most_power);
+        let fits = (own.x * most_power <= LARGEST_POWER) & (lost <= LOST_SCORE) & (own.w <= ROW_LOSS);
+        own_redo = own_redo | (own.x < 0.0) | (own.z < 0.0) | !fits;
     }
 }
 
@@ -195,6 +201,9 @@ fn mend(
     linear: u32,
     t: u32,
 ) {
+    if (own_redo) { atomicStore(&found[REDO], 1u); }
+    atomicAdd(&found[VALUES], u32(min(own_values, 1.0e-2) * 1073741824.0));
+    workgroupBarrier();
     // One value in sixteen rows, and four by chance.
     let many = atomicLoad(&found[VALUES]) > (tiles.y - tiles.x) * BLOCK_KV + 64u;
     if (t == 0u) { redo[linear] = select(atomicLoad(&found[REDO]), 1u, many); }

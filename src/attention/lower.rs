@@ -47,9 +47,6 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
     let redone = problem.in_halves().then(|| redo_spec(problem, &spec, ctx));
-    if let Some(redone) = &redone {
-        builder.compile(&[spec.clone(), redone.clone()].map(Spec::Attention));
-    }
     let halves = problem.in_halves().then(|| halves::stages(problem, &parts, &grids, &mut builder)).transpose()?;
     let pieces: Vec<(usize, &Part, [u32; 2])> =
         parts.iter().zip(grids).enumerate().map(|(n, (part, grid))| (n, part, grid)).collect();

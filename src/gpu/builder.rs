@@ -60,16 +60,6 @@ impl<'a> PlanBuilder<'a> {
         Ok(())
     }
 
-    /// Compiles kernels of stages to come side by side, since drivers take long over each. What fails is told by its stage.
-    pub(crate) fn compile(&self, specs: &[Spec]) {
-        let ctx = self.ctx;
-        std::thread::scope(|scope| {
-            for spec in specs {
-                scope.spawn(move || drop(ctx.pipeline_cache().kernel(ctx, spec)));
-            }
-        });
-    }
-
     /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned
     /// buffer for each binding of the module.
     pub(crate) fn stage<P>(

@@ -196,7 +196,10 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
 /// D 128, H 16: 8 subgroups of one block, 32 keys 87.0 (causal 74.2), 16 keys 71.1, 4 subgroups and 32 keys 60.6, 16 keys 73.8, two
 /// blocks a subgroup 32.0. D 64, H 32: 4 subgroups of two blocks, 32 keys 91.7 (causal 77.3), 8 subgroups 80.3, with 64 keys 83.9, 4
 /// subgroups of one block 76.2, with 16 keys 64.0. D 256, B 2, H 8: 37.8, where multiply-adds reach 31.3. One batch of 8 heads and
-/// 1024 tokens, D 64, takes 86 microseconds, and 109 by multiply-adds; 128 tokens take 43 and 19.
+/// 1024 tokens, D 64, takes 86 microseconds, and 109 by multiply-adds; 128 tokens take 43 and 19. Lists (milliseconds at D 128 in tiles of
+/// 64 x 16, 64 x 32, 128 x 32, and by multiply-adds in 64 x 64): half of all blocks of 64 x 64, N 16384: 14.5, 18.5, 19.8, 35.4; a twentieth
+/// 2.0, 2.4, 3.2, 3.7; a neighborhood of 16 x 16 1.6, 1.9, 1.6, 2.5, at D 64 1.8, 1.6, 2.0, 2.8. A window of 256 keys, N 16384: 1.14 in
+/// 128 x 32, 1.11 in 64 x 16, 1.52 by multiply-adds; of 512, N 32768: 2.79, 2.84, 4.71.
 fn halves_tiles(shape: Shape, matrices: Matrices) -> Vec<Tile> {
     let work = shape.pairs.saturating_mul((shape.head_dim + shape.v_dim) as usize);
     let (Fragments::Registers(_), 16) = (matrices.fragments, matrices.size) else { return Vec::new() };
@@ -204,7 +207,8 @@ fn halves_tiles(shape: Shape, matrices: Matrices) -> Vec<Tile> {
         return Vec::new();
     }
     let tiles: &[[u32; 3]] = match shape.head_dim.max(shape.v_dim) {
-        _ if shape.listed => &[[4, 1, 32]],
+        0..=64 if shape.listed => &[[4, 1, 32]],
+        65..=128 if shape.listed => &[[4, 1, 16]],
         0..=64 => &[[4, 2, 32], [4, 1, 32]],
         65..=128 => &[[8, 1, 32], [4, 1, 32]],
         _ => &[[8, 1, 16]],

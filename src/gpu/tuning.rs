@@ -144,14 +144,15 @@ impl Tile {
         }
     }
 
-    /// A tile of the same blocks whose products are multiply-adds: for what two f16 cannot hold.
+    /// A tile of the same blocks whose products are multiply-adds: for what two f16 cannot hold. Its slices are short, because what
+    /// is seldom needed should compile fast.
     pub(crate) fn multiply_adds(&self) -> Tile {
         let lanes = 1 << (self.block_kv / 4).trailing_zeros().min(3);
         Tile {
             lanes,
             threads: 1 << (self.block_q * lanes).trailing_zeros().min(8),
-            slice_qk: 32,
-            slice_v: self.block_kv.min(16),
+            slice_qk: 16,
+            slice_v: self.block_kv.min(8),
             q_resident: false,
             products: Products::Staged,
             ..*self
