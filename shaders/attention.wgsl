@@ -15,8 +15,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
     if (linear >= params.workgroups) { return; }
-    if (!is_wanted(linear)) { return; }
     let at = q_tile_at(whole_of(linear), part_of(linear));
+    if (!is_wanted(linear, at)) { return; }
     let lane = t % LANES;
     let row0 = row_of(t, 0u);
 

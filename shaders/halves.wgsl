@@ -5,7 +5,11 @@
 // requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x, eleven_bits
 //
 // LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, then as many of lo. `powers` has 2^e, negative
-// where the row is not finite, when its halves are 0; and what hi and lo lost, summed over the row, where that is more than a rounding.
+// where two f16 cannot hold the row; and what hi and lo lost of it, a sum, times 2^e, where that is more than a rounding. Halves of a row that
+// is not finite are 0.
+//
+// Values are added up column by column, so none may be lost beside large ones: that is so where a row of them lost ROW_LOSS, and where
+// some column does in many rows, which `totals` tell, one a head. Here and there one is near 0 by chance.
 
 struct Params {
     x: View,
@@ -14,15 +18,25 @@ struct Params {
     rows: u32,
     first: u32,
     grid_x: u32,
+    // Totals that these rows begin anew, and whether they are values, which add to them.
+    clears: u32,
+    values: u32,
 }
+
+// Of numbers that lose anything, each loses 2^-26 on average: some eight of them in a row.
+const ROW_LOSS: f32 = 1.1920929e-7; // 2^-23
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> halves: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read_write> powers: array<vec2<f32>>;
+// In units of 2^-30.
+@group(0) @binding(4) var<storage, read_write> totals: array<atomic<u32>>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let i = (group.y * params.grid_x + group.x) * (THREADS / LANES) + t / LANES;
+    let thread = (group.y * params.grid_x + group.x) * THREADS + t;
+    if (thread < params.clears) { atomicStore(&totals[thread], 0u); }
+    let i = thread / LANES;
     let lane = t % LANES;
     // Rows past the last repeat it: all threads take part in the shuffles.
     let row = min(i, params.rows - 1u);
@@ -63,5 +77,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var k = 0u; k < LANE_STEPS; k++) { // unroll
         lost += subgroupShuffleXor(lost, (LANES / 2u) >> k);
     }
-    if (i < params.rows && lane == 0u) { powers[params.first + row] = vec2<f32>(select(power, -1.0, strange), lost); }
+    if (i >= params.rows || lane != 0u) { return; }
+    let values = params.values != 0u;
+    if (values && lost > 0.0) { atomicAdd(&totals[row / params.len], u32(min(lost, ROW_LOSS) * 1073741824.0)); }
+    let unfit = strange || (values && lost > ROW_LOSS);
+    powers[params.first + row] = vec2<f32>(select(power, -1.0, unfit), lost * power);
 }

@@ -12,67 +12,69 @@
 //
 // provides  qk pv mend, begin_powers load_powers store_powers
 // requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, eleven_bits, prelude
-//           (DOT_BLOCKS GROUP GROUPS POWER_LOADS), KvRows, order (q_token near_kv_row), pack (row_at), visitor (tile_at)
+//           (DOT_BLOCKS GROUP GROUPS POWER_LOADS)
 
-// Of each row: its power of two, negative where the row is not finite; and what its halves lost, a sum.
+// Of each row: the power of two that its halves were divided by, negative where they do not hold it; and what they lost, as
+// a sum over the row, times the power.
 @group(0) @binding(13) var<storage, read> powers: array<vec2<f32>>;
 @group(0) @binding(14) var<storage, read_write> redo: array<u32>;
 
 var<workgroup> q_powers: array<f32, BLOCK_Q>;
 var<workgroup> k_powers: array<f32, BLOCK_KV>;
 var<workgroup> v_powers: array<f32, BLOCK_KV>;
-// What `mend` finds: the largest power and the largest loss of the query rows, times their scale, as bits; whether rows must be
-// computed again; what values lost, in units of 2^-30.
+// The largest power and the largest loss of the query rows, times their scale, as bits; whether rows must be computed again.
 var<workgroup> found: array<atomic<u32>, 4>;
 const POWER: u32 = 0u;
 const LOSS: u32 = 1u;
 const REDO: u32 = 2u;
-const VALUES: u32 = 3u;
 // Beyond this the powers of a row and a key together would leave f32's range.
 const LARGEST_POWER: f32 = 1.0e30;
 // A number of 2^15 meets at most what the other lost, and a score may lose 2^-24 by it: no more than f32 leaves of a weight.
 const LOST_SCORE: f32 = 1.26e-12; // 2^-39 / log2(e)
-// Of numbers that lose anything, each loses 2^-26 on average: some eight of them in a row.
-const ROW_LOSS: f32 = 1.1920929e-7; // 2^-23
-
-fn powers_of_query(at: QTile, row: u32) -> vec2<f32> {
-    let token = q_token(at, row);
-    if (token == NO_TOKEN) { return vec2<f32>(1.0, 0.0); }
-    let first = base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row;
-    return powers[params.q.powers + first / QK8];
-}
-
-fn powers_of_key(begin: KvRows, at: QTile, start: u32, i: u32) -> vec2<f32> {
-    return powers[params.k.powers + near_kv_row(at, begin.k, start, i, params.k.row) / QK8];
-}
-
-fn powers_of_value(begin: KvRows, at: QTile, start: u32, i: u32) -> vec2<f32> {
-    return powers[params.v.powers + near_kv_row(at, begin.v, start, i, params.v.row) / V8];
-}
 
 fn begin_powers(at: QTile, t: u32) {
     if (t < 4u) { atomicStore(&found[t], 0u); }
+    workgroupBarrier();
     for (var i = t; i < BLOCK_Q; i += THREADS) {
-        q_powers[i] = powers_of_query(at, at.row + i).x;
+        let token = q_token(at, at.row + i);
+        var own = vec2<f32>(1.0, 0.0);
+        if (token != NO_TOKEN) {
+            let row = row_at(at, at.row + i);
+            let first = base(params.q, at.local_b, row.local_h) + (at.first_q + token) * params.q.row;
+            own = powers[params.q.powers + first / QK8];
+            let scale = abs(head_scale(row.h));
+            if (own.x < 0.0) { atomicStore(&found[REDO], 1u); }
+            atomicMax(&found[POWER], bitcast<u32>(abs(own.x) * scale));
+            atomicMax(&found[LOSS], bitcast<u32>(own.y * scale));
+        }
+        q_powers[i] = own.x;
     }
 }
 
-// Of a key and of a value.
-fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> array<vec2<f32>, POWER_LOADS> {
-    var own = array<vec2<f32>, POWER_LOADS>();
+// Of a key, its power and loss, and of a value its power.
+fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> array<vec3<f32>, POWER_LOADS> {
+    var own = array<vec3<f32>, POWER_LOADS>();
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
         let i = min(n * THREADS + t, BLOCK_KV - 1u);
-        own[n] = vec2<f32>(powers_of_key(begin, at, k_start, i).x, powers_of_value(begin, at, v_start, i).x);
+        let k_own = powers[params.k.powers + near_kv_row(at, begin.k, k_start, i, params.k.row) / QK8];
+        let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / V8];
+        own[n] = vec3<f32>(k_own, v_own.x);
     }
     return own;
 }
 
-fn store_powers(own: array<vec2<f32>, POWER_LOADS>, t: u32) {
+fn store_powers(all: array<vec3<f32>, POWER_LOADS>, t: u32) {
+    let most = bitcast<f32>(atomicLoad(&found[POWER]));
+    let loss = bitcast<f32>(atomicLoad(&found[LOSS]));
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
         let i = n * THREADS + t;
         if (i < BLOCK_KV) {
-            k_powers[i] = own[n].x;
-            v_powers[i] = own[n].y;
+            let own = all[n];
+            k_powers[i] = own.x;
+            v_powers[i] = own.z;
+            let lost = own.x * loss + own.y * most;
+            let fits = own.x * most <= LARGEST_POWER && lost <= LOST_SCORE;
+            if (own.x < 0.0 || own.z < 0.0 || !fits) { atomicStore(&found[REDO], 1u); }
         }
     }
 }
@@ -177,9 +179,6 @@ fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<vec
     }
 }
 
-// Finds what two f16 could not hold, from the powers of all rows that were visited: what is not finite, powers and scores beyond the bounds
-// above, and values lost beside large ones. Those are added up column by column, so none may be: that is so where a row lost ROW_LOSS,
-// and where some column does in many rows. Here and there one is near 0 by chance. Within the loop the same took a tenth of its speed.
 fn mend(
     acc: ptr<function, array<block_c, ACC_BLOCKS>>,
     q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
@@ -190,31 +189,5 @@ fn mend(
     linear: u32,
     t: u32,
 ) {
-    for (var i = t; i < BLOCK_Q; i += THREADS) {
-        let own = powers_of_query(at, at.row + i);
-        let scale = abs(head_scale(row_at(at, at.row + i).h));
-        if (own.x < 0.0) { atomicStore(&found[REDO], 1u); }
-        atomicMax(&found[POWER], bitcast<u32>(abs(own.x) * scale));
-        atomicMax(&found[LOSS], bitcast<u32>(abs(own.x) * own.y * scale));
-    }
-    workgroupBarrier();
-    let most = bitcast<f32>(atomicLoad(&found[POWER]));
-    let loss = bitcast<f32>(atomicLoad(&found[LOSS]));
-    let keys = (tiles.y - min(tiles.x, tiles.y)) * BLOCK_KV;
-    var strange = false;
-    var lost_values = 0.0;
-    for (var n = t; n < keys; n += THREADS) {
-        let start = tile_at(at, tiles.x + n / BLOCK_KV).start;
-        let k_own = powers_of_key(begin, at, start, n % BLOCK_KV);
-        let v_own = powers_of_value(begin, at, start, n % BLOCK_KV);
-        let fits = (k_own.x * most <= LARGEST_POWER) & (k_own.x * (loss + k_own.y * most) <= LOST_SCORE);
-        strange = strange | (k_own.x < 0.0) | !fits | (v_own.x < 0.0) | (v_own.y > ROW_LOSS);
-        lost_values += v_own.y;
-    }
-    if (strange) { atomicStore(&found[REDO], 1u); }
-    atomicAdd(&found[VALUES], u32(min(lost_values, 1.0e-2) * 1073741824.0));
-    workgroupBarrier();
-    // One value in sixteen rows, and four by chance.
-    let many = atomicLoad(&found[VALUES]) > keys + 64u;
-    if (t == 0u) { redo[linear] = select(atomicLoad(&found[REDO]), 1u, many); }
+    if (t == 0u) { redo[linear] = atomicLoad(&found[REDO]); }
 }

@@ -2,6 +2,6 @@
 //
 // provides  is_wanted
 
-fn is_wanted(linear: u32) -> bool {
+fn is_wanted(linear: u32, at: QTile) -> bool {
     return true;
 }

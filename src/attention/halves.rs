@@ -16,6 +16,8 @@ use crate::gpu::tuning::Products;
 pub(super) struct Halves {
     operands: Vec<Operand>,
     powers: wgpu::Buffer,
+    /// What values of each head lost.
+    totals: wgpu::Buffer,
     /// One word a workgroup of each piece.
     redo: Vec<wgpu::Buffer>,
 }
@@ -34,6 +36,7 @@ impl Halves {
     pub fn buffer(&self, name: &str, piece: usize, read: bool) -> Option<wgpu::Buffer> {
         match name {
             "powers" => Some(self.powers.clone()),
+            "totals" => Some(self.totals.clone()),
             "redo" => Some(self.redo[piece].clone()),
             _ => self.operands.iter().find(|o| read && o.name == name).map(|o| o.buffer.clone()),
         }
@@ -63,6 +66,8 @@ pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &
         operands.push((Operand { name, buffer, layout: halves, first: rows as u32 }, layout));
         rows += batch * heads * len;
     }
+    let heads_kv = p.k.shape()[0] * p.k.shape()[1];
+    let totals = builder.owned_of_size("totals", storage, &[], 4 * heads_kv as u64)?;
     let powers = builder.owned_of_size("powers", storage, &[], 8 * rows as u64)?;
     let workgroups = |grid: &[u32; 2]| u64::from(grid[0]) * u64::from(grid[1]);
     let redo =
@@ -78,7 +83,7 @@ pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &
     for some in operands.chunk_by(|a, b| alike(a) == alike(b)) {
         let spec = alike(&some[0]);
         let there = some.iter().filter(|(_, x)| !x.is_empty());
-        let pieces = there.map(|one| Ok((one, params(&spec, one, builder)?))).collect::<Result<Vec<_>>>()?;
+        let pieces = there.map(|one| Ok((one, params(&spec, one, heads_kv, builder)?))).collect::<Result<Vec<_>>>()?;
         if pieces.is_empty() {
             continue;
         }
@@ -93,6 +98,7 @@ pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &
                     }
                     "halves" => Bound::Owned(operand.buffer.clone()),
                     "powers" => Bound::Owned(powers.clone()),
+                    "totals" => Bound::Owned(totals.clone()),
                     _ => {
                         let window = Window::of(x, 1, builder.offset_alignment());
                         Bound::Slot { slot: builder.slot(operand.name), start: window.start, size: window.size }
@@ -103,12 +109,13 @@ pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &
         )?;
     }
     let operands = operands.into_iter().map(|(operand, _)| operand).collect();
-    Ok(Halves { operands, powers, redo })
+    Ok(Halves { operands, powers, totals, redo })
 }
 
 fn params(
     spec: &HalvesSpec,
     (operand, x): &(Operand, Layout),
+    heads_kv: usize,
     builder: &PlanBuilder<'_>,
 ) -> Result<(HalvesParams, [u32; 2])> {
     let [batch, heads, len, _] = x.shape();
@@ -122,6 +129,9 @@ fn params(
         rows: rows as u32,
         first: operand.first,
         grid_x: grid[0],
+        // Queries come first, and are at least as many.
+        clears: if operand.name == "q" { heads_kv as u32 } else { 0 },
+        values: u32::from(operand.name == "v"),
     };
     Ok((params, grid))
 }

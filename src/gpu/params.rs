@@ -122,6 +122,8 @@ pub(crate) struct HalvesParams {
     /// Where the rows' powers begin.
     pub first: u32,
     pub grid_x: u32,
+    pub clears: u32,
+    pub values: u32,
 }
 
 /// WGSL `PerHead`.
@@ -192,7 +194,7 @@ mod tests {
 
         let halves = HalvesSpec { dim: 8, padded: 16, subgroup: 32, vec4: true };
         let halves = Spec::Halves(halves).link().unwrap().module;
-        let fields = offsets!(HalvesParams: x heads len rows first grid_x);
+        let fields = offsets!(HalvesParams: x heads len rows first grid_x clears values);
         assert_eq!(reflect_struct(&halves, "Params"), Some((fields, size_of::<HalvesParams>() as u32)));
     }
 }
