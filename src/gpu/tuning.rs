@@ -243,7 +243,9 @@ pub(crate) fn splits(
         // key, 8 key heads, 32768 keys on an H100, where 11 workgroups are resident on each of 132 multiprocessors: 16 parts 0.422 ms,
         // 20 0.419, 22 0.413, 23 0.542, 32 0.476, 64 0.435.
         Products::Stream(_) => {
-            let bytes = tile.workgroup_bytes(dims[0] as u32, dims[1] as u32, tile.uses_subgroups(capabilities));
+            let dims = dims.map(|dim| dim as u32);
+            // What lies there is f32 whatever the operands are.
+            let bytes = tile.workgroup_bytes(dims, DType::F32, tile.uses_subgroups(capabilities));
             let [most_threads, most] = MULTIPROCESSOR;
             let resident = (capabilities.workgroup_memory / bytes.max(1)).min(most).min(most_threads / tile.threads);
             threads * resident / most_threads
