@@ -154,7 +154,7 @@ impl Context {
         self.checked("pipeline cache", || Some(unsafe { self.device.create_pipeline_cache(&descriptor) }))
     }
 
-    /// Also uses the device's matrix units for f16, which only the adapter tells of. The device must have been opened with
+    /// Also uses the device's matrix units, which only the adapter tells of. The device must have been opened with
     /// `Features::EXPERIMENTAL_COOPERATIVE_MATRIX`; with `Features::PASSTHROUGH_SHADERS` as well, on Vulkan, threads work
     /// on what their registers hold of a block, which is faster. Runs a small kernel to see how blocks lie in registers.
     ///
