@@ -178,9 +178,9 @@ impl Case {
         }
     }
 
-    /// out and last states, token by token in f64; or plain: with states kept in f32, and rounded to f16's significant bits where
+    /// out, last states and what denominators sum, token by token in f64; or plain: with states kept in f32, and rounded to f16's significant bits where
     /// they are read, as values and features are.
-    fn recurrence(&self, x: &Data, plain: bool) -> (Vec<f64>, Vec<f64>) {
+    fn recurrence(&self, x: &Data, plain: bool) -> [Vec<f64>; 3] {
         let round = |x: f64| if plain { eleven_bits(x) } else { x };
         let Case { heads, group, len, dim_k, dim_v, steps, .. } = *self;
         let features = self.features();
@@ -189,7 +189,7 @@ impl Case {
             features.into_iter().map(|x| if self.map == FeatureMap::Identity { x } else { round(x) }).collect()
         };
         let mut out = vec![0.0; self.batch * heads * len * dim_v];
-        let mut states = Vec::new();
+        let (mut states, mut sums) = (Vec::new(), Vec::new());
         let (sequences, packed) = (self.sequences(), self.cu_seqlens.is_some());
         for n in 0..if packed { sequences.len() } else { self.batch } {
             let ([start, end], b) = if packed { (sequences[n], 0) } else { (sequences[0], n) };
@@ -220,9 +220,10 @@ impl Case {
                     }
                 }
                 states.extend(state);
+                sums.extend(z);
             }
         }
-        (out, states)
+        [out, states, sums]
     }
 
     /// The gates of head h's row.
@@ -302,10 +303,15 @@ impl Case {
         assert!(plan.contains("sweep"), "{self:?} takes the portable path: {plan}");
         let got = linear.run_with_state(&ctx).unwrap_or_else(|e| panic!("{e}\n{self:?}"));
         let (out, states) = (download(&ctx, &got.out).unwrap(), download(&ctx, &got.state).unwrap());
-        let (exact, exact_states) = self.recurrence(&x, false);
-        let (plain, plain_states) = self.recurrence(&x, true);
-        check(&out, &exact, &plain, DType::F16).unwrap_or_else(|e| panic!("out: {e}\n{self:?}"));
-        check(&states, &exact_states, &plain_states, DType::F32).unwrap_or_else(|e| panic!("state: {e}\n{self:?}"));
+        let (exact, plain) = (self.recurrence(&x, false), self.recurrence(&x, true));
+        let judge = |name: &str, n: usize, got: &[f64], dtype| {
+            check(got, &exact[n], &plain[n], dtype).unwrap_or_else(|e| panic!("{name}: {e}\n{self:?}"));
+        };
+        judge("out", 0, &out, DType::F16);
+        judge("state", 1, &states, DType::F32);
+        if let Some(z) = &got.z {
+            judge("z", 2, &download(&ctx, z).unwrap(), DType::F32);
+        }
     }
 }
 
