@@ -160,7 +160,9 @@ fn entry(name: String, shader: &Shader) -> Entry {
         workgroup_bytes: shader.workgroup_bytes(),
         f16: code.contains("enable f16;"),
         int64: code.contains("u64"),
-        subgroups: ["subgroupAny", "subgroupBroadcast", "subgroupShuffle"].iter().any(|word| code.contains(word)),
+        subgroups: ["subgroupAdd", "subgroupAny", "subgroupBroadcast", "subgroupMax", "subgroupShuffle"]
+            .iter()
+            .any(|word| code.contains(word)),
         matrices: shader.on_matrix_units(),
         checked: shader.checks().bounds_checks,
         name,
