@@ -10,7 +10,11 @@
 var<workgroup> largest: array<atomic<u32>, 4>;
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+    @builtin(subgroup_invocation_id) member: u32,
+) {
     let item = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone.
     if (item >= params.items) { return; }
@@ -34,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
     if (SCALED == 1u) {
         let bits = subgroupMax(bitcast<u32>(max(max(most.x, most.y), max(most.z, most.w))));
-        if (f4 == 0u) { atomicMax(&largest[0], bits); }
+        if (member == 0u) { atomicMax(&largest[0], bits); }
     }
     workgroupBarrier();
     let found = bitcast<f32>(atomicLoad(&largest[0]));

@@ -79,8 +79,13 @@ pub(super) fn fit_half(map: &FeatureMap) -> bool {
     !matches!(map, FeatureMap::Exp | FeatureMap::Favor { .. } | FeatureMap::Taylor | FeatureMap::Efficient)
 }
 
-/// Both of q and k, into rows of f16 behind a power of two, `q_fit` and `k_fit`, where `scaled`. Rows have at most four times as many
-/// features as a subgroup has threads.
+/// Whether a feature depends on all of its row.
+pub(super) fn reduces_rows(map: &FeatureMap) -> bool {
+    matches!(map, FeatureMap::L2Norm | FeatureMap::SoftmaxDim)
+}
+
+/// Both of q and k, into rows of f16 behind a power of two, `q_fit` and `k_fit`, where `scaled`. Rows that are reduced have at
+/// most four times as many features as a subgroup has threads.
 pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>) -> Result<()> {
     let (chunks, dim, features) = (p.chunks(), p.k.shape()[3], p.dim_k());
     let lanes = features.div_ceil(4).next_power_of_two();
@@ -107,7 +112,7 @@ pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>
             ("CHUNK", p.chunk as u32),
             ("LANES", lanes as u32),
             ("MAX_LEVELS", if p.map == FeatureMap::SoftmaxDim { lanes.ilog2() } else { 0 }),
-            ("SUM_LEVELS", if elementwise(&p.map).is_none() { lanes.ilog2() } else { 0 }),
+            ("SUM_LEVELS", if reduces_rows(&p.map) { lanes.ilog2() } else { 0 }),
             ("PASSES", (p.chunk * lanes).div_ceil(HALF_THREADS as usize) as u32),
             ("SCALED", u32::from(scaled)),
         ];

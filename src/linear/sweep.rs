@@ -78,9 +78,8 @@ impl Sweep {
         if p.dim_k() > MOST_CHANNELS {
             return refuse("keys have more than 128 channels or features");
         }
-        let mapped = p.map != FeatureMap::Identity;
-        if mapped && p.dim_k().div_ceil(4).next_power_of_two() > matrices.subgroup as usize {
-            return refuse("a row has more features than a subgroup computes together");
+        if features::reduces_rows(&p.map) && p.dim_k().div_ceil(4).next_power_of_two() > matrices.subgroup as usize {
+            return refuse("the map looks at whole rows, which have more features than a subgroup computes together");
         }
         // One more for a column of ones, which every value column needs beside it.
         let most = MOST_STRIPS + usize::from(p.has_z());

@@ -238,7 +238,7 @@ impl Case {
             };
             let decay = log_decay.max(-80.0).exp();
             state[d * dim_v..(d + 1) * dim_v].iter_mut().for_each(|s| *s = kept(*s * decay, plain));
-            z[d] *= decay;
+            z[d] = kept(z[d] * decay, plain);
         }
     }
 
@@ -259,7 +259,9 @@ impl Case {
                 *s = kept(*s + k * u, plain);
             }
         }
-        z.iter_mut().zip(k).for_each(|(z, k)| *z += k);
+        // A denominator is one more value, of ones.
+        let one = round(0.7) / 0.7;
+        z.iter_mut().zip(k).for_each(|(z, k)| *z = kept(*z + k * one, plain));
     }
 
     fn describe(&self, ctx: &Context, x: &Data) -> LinearAttention {
