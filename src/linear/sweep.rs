@@ -140,6 +140,11 @@ impl Sweep {
         self.pairs(p) > 0 && matches!(p.gate, Gate::PerHead(_) | Gate::PerToken(_))
     }
 
+    /// Whether features lie behind powers of two: a denominator makes small ones count.
+    fn fits_features(p: &Problem) -> bool {
+        p.has_z() && p.map != FeatureMap::Identity
+    }
+
     /// What the plan keeps between the stages.
     pub(super) fn operands(&self, p: &Problem) -> Vec<Operand> {
         let chunk = self.chunk as usize;
@@ -148,7 +153,7 @@ impl Sweep {
             let channels = p.dim_k().next_multiple_of(self.matrices.size as usize);
             operands.extend(["q", "k"].map(|name| Operand::per_chunk_half(name, chunk, channels).of_key_heads()));
         }
-        if p.has_z() && p.map != FeatureMap::Identity {
+        if Sweep::fits_features(p) {
             operands.extend(["q_fit", "k_fit"].map(|name| Operand::per_chunk(name, 1, 1).of_key_heads()));
         }
         if self.pairs(p) > 0 {
@@ -319,7 +324,7 @@ impl Sweep {
     pub(super) fn stages(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         let chunks = p.chunks();
         let (pairs, channels) = (self.pairs(p) > 0, matches!(p.gate, Gate::PerChannel(_)));
-        let fitted = p.has_z() && p.map != FeatureMap::Identity;
+        let fitted = Sweep::fits_features(p);
         if p.map != FeatureMap::Identity {
             features::half_stages(p, fitted, stages)?;
         }

@@ -26,6 +26,21 @@ fn check(case: &Case) {
     }
 }
 
+/// Bands, and grouped heads with every rule at once, whole and in parts: of f32, for either type.
+pub fn rules() -> [Case; 4] {
+    let bands = [(70, 101), (101, 70)].map(|(len_q, len_kv)| Case::new(len_q, len_kv).dims(16, 16).causal());
+    let mut case = Case::new(40, 50).dims(16, 16).heads(2, 6, 2);
+    case.softcap = Some(3.0);
+    case.slopes = Some(vec![0.5, 0.25, 0.1, 0.05, 0.0, 1.0]);
+    case.bias = Some([2, 1, 40]);
+    case.bits = Some([1, 6, 40]);
+    case.sinks = true;
+    let mut in_parts = case.clone();
+    in_parts.splits = Some(3);
+    let [first, second] = bands;
+    [first, second, case, in_parts]
+}
+
 #[test]
 fn lengths_and_widths() {
     for (len_q, len_kv) in [(1, 1), (17, 70), (70, 101), (130, 33)] {
@@ -38,17 +53,7 @@ fn lengths_and_widths() {
 
 #[test]
 fn bands_heads_and_rules() {
-    check(&Case::new(70, 101).dims(16, 16).causal());
-    check(&Case::new(101, 70).dims(16, 16).causal());
-    let mut case = Case::new(40, 50).dims(16, 16).heads(2, 6, 2);
-    case.softcap = Some(3.0);
-    case.slopes = Some(vec![0.5, 0.25, 0.1, 0.05, 0.0, 1.0]);
-    case.bias = Some([2, 1, 40]);
-    case.bits = Some([1, 6, 40]);
-    case.sinks = true;
-    check(&case);
-    case.splits = Some(3);
-    check(&case);
+    rules().iter().for_each(check);
 }
 
 /// Scores of several hundred, either sign of scale: weights stay finite and sums are rescaled where they must be.

@@ -4,8 +4,8 @@
 use wgpu_attention::reference::check as check_rule;
 use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Matrices, Products, Score, Tensor};
 
-use crate::masks;
 use crate::support::{Case, Change, as_gpu, ctx, download};
+use crate::{masks, matrices};
 
 /// The device's matrix units, where threads know what they hold of a block.
 fn units() -> Option<Matrices> {
@@ -40,17 +40,7 @@ fn no_keys_and_no_queries() {
 
 #[test]
 fn bands_heads_and_rules() {
-    check(&Case::new(70, 101).dims(16, 16).causal());
-    check(&Case::new(101, 70).dims(16, 16).causal());
-    let mut case = Case::new(40, 50).dims(16, 16).heads(2, 6, 2);
-    case.softcap = Some(3.0);
-    case.slopes = Some(vec![0.5, 0.25, 0.1, 0.05, 0.0, 1.0]);
-    case.bias = Some([2, 1, 40]);
-    case.bits = Some([1, 6, 40]);
-    case.sinks = true;
-    check(&case);
-    case.splits = Some(3);
-    check(&case);
+    matrices::rules().iter().for_each(check);
 }
 
 #[test]

@@ -54,11 +54,12 @@ fn more_elements_than_there_are() {
     }
 }
 
-/// Resident memory, in bytes.
+/// Resident memory, in bytes: counted page by page, for `statm` may be some tens of pages behind on each processor.
 #[cfg(target_os = "linux")]
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 /// In a process of its own: memory is everybody's. By the name that this program was given, for current_exe is the dynamic
@@ -73,6 +74,10 @@ fn many_dispatches_keep_nothing() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Rounds in which the dispatches are made.
+#[cfg(target_os = "linux")]
+const ROUNDS: usize = 4;
 
 /// What [`many_dispatches_keep_nothing`] runs.
 #[test]
@@ -95,12 +100,16 @@ fn child_dispatches() {
     };
     // What is kept on purpose has been made by then.
     dispatches(2_000);
-    let before = resident();
-    let count = if long() { 100_000 } else { 20_000 };
-    dispatches(count);
-    // Less than a word a dispatch.
-    let grown = resident().saturating_sub(before);
+    let count = if long() { 100_000 } else { 20_000 } / ROUNDS;
+    let grown = |_| {
+        let before = resident();
+        dispatches(count);
+        resident().saturating_sub(before)
+    };
+    // What is kept for each dispatch grows in every round; an allocator takes a piece now and then.
+    let grown = (0..ROUNDS).map(grown).min().unwrap();
     println!("{count} dispatches left {grown} bytes behind");
+    // Less than a word a dispatch.
     assert!(grown < 4 * count);
     let (exact, _) = case.oracle::<f64>();
     assert!((download(ctx(), &out).unwrap()[0] - exact[0]).abs() < 1e-6);
