@@ -11,6 +11,7 @@ use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{CombineParams, View};
 use crate::gpu::plan::{Bound, Window, fold_grid};
 use crate::gpu::spec::{FLAT_THREADS, Spec};
+use crate::gpu::splits::{Visits, splits};
 use crate::gpu::tuning::{self, Tile};
 use crate::{Error, Result};
 
@@ -58,8 +59,13 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
         (Some(n), None) => n,
         (None, None) => {
             let [batch, heads, ..] = p.q.shape();
-            let workgroups = v.tiles[0] * batch * heads / v.pack;
-            let wanted = tuning::splits(&p.tile, dims, workgroups, v.longest, ctx.capabilities());
+            let groups = batch * heads / v.pack;
+            let visits = Visits {
+                workgroups: v.tiles[0] * groups,
+                longest: v.longest,
+                total: || v.all(&p.tile).saturating_mul(groups),
+            };
+            let wanted = splits(&p.tile, p.q.dtype(), dims, visits, ctx.capabilities());
             wanted.min((limit / each.max(1)) as usize).max(least)
         }
     };

@@ -322,6 +322,25 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
 }
 
 impl Visiting {
+    /// KV tiles that the query tiles of a head, or of heads that share them, visit together, as far as is known without the GPU.
+    pub(super) fn all(&self, tile: &Tile) -> usize {
+        if self.visitor != Visitor::Window || self.tasks {
+            return self.tiles[0].saturating_mul(self.longest);
+        }
+        let [len_q, len_kv] = self.slots;
+        let (rows, keys) = (tile.block_q as usize, tile.block_kv as usize);
+        // As window.wgsl has it: query i stands at key i + len_kv - len_q.
+        let place = |row: usize| (row / self.pack).min(len_q.max(1) - 1) + len_kv;
+        let visited = |tile: usize| {
+            let [first, last] = [place(tile * rows), place(tile * rows + rows - 1)];
+            let end = self.window[1]
+                .map_or(len_kv, |right| last.saturating_add(right).saturating_add(1).saturating_sub(len_q).min(len_kv));
+            let begin = self.window[0].map_or(0, |left| first.saturating_sub(left.saturating_add(len_q)));
+            end.div_ceil(keys).saturating_sub(begin / keys)
+        };
+        (0..self.tiles[0]).map(visited).sum()
+    }
+
     fn add_mask(&mut self, compiled: Compiled) {
         self.mask.heads_differ = !compiled.one_head();
         // Two words a head, then the head that stands for each instance.

@@ -20,6 +20,7 @@ pub(crate) mod probe;
 pub mod shaders;
 pub(crate) mod spec;
 pub(crate) mod spirv;
+pub(crate) mod splits;
 pub(crate) mod tensor;
 pub(crate) mod tiles;
 pub(crate) mod tuning;

@@ -222,43 +222,6 @@ pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
     }
 }
 
-/// Threads that a multiprocessor of those devices holds, and workgroups.
-const MULTIPROCESSOR: [u32; 2] = [2048, 32];
-
-/// Parts to split the keys of every query tile into: as many as keep the device busy, as long as a part visits tiles
-/// enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys. Of all that make the
-/// longest part as long, the fewest.
-pub(crate) fn splits(
-    tile: &Tile,
-    dims: [usize; 2],
-    workgroups: usize,
-    kv_tiles: usize,
-    capabilities: &Capabilities,
-) -> usize {
-    let threads = capabilities.parallel_threads;
-    let at_once = match tile.products {
-        // One row's loads are all that counts, and half of its workgroups may wait.
-        Products::Stream(_) if tile.block_q == 1 => threads / tile.threads,
-        // As many as are resident at once, which is a matter of workgroup memory; any more run after them. Four rows to a streamed
-        // key, 8 key heads, 32768 keys on an H100, where 11 workgroups are resident on each of 132 multiprocessors: 16 parts 0.422 ms,
-        // 20 0.419, 22 0.413, 23 0.542, 32 0.476, 64 0.435.
-        Products::Stream(_) => {
-            let dims = dims.map(|dim| dim as u32);
-            // What lies there is f32 whatever the operands are.
-            let bytes = tile.workgroup_bytes(dims, DType::F32, tile.uses_subgroups(capabilities));
-            let [most_threads, most] = MULTIPROCESSOR;
-            let resident = (capabilities.workgroup_memory / bytes.max(1)).min(most).min(most_threads / tile.threads);
-            threads * resident / most_threads
-        }
-        // The other products need registers, and leave room for a quarter.
-        _ => threads / (4 * tile.threads),
-    };
-    let wanted = at_once as usize / workgroups.max(1);
-    let worth = kv_tiles / (tile.block_q as usize / 8).max(1);
-    let parts = wanted.min(worth).max(1);
-    kv_tiles.div_ceil(kv_tiles.div_ceil(parts).max(1)).max(1)
-}
-
 /// KV tiles that a workgroup may visit, at most: what its loops take for each, by the shaders' own bounds, must stay within
 /// what the device allows.
 pub(crate) fn most_tiles(tile: &Tile, dims: [usize; 2], capabilities: &Capabilities) -> usize {

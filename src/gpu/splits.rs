@@ -1,0 +1,113 @@
+//! Into how many parts a plan splits its keys by itself, where there are too few queries to keep the device busy.
+
+use super::capabilities::Capabilities;
+use super::layout::DType;
+use super::tuning::{Products, Tile};
+
+/// Threads that a multiprocessor of those devices holds, and workgroups.
+const MULTIPROCESSOR: [u32; 2] = [2048, 32];
+
+/// Workgroups of an unsplit problem, and the KV tiles that they visit: the one with most, and all together, which is seldom asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visits<F: Fn() -> usize> {
+    pub workgroups: usize,
+    pub longest: usize,
+    pub total: F,
+}
+
+/// Parts to split the keys of every query tile into, so that the device is busy. Of all that make the longest part as long, the
+/// fewest.
+pub(crate) fn splits(
+    tile: &Tile,
+    dtype: DType,
+    dims: [usize; 2],
+    visits: Visits<impl Fn() -> usize>,
+    capabilities: &Capabilities,
+) -> usize {
+    let threads = capabilities.parallel_threads;
+    let at_once = match tile.products {
+        Products::Matrices(_) => return matrix_splits(tile, dtype, visits, threads),
+        // One row's loads are all that counts, and half of its workgroups may wait.
+        Products::Stream(_) if tile.block_q == 1 => threads / tile.threads,
+        // As many as are resident at once, which is a matter of workgroup memory; any more run after them. Four rows to a streamed
+        // key, 8 key heads, 32768 keys on an H100, where 11 workgroups are resident on each of 132 multiprocessors: 16 parts 0.422 ms,
+        // 20 0.419, 22 0.413, 23 0.542, 32 0.476, 64 0.435.
+        Products::Stream(_) => {
+            let dims = dims.map(|dim| dim as u32);
+            // What lies there is f32 whatever the operands are.
+            let bytes = tile.workgroup_bytes(dims, DType::F32, tile.uses_subgroups(capabilities));
+            let [most_threads, most] = MULTIPROCESSOR;
+            let resident = (capabilities.workgroup_memory / bytes.max(1)).min(most).min(most_threads / tile.threads);
+            threads * resident / most_threads
+        }
+        // The other products need registers, and leave room for a quarter.
+        _ => threads / (4 * tile.threads),
+    };
+    let wanted = at_once as usize / visits.workgroups.max(1);
+    // A part visits tiles enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys.
+    let worth = visits.longest / (tile.block_q as usize / 8).max(1);
+    let parts = wanted.min(worth).max(1);
+    visits.longest.div_ceil(visits.longest.div_ceil(parts).max(1)).max(1)
+}
+
+/// Keys that a workgroup on matrix units visits in the time that it takes to begin and end, and in the time that a merge takes, with
+/// its parts' results, in f16 and in f32.
+const BEGIN_KEYS: usize = 220;
+const MERGE_KEYS: [usize; 2] = [2500, 500];
+
+/// The number of parts that makes the time least, counted in keys that a workgroup visits.
+///
+/// Measured on an H100 (26 November 2026, B 1, H 8; milliseconds whole, in 2 and in 4 parts). f16: N 1024, D 64 0.036, 0.041, 0.039; N 2048,
+/// D 128 0.072, 0.118, 0.135; N 4096, D 64 0.123, 0.169, 0.185, causal 0.128, 0.142, 0.143; D 128 0.250, 0.364, 0.399. f32: N 1024, D 64
+/// 0.102, 0.090, 0.082; D 128 0.143, 0.134, 0.144; N 2048, D 64 0.169, 0.173, 0.187, causal 0.174, 0.174, 0.166; N 4096, D 64 0.425, 0.461,
+/// 0.481, causal 0.433, 0.382, 0.349; D 128 0.847, 0.957, 0.992, causal 0.696, 0.684, 0.662.
+fn matrix_splits(tile: &Tile, dtype: DType, visits: Visits<impl Fn() -> usize>, parallel_threads: u32) -> usize {
+    // Registers leave room for an eighth of the threads that a multiprocessor holds.
+    let resident = (parallel_threads / (8 * tile.threads)) as usize;
+    let most = (4 * resident / visits.workgroups.max(1)).min(visits.longest);
+    if most <= 1 {
+        return 1;
+    }
+    let total = (visits.total)();
+    let merge = MERGE_KEYS[usize::from(dtype == DType::F32)];
+    let keys = |parts: usize| {
+        let tiles = visits.longest.div_ceil(parts).max(total.div_ceil(resident));
+        let turns = (visits.workgroups * parts).div_ceil(resident);
+        tiles * tile.block_kv as usize + turns * BEGIN_KEYS + if parts > 1 { merge } else { 0 }
+    };
+    (1..=most).min_by_key(|&parts| keys(parts)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::matrices::{FragmentLayout, Fragments, Matrices};
+
+    /// Parts of a problem whose workgroups visit a share of `tiles` each, on a device of that many threads.
+    fn parts(dtype: DType, threads: u32, sizes: [u32; 3], workgroups: usize, keys: usize, share: f64) -> usize {
+        let layout = FragmentLayout { lanes: 4, slots: 2, run: 2 };
+        let matrices = Matrices { size: 16, subgroup: 32, fragments: Fragments::Registers(layout) };
+        let tile = matrices.tile(sizes[0], sizes[1], sizes[2]);
+        let longest = keys / sizes[2] as usize;
+        let visits = Visits { workgroups, longest, total: || (share * (workgroups * longest) as f64) as usize };
+        matrix_splits(&tile, dtype, visits, threads)
+    }
+
+    #[test]
+    fn parts_on_matrix_units_are_the_measured_best() {
+        let (wide, narrow, f32_wide) = ([8, 1, 64], [4, 2, 32], [8, 1, 32]);
+        let h100 = 1 << 18;
+        // A problem that fills the device gains nothing, nor does one whose merge would take as long as it saves.
+        assert_eq!(parts(DType::F16, h100, wide, 256, 4096, 1.0), 1);
+        assert_eq!(parts(DType::F16, h100, wide, 128, 2048, 1.0), 1);
+        assert_eq!(parts(DType::F16, h100, narrow, 256, 4096, 0.5), 1);
+        assert_eq!(parts(DType::F16, h100, narrow, 64, 1024, 1.0), 1);
+        assert_eq!(parts(DType::F32, h100, narrow, 256, 4096, 1.0), 1);
+        assert_eq!(parts(DType::F32, h100, f32_wide, 128, 2048, 1.0), 1);
+        // Where rows see half of the keys on average, parts make up for it; few rows with many keys are cut finely.
+        assert_eq!(parts(DType::F32, h100, narrow, 256, 4096, 0.5), 2);
+        assert_eq!(parts(DType::F32, h100, narrow, 64, 1024, 1.0), 4);
+        assert!(parts(DType::F16, h100, wide, 8, 32768, 1.0) >= 16);
+        assert_eq!(parts(DType::F16, 0, wide, 8, 32768, 1.0), 1);
+    }
+}
