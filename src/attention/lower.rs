@@ -194,7 +194,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
 
 /// The same by multiply-adds, for the rows that two f16 cannot hold.
 fn redo_spec(p: &Problem, spec: &AttentionSpec, ctx: &Context) -> AttentionSpec {
-    let tile = p.tile.multiply_adds();
+    let tile = p.tile.multiply_adds(ctx.capabilities().workgroup_threads);
     AttentionSpec { tile, subgroups: tile.uses_subgroups(ctx.capabilities()), redo: true, ..spec.clone() }
 }
 

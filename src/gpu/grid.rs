@@ -190,7 +190,7 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     // f32 as halves, and what they cannot hold.
                     let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
                     let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
-                    let tile = tile.multiply_adds();
+                    let tile = tile.multiply_adds(512);
                     let redo = AttentionSpec { tile, redo: true, ..halves.clone() };
                     specs.extend([halves, redo].map(Spec::Attention));
                     for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
