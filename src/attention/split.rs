@@ -38,7 +38,11 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     // So many at least, where a device ends long loops.
     let dims = [p.q.shape()[3], p.v.shape()[3]];
     let most = |tile: &Tile| tuning::most_tiles(tile, dims, ctx.capabilities());
-    let most = if p.in_halves() { most(&p.tile).min(most(&p.tile.multiply_adds(ctx.capabilities().workgroup_threads))) } else { most(&p.tile) };
+    let most = if p.in_halves() {
+        most(&p.tile).min(most(&p.tile.multiply_adds(ctx.capabilities().workgroup_threads)))
+    } else {
+        most(&p.tile)
+    };
     let least = v.longest.div_ceil(most).max(1);
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),

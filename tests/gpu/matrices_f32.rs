@@ -26,10 +26,14 @@ fn check(case: &Case) {
 
 #[test]
 fn lengths_and_widths() {
+    let Some(matrices) = units() else { return };
+    let size = matrices.size as usize;
     for (len_q, len_kv) in [(1, 1), (17, 70), (70, 101), (130, 33), (200, 300)] {
-        check(&Case::new(len_q, len_kv).dims(16, 16));
+        check(&Case::new(len_q, len_kv).dims(size, size));
     }
-    for (head_dim, v_dim) in [(24, 40), (7, 3), (12, 20), (32, 32)] {
+    // In blocks: 1.5 by 2.5, parts of one, 0.75 by 1.25, 2 by 2.
+    for (head_dim, v_dim) in [(size * 3 / 2, size * 5 / 2), (7, 3), (size * 3 / 4, size * 5 / 4), (2 * size, 2 * size)]
+    {
         check(&Case::new(37, 45).dims(head_dim, v_dim));
     }
 }
@@ -120,9 +124,11 @@ fn magnitudes_of_all_kinds() {
             scaled(&mut x[2], s.v_dim, |row, _| if row == 9 { 1e20 } else { 1.0 });
         }),
     ];
+    let Some(matrices) = units() else { return };
+    let size = matrices.size as usize;
     for (name, change) in changes {
         println!("{name}");
-        for (head_dim, v_dim) in [(16, 16), (32, 24)] {
+        for (head_dim, v_dim) in [(16, 16), (2 * size, size * 3 / 2)] {
             let mut case = Case::new(50, 140).dims(head_dim, v_dim).heads(1, 1, 1);
             case.change = Some(change);
             check(&case);
