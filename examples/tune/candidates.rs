@@ -1,6 +1,6 @@
 //! Tiles worth trying: the table's neighbours, whatever the device is.
 
-use wgpu_attention::{Capabilities, DType, Products, Tile};
+use wgpu_attention::{Capabilities, Products, Tile};
 
 use crate::cases::Case;
 
@@ -11,7 +11,7 @@ pub fn candidates(case: &Case, capabilities: &Capabilities) -> Vec<Tile> {
     if rows <= 16 {
         tiles.extend(streamed(rows as u32, capabilities));
     }
-    if let Some(matrices) = capabilities.matrices.filter(|_| case.dtype == DType::F16 && !capabilities.cpu) {
+    if let Some(matrices) = capabilities.matrices.filter(|_| !capabilities.cpu) {
         for [strips, row_blocks] in [[2, 1], [4, 1], [8, 1], [16, 1], [2, 2], [4, 2], [8, 2]] {
             tiles.extend([16, 32, 64, 128].map(|block_kv| matrices.tile(strips, row_blocks, block_kv)));
         }
