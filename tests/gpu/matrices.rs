@@ -1,10 +1,11 @@
 //! Matrix units: every way of visiting and every rule on tiles of their own, through registers and through workgroup
 //! memory, on devices that have them.
 
+use wgpu_attention::reference::Sizes;
 use wgpu_attention::{Attention, Capabilities, Context, DType, Mask, Matrices, Tile};
 
 use crate::masks;
-use crate::support::{Case, ctx, download, upload};
+use crate::support::{Case, Change, ctx, download, upload};
 
 /// Both ways of reaching into blocks that the device allows; none where it has no matrix units.
 fn ways() -> Vec<(&'static str, Context, Matrices)> {
@@ -68,6 +69,36 @@ fn large_scores() {
         let mut case = Case::new(40, 130).dims(16, 16);
         case.scale = Some(scale);
         check(&case);
+    }
+}
+
+/// Multiplies row or column `at(n)` of an operand.
+pub fn scaled(x: &mut [f32], dim: usize, factor: impl Fn(usize, usize) -> f32) {
+    for (n, x) in x.iter_mut().enumerate() {
+        *x *= factor(n / dim, n % dim);
+    }
+}
+
+/// Every key scores more than those before it: sums are rescaled at each tile.
+pub fn growing(s: Sizes, x: &mut [Vec<f32>; 3]) {
+    x[0].iter_mut().for_each(|x| *x = x.abs());
+    scaled(&mut x[1], s.head_dim, |row, _| 0.2 * row as f32);
+    x[1].iter_mut().for_each(|x| *x = x.abs());
+}
+
+/// Key 9 is twenty times the first query.
+pub fn dominated(s: Sizes, x: &mut [Vec<f32>; 3]) {
+    let query = x[0][..s.head_dim].to_vec();
+    x[1][9 * s.head_dim..10 * s.head_dim].iter_mut().zip(query).for_each(|(k, q)| *k = 20.0 * q);
+}
+
+#[test]
+fn growing_maxima_and_a_key_that_dominates() {
+    for change in [growing, dominated] as [Change; 2] {
+        let mut case = Case::new(50, 140).dims(16, 16).heads(1, 1, 1);
+        case.change = Some(change);
+        check(&case);
+        case.f16().check();
     }
 }
 

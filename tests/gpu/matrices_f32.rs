@@ -4,6 +4,7 @@
 use wgpu_attention::reference::check as check_rule;
 use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Matrices, Products, Score, Tensor};
 
+use crate::matrices::scaled;
 use crate::support::{Case, Change, as_gpu, ctx, download};
 use crate::{masks, matrices};
 
@@ -58,13 +59,6 @@ fn tile_lists() {
     masks::check_by(&masks::small(70, 130), &mask, &|b, h, i, j| host.allows(b, h, i, j), ctx(), &visits);
 }
 
-/// Multiplies row or column `at(n)` of an operand.
-fn scaled(x: &mut [f32], dim: usize, factor: impl Fn(usize, usize) -> f32) {
-    for (n, x) in x.iter_mut().enumerate() {
-        *x *= factor(n / dim, n % dim);
-    }
-}
-
 /// 10 to a power that goes up and down with `n`, between -most and most.
 fn power(n: usize, most: f32) -> f32 {
     10f32.powf(most * ((n * 7 % 13) as f32 / 6.0 - 1.0))
@@ -107,15 +101,8 @@ fn magnitudes_of_all_kinds() {
             scaled(&mut x[2], s.v_dim, |row, col| if row % 2 == 0 || col == 3 { 0.0 } else { 1.0 });
         }),
         ("positive", |_, x| x.iter_mut().flatten().for_each(|x| *x = x.abs())),
-        ("growing maxima", |s, x| {
-            x[0].iter_mut().for_each(|x| *x = x.abs());
-            scaled(&mut x[1], s.head_dim, |row, _| 0.05 * row as f32);
-            x[1].iter_mut().for_each(|x| *x = x.abs());
-        }),
-        ("one key dominates", |s, x| {
-            let query = x[0][..s.head_dim].to_vec();
-            x[1][9 * s.head_dim..10 * s.head_dim].iter_mut().zip(query).for_each(|(k, q)| *k = 20.0 * q);
-        }),
+        ("growing maxima", matrices::growing),
+        ("one key dominates", matrices::dominated),
         // Weight e^-50, value 1e20.
         ("a light key of great value", |s, x| {
             x[0].fill(1.0);
