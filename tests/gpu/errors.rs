@@ -6,7 +6,7 @@ use wgpu_attention::{
     Result, Score, Tensor, Tile,
 };
 
-use crate::support::ctx;
+use crate::support::{ctx, this_program};
 
 fn zeros(shape: [usize; 4]) -> Tensor {
     Tensor::zeros(ctx(), DType::F32, shape).unwrap()
@@ -306,9 +306,10 @@ fn merges_that_do_not_fit() {
 
 #[test]
 fn an_unknown_adapter_is_named() {
-    // In a process of its own: the environment belongs to all threads. By the name that this program was given, for
-    // current_exe is the dynamic loader where that started it.
-    let output = std::process::Command::new(std::env::args_os().next().unwrap())
+    // In a process of its own: the environment belongs to all threads.
+    let program = this_program();
+    let output = std::process::Command::new(&program[0])
+        .args(&program[1..])
         .args(["errors::child_asks_for_an_adapter", "--exact", "--nocapture", "--include-ignored"])
         .env("WGPU_ADAPTER_NAME", "no such adapter")
         .output()

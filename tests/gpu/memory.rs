@@ -4,7 +4,7 @@ use wgpu_attention::{
     Attention, AttentionIo, DType, Error, HeadNorm, Layout, LinearAttention, Merge, Permute, Result, Tensor,
 };
 
-use crate::support::{Case, ctx, download, long};
+use crate::support::{Case, ctx, download, long, this_program};
 
 #[track_caller]
 fn refused<T>(result: Result<T>) {
@@ -62,12 +62,13 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// In a process of its own: memory is everybody's. By the name that this program was given, for current_exe is the dynamic
-/// loader where that started it.
+/// In a process of its own: memory is everybody's.
 #[test]
 #[cfg(target_os = "linux")]
 fn many_dispatches_keep_nothing() {
-    let output = std::process::Command::new(std::env::args_os().next().unwrap())
+    let program = this_program();
+    let output = std::process::Command::new(&program[0])
+        .args(&program[1..])
         .args(["memory::child_dispatches", "--exact", "--nocapture", "--include-ignored"])
         .output()
         .unwrap();
@@ -124,12 +125,19 @@ fn memory_that_runs_out() {
         return;
     }
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -v 8000000; exec \"$0\" memory::child_runs_out --exact --nocapture --include-ignored"])
-        .arg(std::env::args_os().next().unwrap())
+        .args([
+            "-c",
+            "ulimit -v 8000000; exec \"$@\" memory::child_runs_out --exact --nocapture --include-ignored",
+            "sh",
+        ])
+        .args(this_program())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let told = text.contains("tensor: the device is out of memory, and goes on") && text.contains("1 passed");
+    // Later versions of lavapipe map memory without looking whether that went well (26.1 does), and say that there is more than
+    // the process may have. Nobody can tell there, and only what comes after is tested.
+    let told = ["tensor: the device is out of memory, and goes on", "the driver gave all of it, and goes on"];
+    let told = told.iter().any(|told| text.contains(told)) && text.contains("1 passed");
     assert!(told, "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -138,7 +146,14 @@ fn memory_that_runs_out() {
 #[ignore = "takes the process for itself"]
 fn child_runs_out() {
     let mut held = Vec::new();
-    while held.len() < 100 {
+    loop {
+        // 50 GiB, where 8 GB may be had.
+        if held.len() == 100 {
+            let driver = ctx().device().adapter_info().driver_info;
+            assert!(driver.starts_with("Mesa ") && !driver.starts_with("Mesa 22."), "{driver} gave 100 of them");
+            println!("the driver gave all of it, and goes on");
+            break;
+        }
         match Tensor::zeros(ctx(), DType::F32, [1, 1, 1, 1 << 27]) {
             Ok(tensor) => held.push(tensor),
             Err(e) => {

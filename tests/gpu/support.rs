@@ -1,5 +1,6 @@
 //! Contexts to run on, and a case that knows its own oracle.
 
+use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use half::f16;
@@ -37,6 +38,13 @@ pub fn contexts() -> Vec<(&'static str, Context)> {
         ("WebGPU defaults", lower(found.webgpu_defaults())),
     ]);
     contexts
+}
+
+/// This program once more, in a process of its own, with what it was started through (scripts/lib/on-mesa, where it runs on that
+/// driver). By the name that it was given, for current_exe is the dynamic loader where that started it.
+pub fn this_program() -> Vec<OsString> {
+    let runner = std::env::var_os("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER");
+    runner.into_iter().chain(std::env::args_os().take(1)).collect()
 }
 
 /// Whether tests that draw or repeat do so at full length: `WGPU_ATTENTION_LONG` is set.
