@@ -113,6 +113,9 @@ const CPU_PAIRS: [usize; 2] = [1 << 22, 1 << 20];
 /// Keys a row up to which its tiles on matrix units are small.
 const SHORT_ROW: usize = 512;
 
+/// The small tile on matrix units: subgroups, blocks of rows of each, keys.
+const NARROW: [u32; 3] = [4, 1, 32];
+
 /// Multiply-adds of a problem, and keys a row, from which f32 is worth splitting: each call reads and writes q, k and v once more,
 /// in dispatches of their own.
 const HALVES_WORK: usize = 1 << 30;
@@ -175,7 +178,15 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     // are resident, one of which computes while the other begins or ends (H 16, N 32768, D 128, milliseconds in tiles of
     // 128 x 64 and 64 x 32: 256 keys 0.53 and 0.49, 512 keys 0.75 and 0.74, 1024 keys 1.18 and 1.24).
     let short = shape.keys <= SHORT_ROW;
+    // So few rows that each of the small tiles has a multiprocessor for itself: 8 heads of 1024 rows 0.035 instead of 0.043 ms at D 128, 0.029
+    // instead of 0.036 at D 64; of 512 rows 0.025 instead of 0.030, and 0.021 instead of 0.026. With twice as many, 0.047 instead of
+    // 0.044 at D 128 (H100).
+    let threads = NARROW[0] * matrices.subgroup;
+    let groups = shape.heads * shape.rows.div_ceil((NARROW[0] * NARROW[1] * matrices.size) as usize);
+    let alone = (2 * groups).saturating_mul((8 * threads) as usize) <= capabilities.parallel_threads as usize;
+    let few = alone && shape.keys <= 4 * SHORT_ROW;
     let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
+        (Fragments::Registers(_), 16, 0..=128) if few => &[],
         (Fragments::Registers(_), 16, 65..=128) if short => &[],
         _ if shape.listed => &[],
         (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 32]],
@@ -185,8 +196,7 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
         _ => &[],
     };
     // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
-    let narrow = [[4, 1, 32], [2, 1, 32]];
-    let tiles = wide.iter().chain(&narrow);
+    let tiles = wide.iter().chain([&NARROW, &[2, 1, 32]]);
     tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
 }
 
