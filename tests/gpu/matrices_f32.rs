@@ -78,7 +78,8 @@ fn large_scores() {
 #[test]
 fn magnitudes_of_all_kinds() {
     let changes: [(&str, Change); 14] = [
-        ("rows of q", |s, x| scaled(&mut x[0], s.head_dim, |row, _| power(row, 2.0))),
+        // Not above 1: of a few rows with scores of hundreds one decides what the plain formula errs, and one what the kernel does.
+        ("rows of q", |s, x| scaled(&mut x[0], s.head_dim, |row, _| power(row, 4.0).min(1.0))),
         ("rows of k", |s, x| scaled(&mut x[1], s.head_dim, |row, _| power(row, 30.0).min(1.0))),
         ("rows of v", |s, x| scaled(&mut x[2], s.v_dim, |row, _| power(row, 30.0))),
         ("columns of v", |s, x| scaled(&mut x[2], s.v_dim, |_, col| power(col, 30.0))),
