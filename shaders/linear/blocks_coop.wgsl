@@ -1,6 +1,6 @@
 // Where a thread's numbers lie in a block, and how numbers become blocks of f16.
 //
-// provides  Half8 row_of column_of largest_of half_block piece block_at
+// provides  Half8 row_of column_of largest_of half_block piece block_at triangle_row triangle_stride
 // requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 THREADS ROW_BLOCKS)
 
 struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
@@ -44,4 +44,14 @@ fn block_at(b: u32) -> vec2<u32> {
         if (b >= r * (r + 1u) / 2u) { i = r; }
     }
     return vec2<u32>(i, b - i * (i + 1u) / 2u);
+}
+
+// A triangular matrix in workgroup memory, in groups of four: row i of blocks holds those up to the diagonal, and eight numbers more,
+// so that rows of a block meet different banks.
+fn triangle_row(i: u32) -> u32 {
+    return SIZE * (i * (i + 1u) / 2u * SIZE4 + 2u * i);
+}
+
+fn triangle_stride(i: u32) -> u32 {
+    return (i + 1u) * SIZE4 + 2u;
 }

@@ -4,7 +4,7 @@
 // provides  params table Params Place place sequence_place chunks_of
 // requires  View
 //
-// table     one vec4 a chunk (first row, rows, sequence, 0), then one a sequence (first chunk, chunk after the last, 0, 0)
+// table     one vec4 a chunk (first row, rows, sequence, 0), then one a sequence (first chunk, chunk after the last, first row, rows)
 
 struct Params {
     views: array<View, 10>,
@@ -22,8 +22,8 @@ struct Params {
     rate: f32,
     keep: f32,
     positions: u32,
-    pad0: u32,
-    pad1: u32,
+    run: u32,
+    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -42,7 +42,7 @@ fn sequence_place(bh: u32, sequence: u32) -> Place {
     return Place(bh / params.heads, bh % params.heads, bh, 0u, 0u, 0u, sequence);
 }
 
-// First chunk of a sequence, and the one after its last.
-fn chunks_of(sequence: u32) -> vec2<u32> {
-    return table[params.chunks + sequence].xy;
+// First chunk of a sequence, the one after its last, first row, rows.
+fn chunks_of(sequence: u32) -> vec4<u32> {
+    return table[params.chunks + sequence];
 }

@@ -8,56 +8,67 @@
 // reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So a level is one
 // product on matrix units: the upper rows of all segments by the lower rows of all, of which blocks on the diagonal count.
 //
-// provides  multiply_rows, level_tile span_sums
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (begin put_pair note_largest OF_Q OF_K), operands (q_4 k_4 log_decay_4
-//           put_rows put_keeps_4)
+// provides  Ahead fetch_rows multiply_rows a_eight, level_tile span_sums a_diagonal
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest OF_Q OF_K), operands (q_raw_4 k_raw_4
+//           log_decay_raw_4 put_rows put_keeps_4)
 
 // Of a level: upper rows of q, of the delta rule also of k, and lower rows of k, SIZE each.
 var<workgroup> level_tile: array<vec4<f16>, (PAIRS + 1u) * SIZE * QK_STRIDE>;
 // Sums of log-decays of each span.
 var<workgroup> span_sums: array<vec4<f32>, STRIPS * K4>;
 
+// A lies below the diagonal of pair_tile, which L leaves free.
+var<workgroup> a_diagonal: array<f32, CHUNK>;
+
 const LOWER: u32 = PAIRS * SIZE * QK_STRIDE;
 // Pairs of a span: of A, with its diagonal.
 const NEAR_A: u32 = SPAN * (SPAN + 1u) / 2u;
 
-fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
-    var q = array<vec4<f32>, OWN>();
-    var k = array<vec4<f32>, OWN>();
-    // Decays; then products of them, from the segment's first row to this one, and from behind this one to the segment's last.
-    var since = array<vec4<f32>, OWN>();
-    var until = array<vec4<f32>, OWN>();
+// What a thread loads of a chunk, as it lies in memory: numbers that are converted are waited for.
+struct Ahead {
+    q: array<q_four, OWN>,
+    k: array<k_four, OWN>,
+    log_decay: array<log_decay_four, OWN>,
+}
+
+fn fetch_rows(ahead: ptr<function, Ahead>, at: Place, strip: u32, member: u32, t: u32) {
     for (var n = 0u; n < OWN; n++) { // unroll
         let row = min(strip * SPAN + n % SPAN, at.len - 1u);
         let c4 = n / SPAN * SUBGROUP + member;
-        since[n] = log_decay_4(at, row, c4);
-        q[n] = q_4(at, row, c4);
-        k[n] = k_4(at, row, c4);
+        (*ahead).log_decay[n] = log_decay_raw_4(at, row, c4);
+        (*ahead).q[n] = q_raw_4(at, row, c4);
+        (*ahead).k[n] = k_raw_4(at, row, c4);
     }
-    begin(at, t);
+}
+
+fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
+    // Decays; then products of them, from the segment's first row to this one, and from behind this one to the segment's last.
+    var since = array<vec4<f32>, OWN>();
+    var until = array<vec4<f32>, OWN>();
     for (var part = 0u; part < PARTS; part++) { // unroll
         var sum = vec4<f32>();
+        let c4 = part * SUBGROUP + member;
         for (var r = 0u; r < SPAN; r++) { // unroll
             let n = part * SPAN + r;
-            let there = strip * SPAN + r < at.len;
-            let log_decay = select(vec4<f32>(), clamp(since[n], vec4<f32>(-80.0), vec4<f32>()), there);
+            let there = strip * SPAN + r < at.len && (K % (4u * SUBGROUP) == 0u || c4 * 4u < K);
+            let given = clamp(vec4<f32>((*ahead).log_decay[n]), vec4<f32>(-80.0), vec4<f32>());
+            let log_decay = select(vec4<f32>(), given, there);
             sum += log_decay;
             since[n] = exp(log_decay);
-            q[n] = select(vec4<f32>(), q[n], there);
-            k[n] = select(vec4<f32>(), k[n], there);
+            (*ahead).q[n] = select(q_four(), (*ahead).q[n], there);
+            (*ahead).k[n] = select(k_four(), (*ahead).k[n], there);
         }
-        let c4 = part * SUBGROUP + member;
         if (K4 % SUBGROUP == 0u || c4 < K4) { span_sums[strip * K4 + c4] = sum; }
     }
     var near = array<f32, VALUES>();
     for (var part = 0u; part < PARTS; part++) { // unroll
         for (var c = 0u; c < SPAN; c++) { // unroll
-            var key = k[part * SPAN + c];
+            var key = vec4<f32>((*ahead).k[part * SPAN + c]);
             for (var r = 0u; r < SPAN; r++) { // unroll
                 if (r > c) { key *= since[part * SPAN + r]; }
-                if (r >= c) { near[r * (r + 1u) / 2u + c] += dot(q[part * SPAN + r], key); }
+                if (r >= c) { near[r * (r + 1u) / 2u + c] += dot(vec4<f32>((*ahead).q[part * SPAN + r]), key); }
                 if (PAIRS == 2u && r > c) {
-                    near[(NEAR_A + r * (max(r, 1u) - 1u) / 2u + c) % VALUES] += dot(k[part * SPAN + r], key);
+                    near[(NEAR_A + r * (max(r, 1u) - 1u) / 2u + c) % VALUES] += dot(vec4<f32>((*ahead).k[part * SPAN + r]), key);
                 }
             }
         }
@@ -76,11 +87,11 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
     for (var level = 0u; level < FAR_LEVELS; level++) { // unroll
         if ((strip >> level) % 2u == 0u) {
             for (var n = 0u; n < OWN; n++) { // unroll
-                stage_row(strip, n, level, member, false, q[n], k[n], until[n]);
+                stage_row(strip, n, level, member, false, vec4<f32>((*ahead).q[n]), vec4<f32>((*ahead).k[n]), until[n]);
             }
         } else {
             for (var n = 0u; n < OWN; n++) { // unroll
-                stage_row(strip, n, level, member, true, q[n], k[n], since[n]);
+                stage_row(strip, n, level, member, true, vec4<f32>((*ahead).q[n]), vec4<f32>((*ahead).k[n]), since[n]);
             }
         }
         workgroupBarrier();
@@ -89,8 +100,12 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
         workgroupBarrier();
     }
     for (var n = 0u; n < OWN; n++) { // unroll
-        put_rows(at, strip * SPAN + n % SPAN, n / SPAN * SUBGROUP + member, q[n] * since[n], k[n] * since[n], k[n] * until[n]);
+        let q = vec4<f32>((*ahead).q[n]);
+        let k = vec4<f32>((*ahead).k[n]);
+        put_rows(at, strip * SPAN + n % SPAN, n / SPAN * SUBGROUP + member, q * since[n], k * since[n], k * until[n]);
     }
+    // As late as here, when no number waits for another: registers are scarcer than time.
+    fetch_rows(ahead, next_at, strip, member, t);
     if (strip == 0u) {
         for (var c4 = member; c4 < K4; c4 += SUBGROUP) {
             var sum = vec4<f32>();
@@ -215,4 +230,28 @@ fn multiply_level(which: u32, level: u32, member: u32) {
         }
     }
     if (which == OF_Q) { note_largest(which, most, member); }
+}
+
+// A pair's sum over channels, of A (j <= i) or of L (j < i).
+fn put_pair(which: u32, i: u32, j: u32, x: f32) {
+    // One store for both: each further branch costs more than the products.
+    let of_l = which == OF_K;
+    let row = select(i, j, of_l);
+    let column = select(j, i, of_l);
+    if (i == j) {
+        a_diagonal[i] = x;
+    } else {
+        pair_tile[row * L_STRIDE + column / 4u][column % 4u] = x * select(1.0, beta_of(i), of_l);
+    }
+}
+
+// Eight numbers of row i of A, from column j on, times a factor.
+fn a_eight(i: u32, j: u32, factor: f32) -> Half8 {
+    return Half8(vec4<f16>(a_four(i, j) * factor), vec4<f16>(a_four(i, j + 4u) * factor));
+}
+
+fn a_four(i: u32, j: u32) -> vec4<f32> {
+    let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u);
+    let below = select(vec4<f32>(), pair_tile[i * L_STRIDE + j / 4u], columns < vec4<u32>(i));
+    return select(below, vec4<f32>(a_diagonal[i]), columns == vec4<u32>(i));
 }

@@ -1,33 +1,51 @@
 // Products of rows of a chunk where a row has one gate, or none: q k^T and k k^T, channels in slices through workgroup memory.
 //
-// provides  multiply_rows, qk_tile
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (begin put_pair note_largest), gates (fetch_gates sum_gates rise fall
+// provides  Ahead fetch_rows multiply_rows a_eight, qk_tile
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest factor_of OF_Q OF_K), gates (fetch_gates sum_gates rise fall
 //           pair_decay), operands (rows_q rows_k put_row_decay)
 
-// A slice of the channels of q, then of k.
-var<workgroup> qk_tile: array<vec4<f16>, 2u * CHUNK * SLICE_STRIDE>;
+// A slice of the channels of q, then of k; in their place later A.
+var<workgroup> qk_tile: array<vec4<f16>, SLICE_TILE>;
 
-fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
-    // All is asked for before anything is waited for.
-    var q = array<Half8, ALL_LOADS>();
-    var k = array<Half8, ALL_LOADS>();
-    for (var n = 0u; n < ALL_LOADS; n++) { // unroll
-        let p = piece(n % SLICE_LOADS, t, SLICE8);
-        let i = min(p.x, at.len - 1u);
-        q[n] = rows_q(at, i, n / SLICE_LOADS * SLICE8 + p.y);
-        k[n] = rows_k(at, i, n / SLICE_LOADS * SLICE8 + p.y);
+// What a thread loads of a chunk.
+struct Ahead {
+    q: array<Half8, ALL_LOADS>,
+    k: array<Half8, ALL_LOADS>,
+    gates: array<f32, GATE_PARTS>,
+}
+
+fn fetch_rows(ahead: ptr<function, Ahead>, at: Place, strip: u32, member: u32, t: u32) {
+    for (var s = 0u; s < SLICES; s++) { // unroll
+        fetch_slice(ahead, s, at, t);
     }
     var gates = array<f32, GATE_PARTS>();
     fetch_gates(&gates, at, strip, member);
-    begin(at, t);
+    (*ahead).gates = gates;
+}
+
+fn fetch_slice(ahead: ptr<function, Ahead>, s: u32, at: Place, t: u32) {
+    for (var n = 0u; n < SLICE_LOADS; n++) { // unroll
+        let p = piece(n, t, SLICE8);
+        let i = min(p.x, at.len - 1u);
+        (*ahead).q[s * SLICE_LOADS + n] = rows_q(at, i, s * SLICE8 + p.y);
+        (*ahead).k[s * SLICE_LOADS + n] = rows_k(at, i, s * SLICE8 + p.y);
+    }
+}
+
+// Rows past the last are the last again: in A none reads them, and in L their beta is 0.
+fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
+    var gates = (*ahead).gates;
     sum_gates(&gates, 0u, at.len, strip, member);
+    fetch_gates(&gates, next_at, strip, member);
+    (*ahead).gates = gates;
     var sums = array<block_c, PAIR_ROUNDS>();
     for (var s = 0u; s < SLICES; s++) { // unroll
         workgroupBarrier();
         for (var n = 0u; n < SLICE_LOADS; n++) { // unroll
             let p = piece(n, t, SLICE8);
-            if (p.x < CHUNK) { stage_piece(p, q[s * SLICE_LOADS + n], k[s * SLICE_LOADS + n], at.len); }
+            if (p.x < CHUNK) { stage_piece(p, (*ahead).q[s * SLICE_LOADS + n], (*ahead).k[s * SLICE_LOADS + n]); }
         }
+        fetch_slice(ahead, s, next_at, t);
         workgroupBarrier();
         for (var r = 0u; r < PAIR_ROUNDS; r++) { // unroll
             let first_rows = task_rows(task_at(strip, r));
@@ -41,7 +59,19 @@ fn multiply_rows(at: Place, strip: u32, member: u32, t: u32) {
     for (var i = t; i < CHUNK; i += THREADS) { put_row_decay(at, i, rise(0u, i), fall(0u, i)); }
     for (var r = 0u; r < PAIR_ROUNDS; r++) { // unroll
         let task = task_at(strip, r);
-        keep_block(task / LOWER_BLOCKS, block_at(task % LOWER_BLOCKS), lanes_of(sums[r]), member);
+        sums[r] = decayed_block(task / LOWER_BLOCKS, block_at(task % LOWER_BLOCKS), sums[r], member);
+    }
+    // Slices are done with, and the largest is known.
+    workgroupBarrier();
+    let factor = factor_of(OF_Q);
+    for (var r = 0u; r < PAIR_ROUNDS; r++) { // unroll
+        let task = task_at(strip, r);
+        if (task < LOWER_BLOCKS) {
+            let block = block_at(task);
+            let a = half_block(lanes_of(sums[r]), factor);
+            let to = block.x * SIZE * A_STRIDE + block.y * SIZE4;
+            coopStoreT(a, &qk_tile[to], A_STRIDE);
+        }
     }
 }
 
@@ -56,28 +86,38 @@ fn task_rows(task: u32) -> vec2<u32> {
     return vec2<u32>(task / LOWER_BLOCKS * CHUNK + block.x * SIZE, CHUNK + block.y * SIZE);
 }
 
-fn stage_piece(p: vec2<u32>, q: Half8, k: Half8, len: u32) {
-    let there = p.x < len;
+fn stage_piece(p: vec2<u32>, q: Half8, k: Half8) {
     let to = p.x * SLICE_STRIDE + p.y * 2u;
-    qk_tile[to] = select(vec4<f16>(), q.lo, there);
-    qk_tile[to + 1u] = select(vec4<f16>(), q.hi, there);
-    qk_tile[to + CHUNK * SLICE_STRIDE] = select(vec4<f16>(), k.lo, there);
-    qk_tile[to + CHUNK * SLICE_STRIDE + 1u] = select(vec4<f16>(), k.hi, there);
+    qk_tile[to] = q.lo;
+    qk_tile[to + 1u] = q.hi;
+    qk_tile[to + CHUNK * SLICE_STRIDE] = k.lo;
+    qk_tile[to + CHUNK * SLICE_STRIDE + 1u] = k.hi;
 }
 
-fn keep_block(which: u32, block: vec2<u32>, x: array<f32, ELEMENTS>, member: u32) {
-    var decayed = x;
+// With decays, 0 above the diagonal. L goes to its place, zeros too: a branch for each number takes longer than all else here.
+fn decayed_block(which: u32, block: vec2<u32>, sums: block_c, member: u32) -> block_c {
+    var x = lanes_of(sums);
     var most = 0.0;
     for (var e = 0u; e < ELEMENTS; e++) { // unroll
         let i = block.x * SIZE + row_of(member, e);
         let j = block.y * SIZE + column_of(member, e);
-        decayed[e] = select(0.0, x[e] * pair_decay(0u, i, j), j + which <= i);
-        most = max(most, abs(decayed[e]));
+        x[e] = select(0.0, x[e] * pair_decay(0u, i, j), j + which <= i);
+        most = max(most, abs(x[e]));
     }
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        let i = block.x * SIZE + row_of(member, e);
-        let j = block.y * SIZE + column_of(member, e);
-        if (j + which <= i) { put_pair(which, i, j, decayed[e]); }
+    if (which == OF_Q) {
+        note_largest(OF_Q, most, member);
+    } else {
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            let i = block.x * SIZE + row_of(member, e);
+            let j = block.y * SIZE + column_of(member, e);
+            pair_tile[j * L_STRIDE + i / 4u][i % 4u] = x[e] * beta_of(i);
+        }
     }
-    note_largest(OF_Q, select(most, 0.0, which == OF_K), member);
+    return sums_block_of(x);
+}
+
+// Eight numbers of row i of A, from column j on; they have their factor.
+fn a_eight(i: u32, j: u32, factor: f32) -> Half8 {
+    let at = i * A_STRIDE + j / 4u;
+    return Half8(qk_tile[at], qk_tile[at + 1u]);
 }

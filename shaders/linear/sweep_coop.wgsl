@@ -57,10 +57,9 @@ fn main(
     var next_scales = array<f32, SCALE_LOADS>();
     var next_keys = array<Half8, KEY_LOADS>();
     var next_gates = array<f32, GATE_PARTS>();
-    // Chunks of a sequence follow one another: only the first and the last are looked up.
-    let begin = place(bh, range.x).start;
-    let behind = place(bh, max(range.y, 1u) - 1u);
-    let end = behind.start + behind.len;
+    // Chunks of a sequence follow one another: none is looked up.
+    let begin = range.z;
+    let end = begin + range.w;
     var at = chunk_at(ends, range.x, begin, end, 0u);
     var last_at = at;
     var next_fits = vec2<f32>(1.0);
@@ -181,7 +180,7 @@ fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr
     for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             if (s <= i) {
-                let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
+                let a = coopLoad<block_b>(&a_tile[triangle_row(i) + s * SIZE4], triangle_stride(i));
                 (*out_sums)[i] = coopMultiplyAdd((*values)[s], a, (*out_sums)[i]);
             }
         }

@@ -44,7 +44,7 @@ fn make_values(
         var sum = block_c();
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             if (s <= i) {
-                let t = coopLoad<block_b>(&a_tile[(CHUNK + i * SIZE) * A_STRIDE + s * SIZE4], A_STRIDE);
+                let t = coopLoad<block_b>(&a_tile[TRIANGLE + triangle_row(i) + s * SIZE4], triangle_stride(i));
                 sum = coopMultiplyAdd(missing[s], t, sum);
             }
         }

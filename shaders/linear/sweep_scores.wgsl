@@ -45,7 +45,7 @@ fn keep_scores(sums: ptr<function, array<block_c, SCORE_ROUNDS>>, half: u32, str
         }
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
             let col = at.y * SIZE + column_of(member, e);
-            a_tile[(at.x * SIZE + row_of(member, e)) * A_STRIDE + col / 4u][col % 4u] = f16(x[e] * factor);
+            a_tile[triangle_row(at.x) + row_of(member, e) * triangle_stride(at.x) + col / 4u][col % 4u] = f16(x[e] * factor);
         }
     }
 }
@@ -62,7 +62,7 @@ fn mend_scores(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, strip: u32) 
         for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
             if (s <= i) {
                 let values = coopLoad<block_a>(&v_tile[s * SIZE * V_STRIDE + strip * SIZE4], V_STRIDE);
-                let a = coopLoad<block_b>(&a_tile[i * SIZE * A_STRIDE + s * SIZE4], A_STRIDE);
+                let a = coopLoad<block_b>(&a_tile[triangle_row(i) + s * SIZE4], triangle_stride(i));
                 let own = coopMultiplyAdd(values, a, block_c());
                 (*out_sums)[i] = (*out_sums)[i] + own * (a_scale[i * ROW_BLOCKS + s] - 1.0);
             }

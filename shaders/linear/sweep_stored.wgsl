@@ -1,13 +1,11 @@
-// A, and T of the delta rule, as pairs_coop.wgsl stored them: a chunk's rows of A, then those of T.
+// A, and T of the delta rule, as pairs_coop.wgsl stored them: blocks of A up to the diagonal, then those of T.
 //
 // provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores
 // requires  sweep_coop.wgsl (a_tile a_scale), blocks_coop.wgsl, operands (pairs_8 scales_there)
 
-const PAIR_COLS8: u32 = CHUNK / 8u;
-
 fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, at: Place, t: u32) {
     for (var n = 0u; n < PAIR_LOADS; n++) { // unroll
-        let p = piece(n, t, PAIR_COLS8);
+        let p = piece(n, t, SIZE / 8u);
         (*pairs)[n] = pairs_8(at, min(p.x, PAIR_ROWS - 1u), p.y);
     }
     for (var n = 0u; n < SCALE_LOADS; n++) { // unroll
@@ -17,10 +15,13 @@ fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function
 
 fn stage_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, t: u32) {
     for (var n = 0u; n < PAIR_LOADS; n++) { // unroll
-        let p = piece(n, t, PAIR_COLS8);
+        let p = piece(n, t, SIZE / 8u);
         if (p.x < PAIR_ROWS) {
-            a_tile[p.x * A_STRIDE + p.y * 2u] = (*pairs)[n].lo;
-            a_tile[p.x * A_STRIDE + p.y * 2u + 1u] = (*pairs)[n].hi;
+            let block = block_at(p.x / SIZE % LOWER_BLOCKS);
+            let row = triangle_row(block.x) + p.x % SIZE * triangle_stride(block.x);
+            let to = p.x / (LOWER_BLOCKS * SIZE) * TRIANGLE + row + block.y * SIZE4 + p.y * 2u;
+            a_tile[to] = (*pairs)[n].lo;
+            a_tile[to + 1u] = (*pairs)[n].hi;
         }
     }
     for (var n = 0u; n < SCALE_LOADS; n++) { // unroll

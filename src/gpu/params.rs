@@ -76,7 +76,8 @@ pub(crate) struct LinearParams {
     pub rate: f32,
     pub keep: f32,
     pub positions: u32,
-    pub pad: [u32; 2],
+    pub run: u32,
+    pub pad: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.

@@ -20,7 +20,7 @@ impl Chunks {
             for at in (0..len).step_by(size) {
                 table.push([(start + at) as u32, size.min(len - at) as u32, sequence as u32, 0]);
             }
-            ranges.push([first as u32, table.len() as u32, 0, 0]);
+            ranges.push([first as u32, table.len() as u32, start as u32, len as u32]);
             start += len;
         }
         let count = table.len();
@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(chunks.count, 3);
         assert_eq!(
             chunks.table,
-            [[0, 16, 0, 0], [16, 4, 0, 0], [20, 16, 2, 0], [0, 2, 0, 0], [2, 2, 0, 0], [2, 3, 0, 0]]
+            [[0, 16, 0, 0], [16, 4, 0, 0], [20, 16, 2, 0], [0, 2, 0, 20], [2, 2, 20, 0], [2, 3, 20, 16]]
         );
     }
 }

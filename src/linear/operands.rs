@@ -61,7 +61,10 @@ impl Access {
     pub(super) fn of(name: &str, text: &str) -> Option<Access> {
         let uses = |suffix: &str, width: usize| {
             let (read, write) = (format!("{name}{suffix}"), format!("put_{name}{suffix}"));
-            let there = suffix.is_empty() && calls(text, &format!("{name}_there"));
+            let there = match suffix {
+                "" => calls(text, &format!("{name}_there")),
+                _ => calls(text, &format!("{name}_raw{suffix}")),
+            };
             Access { read: there || calls(text, &read), write: calls(text, &write), width }
         };
         [uses("", 1), uses("_4", 4), uses("_8", 8)].into_iter().find(|access| access.read || access.write)
@@ -197,6 +200,12 @@ impl Operand {
                      if ({there}) {{ x = {number}({name}_data[{index}]); }}\n    return x;\n}}\n\
                      {read}    return {all};\n}}\n"
                 );
+                if width == 4 {
+                    text += &format!(
+                        "alias {name}_four = vec4<f32>;\n\
+                         fn {name}_raw_4(at: Place, i: u32, j4: u32) -> vec4<f32> {{\n    return {name}_4(at, i, j4);\n}}\n"
+                    );
+                }
             }
             if access.write {
                 let part = |n: usize| match (width, n) {
@@ -222,7 +231,10 @@ impl Operand {
                     )
                 }
                 (8, true) => format!("let n = 2u * ({index});\n    return Half8({name}_data[n], {name}_data[n + 1u]);"),
-                _ => format!("return {};", self.of_first("vec4<f32>()", format!("vec4<f32>({name}_data[{index}])"))),
+                _ => {
+                    let four = format!("vec4<{dtype}>");
+                    format!("return {};", self.of_first(&format!("{four}()"), format!("{four}({name}_data[{index}])")))
+                }
             };
             let columns = self.cols / width;
             if width == 8 {
@@ -230,8 +242,11 @@ impl Operand {
             } else {
                 let last = columns.saturating_sub(1);
                 text += &format!(
-                    "fn {name}_any(at: Place, i: u32, j4: u32) -> vec4<f32> {{\n    {value}\n}}\n\
-                     {read}    return select(vec4<f32>(), {name}_any(at, i, min(j4, {last}u)), j4 < {columns}u);\n}}\n"
+                    "alias {name}_four = vec4<{dtype}>;\n\
+                     fn {name}_any(at: Place, i: u32, j4: u32) -> {name}_four {{\n    {value}\n}}\n\
+                     fn {name}_raw_4(at: Place, i: u32, j4: u32) -> {name}_four {{\n    \
+                     return {name}_any(at, i, min(j4, {last}u));\n}}\n\
+                     {read}    return select(vec4<f32>(), vec4<f32>({name}_raw_4(at, i, j4)), j4 < {columns}u);\n}}\n"
                 );
             }
         }

@@ -84,6 +84,8 @@ pub(super) struct Stages<'a, 'b> {
     pub keep: f32,
     /// What cosFormer counts positions against.
     pub positions: u32,
+    /// Chunks that a workgroup of pairs takes one after the other.
+    pub run: usize,
     pub part: Part,
     /// Whether sequences lie one after the other in one batch.
     pub packed: bool,
@@ -104,6 +106,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             rate: 1.0,
             keep: 1.0,
             positions: 1,
+            run: 1,
             part,
             packed: false,
             owned,
@@ -244,7 +247,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             rate: self.rate,
             keep: self.keep,
             positions: self.positions,
-            pad: [0; 2],
+            run: self.run as u32,
+            pad: 0,
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, ..spec });
