@@ -8,7 +8,7 @@
 // reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So a level is one
 // product on matrix units: the upper rows of all segments by the lower rows of all, of which blocks on the diagonal count.
 //
-// provides  Ahead fetch_rows multiply_rows a_eight, level_tile span_sums a_diagonal
+// provides  Ahead fetch_rows multiply_rows a_eight prepare, level_tile span_sums a_diagonal
 // requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest OF_Q OF_K), operands (q_raw_4 k_raw_4
 //           log_decay_raw_4 put_rows put_keeps_4)
 
@@ -41,7 +41,7 @@ fn fetch_rows(ahead: ptr<function, Ahead>, at: Place, strip: u32, member: u32, t
     }
 }
 
-fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
+fn multiply_rows(ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
     // Decays; then products of them, from the segment's first row to this one, and from behind this one to the segment's last.
     var since = array<vec4<f32>, OWN>();
     var until = array<vec4<f32>, OWN>();
@@ -106,7 +106,13 @@ fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: 
     }
     // As late as here, when no number waits for another: registers are scarcer than time.
     fetch_rows(ahead, next_at, strip, member, t);
-    if (strip == 0u) {
+}
+
+// While others solve: what the chunk leaves of each channel.
+fn prepare(
+    ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Place, strip: u32, member: u32, t: u32,
+) {
+    if (strip == STRIPS - 1u) {
         for (var c4 = member; c4 < K4; c4 += SUBGROUP) {
             var sum = vec4<f32>();
             for (var span = 0u; span < STRIPS; span++) { // unroll

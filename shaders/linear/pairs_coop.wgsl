@@ -6,8 +6,8 @@
 // computed.
 //
 // provides  main, pair_tile largest, note_largest factor_of OF_Q OF_K
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (Ahead fetch_rows multiply_rows a_eight), second matrix
-//           (fetch_beta stage_beta beta_of solve), operands (put_pairs_8 put_scales)
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (Ahead fetch_rows multiply_rows a_eight prepare), second
+//           matrix (fetch_beta stage_beta beta_of solve), operands (put_pairs_8 put_scales)
 
 // L above the diagonal, its columns as rows, later T beta likewise, and then on it. Rows by fours.
 var<workgroup> pair_tile: array<vec4<f32>, L_TILE>;
@@ -40,6 +40,7 @@ fn main(
     fetch_rows(&ahead, at, strip, member, t);
     var beta = fetch_beta(at, t);
     for (var n = first; n <= last; n++) {
+        let half = (n - first) % 2u * CHUNK;
         let later_at = place(bh, min(n + 2u, last));
         // Without a branch, which would wait for what is loaded: behind the last chunk, a row of it again.
         next_at.len = select(next_at.len, 1u, n == last);
@@ -47,10 +48,15 @@ fn main(
         stage_beta(beta, at, t);
         beta = fetch_beta(next_at, t);
         // Asks for the next chunk's, and has a barrier before any pair is put.
-        multiply_rows(&ahead, at, next_at, strip, member, t);
+        multiply_rows(&ahead, half, at, next_at, strip, member, t);
         workgroupBarrier();
+        // Meanwhile others solve.
+        if (t >= SOLVERS) {
+            store_a(at, t - SOLVERS);
+            prepare(&ahead, half, at, next_at, strip, member, t - SOLVERS);
+        }
         solve(t);
-        store(at, t);
+        store_t(at, t);
         workgroupBarrier();
         at = next_at;
         next_at = later_at;
@@ -69,25 +75,35 @@ fn factor_of(which: u32) -> f32 {
     return 1.0;
 }
 
-fn store(at: Place, t: u32) {
-    let of_a = factor_of(OF_Q);
-    let of_t = factor_of(OF_K);
-    for (var n = 0u; n < TRIANGLE_LOADS; n++) { // unroll
+// By all threads that do not solve, of which this is number t.
+fn store_a(at: Place, t: u32) {
+    let factor = factor_of(OF_Q);
+    for (var n = 0u; n < A_STORES; n++) { // unroll
+        let p = n * (THREADS - SOLVERS) + t;
+        let row = p / (SIZE / 8u);
+        let j8 = p % (SIZE / 8u);
+        if (row < LOWER_BLOCKS * SIZE) {
+            let block = block_at(row / SIZE);
+            put_pairs_8(at, row, j8, a_eight(block.x * SIZE + row % SIZE, block.y * SIZE + j8 * 8u, factor));
+        }
+    }
+    for (var n = t; n < A_SCALES; n += THREADS - SOLVERS) { put_scales(at, 0u, n, 1.0 / factor); }
+}
+
+fn store_t(at: Place, t: u32) {
+    if (PAIRS < 2u) { return; }
+    let factor = factor_of(OF_K);
+    for (var n = 0u; n < T_STORES; n++) { // unroll
         let p = piece(n, t, SIZE / 8u);
         if (p.x < LOWER_BLOCKS * SIZE) {
             let block = block_at(p.x / SIZE);
             let i = block.x * SIZE + p.x % SIZE;
             let j = block.y * SIZE + p.y * 8u;
-            put_pairs_8(at, p.x, p.y, a_eight(i, j, of_a));
-            if (PAIRS == 2u) {
-                let of_row = Half8(vec4<f16>(t_four(i, j) * of_t), vec4<f16>(t_four(i, j + 4u) * of_t));
-                put_pairs_8(at, LOWER_BLOCKS * SIZE + p.x, p.y, of_row);
-            }
+            let eight = Half8(vec4<f16>(t_four(i, j) * factor), vec4<f16>(t_four(i, j + 4u) * factor));
+            put_pairs_8(at, LOWER_BLOCKS * SIZE + p.x, p.y, eight);
         }
     }
-    for (var n = t; n < SCALES; n += THREADS) {
-        put_scales(at, 0u, n, select(1.0 / of_a, 1.0 / of_t, n >= A_SCALES));
-    }
+    for (var n = A_SCALES + t; n < SCALES; n += THREADS) { put_scales(at, 0u, n, 1.0 / factor); }
 }
 
 // Four numbers of row i of T beta, from column j on.

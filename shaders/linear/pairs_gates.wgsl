@@ -1,6 +1,6 @@
 // Products of rows of a chunk where a row has one gate, or none: q k^T and k k^T, channels in slices through workgroup memory.
 //
-// provides  Ahead fetch_rows multiply_rows a_eight, qk_tile
+// provides  Ahead fetch_rows multiply_rows a_eight prepare, qk_tile
 // requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest factor_of OF_Q OF_K), gates (fetch_gates sum_gates rise fall
 //           pair_decay), operands (rows_q rows_k put_row_decay)
 
@@ -20,7 +20,7 @@ fn fetch_rows(ahead: ptr<function, Ahead>, at: Place, strip: u32, member: u32, t
     }
     var gates = array<f32, GATE_PARTS>();
     fetch_gates(&gates, at, strip, member);
-    (*ahead).gates = gates;
+    sum_gates(&gates, 0u, at.len, strip, member);
 }
 
 fn fetch_slice(ahead: ptr<function, Ahead>, s: u32, at: Place, t: u32) {
@@ -33,9 +33,8 @@ fn fetch_slice(ahead: ptr<function, Ahead>, s: u32, at: Place, t: u32) {
 }
 
 // Rows past the last are the last again: in A none reads them, and in L their beta is 0.
-fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
-    var gates = (*ahead).gates;
-    sum_gates(&gates, 0u, at.len, strip, member);
+fn multiply_rows(ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Place, strip: u32, member: u32, t: u32) {
+    var gates = array<f32, GATE_PARTS>();
     fetch_gates(&gates, next_at, strip, member);
     (*ahead).gates = gates;
     var sums = array<block_c, PAIR_ROUNDS>();
@@ -56,10 +55,9 @@ fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: 
             }
         }
     }
-    for (var i = t; i < CHUNK; i += THREADS) { put_row_decay(at, i, rise(0u, i), fall(0u, i)); }
     for (var r = 0u; r < PAIR_ROUNDS; r++) { // unroll
         let task = task_at(strip, r);
-        sums[r] = decayed_block(task / LOWER_BLOCKS, block_at(task % LOWER_BLOCKS), sums[r], member);
+        sums[r] = decayed_block(task / LOWER_BLOCKS, half, block_at(task % LOWER_BLOCKS), sums[r], member);
     }
     // Slices are done with, and the largest is known.
     workgroupBarrier();
@@ -73,6 +71,15 @@ fn multiply_rows(ahead: ptr<function, Ahead>, at: Place, next_at: Place, strip: 
             coopStoreT(a, &qk_tile[to], A_STRIDE);
         }
     }
+}
+
+// While others solve: the chunk's decays go to the sweep, and those of the next are summed. t counts threads that do not solve.
+fn prepare(
+    ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Place, strip: u32, member: u32, t: u32,
+) {
+    for (var i = t; i < CHUNK; i += THREADS - SOLVERS) { put_row_decay(at, i, rise(half, i), fall(half, i)); }
+    var gates = (*ahead).gates;
+    sum_gates(&gates, CHUNK - half, next_at.len, strip, member);
 }
 
 // Every subgroup computes as many blocks; the last may come twice.
@@ -95,13 +102,13 @@ fn stage_piece(p: vec2<u32>, q: Half8, k: Half8) {
 }
 
 // With decays, 0 above the diagonal. L goes to its place, zeros too: a branch for each number takes longer than all else here.
-fn decayed_block(which: u32, block: vec2<u32>, sums: block_c, member: u32) -> block_c {
+fn decayed_block(which: u32, half: u32, block: vec2<u32>, sums: block_c, member: u32) -> block_c {
     var x = lanes_of(sums);
     var most = 0.0;
     for (var e = 0u; e < ELEMENTS; e++) { // unroll
         let i = block.x * SIZE + row_of(member, e);
         let j = block.y * SIZE + column_of(member, e);
-        x[e] = select(0.0, x[e] * pair_decay(0u, i, j), j + which <= i);
+        x[e] = select(0.0, x[e] * pair_decay(half, i, j), j + which <= i);
         most = max(most, abs(x[e]));
     }
     if (which == OF_Q) {

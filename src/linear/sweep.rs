@@ -266,6 +266,9 @@ impl Sweep {
         let slices = k_blocks.div_ceil(SLICE_BLOCKS);
         let slice8 = SLICE_BLOCKS * size / 8;
         let slice_loads = (chunk * slice8).div_ceil(strips * subgroup);
+        let (threads, eights) = (strips * subgroup, row_blocks * (row_blocks + 1) / 2 * size * size / 8);
+        // Threads that solve while the others do something else, if there are others.
+        let solvers = if self.pairs(p) == 2 && chunk < threads { chunk } else { 0 };
         let (k4, span) = (k_blocks * size / 4, chunk / strips);
         let parts = k4.div_ceil(subgroup);
         // Sums of pairs within a span, which a subgroup's threads share out.
@@ -283,7 +286,9 @@ impl Sweep {
             ("SLICE8", slice8),
             // Whether A lies elsewhere, so that nothing is below the diagonal of L's tile.
             ("L_ALONE", u32::from(!matches!(p.gate, Gate::PerChannel(_)))),
-            ("TRIANGLE_LOADS", (row_blocks * (row_blocks + 1) / 2 * size * size / 8).div_ceil(strips * subgroup)),
+            ("SOLVERS", solvers),
+            ("A_STORES", eights.div_ceil(threads - solvers)),
+            ("T_STORES", eights.div_ceil(threads)),
             ("SLICE_STRIDE", stride(SLICE_BLOCKS * size)),
             ("SLICE_TILE", chunk * (2 * stride(SLICE_BLOCKS * size)).max(stride(chunk))),
             ("A_STRIDE", stride(chunk)),
