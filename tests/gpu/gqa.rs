@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wgpu_attention::{Attention, BlockMask, Mask, Score, TileClass, Visit};
 
 use crate::masks::SMALL;
-use crate::support::{Case, contexts, ctx, download};
+use crate::support::{Case, contexts, ctx, download, drawn};
 
 /// Every rule that reads the head, each head another number.
 fn all_rules(len_q: usize, len_kv: usize, heads: [usize; 2]) -> Case {
@@ -90,7 +90,7 @@ fn packed_sequences_of_packed_heads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(12))]
 
     #[test]
     fn packed_or_not_is_the_same(

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wgpu_attention::reference::{Real, Rules, Sizes, softmax_attention};
 use wgpu_attention::{Attention, BlockMask, Context, DType, Mask, Order, Tensor, Tile, TileClass, Visit, pack_bits};
 
-use crate::support::{Case, contexts, ctx, download};
+use crate::support::{Case, contexts, ctx, download, drawn};
 
 /// A tile small enough that short problems have many.
 pub const SMALL: wgpu_attention::Tile = wgpu_attention::Tile {
@@ -232,7 +232,7 @@ fn expressions() -> impl Strategy<Value = Mask> {
 
 proptest! {
     // Each expression is a new kernel to compile, several times over.
-    #![proptest_config(ProptestConfig { cases: 10, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(10))]
 
     #[test]
     fn random_expressions_match_the_oracle(mask in expressions()) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wgpu_attention::{Attention, AttentionIo, DType, Mask, Merge, Tensor, pack_bits};
 
-use crate::support::{Case, ctx, download, upload};
+use crate::support::{Case, ctx, download, drawn, upload};
 
 /// out and lse as bits, to compare to the last.
 fn bits(case: &Case) -> Vec<u64> {
@@ -126,7 +126,7 @@ fn what_is_masked_never_leaks() {
 
 proptest! {
     // Each new combination of options is a new kernel to compile, so the cases are few and the widths fixed.
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(24))]
 
     #[test]
     fn random_problems_match_the_oracle(

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wgpu_attention::{Attention, DType, Mask, Neighborhood, Task, Tensor, Visit, Weights};
 
 use crate::masks::SMALL;
-use crate::support::{Case, contexts, ctx, download};
+use crate::support::{Case, contexts, ctx, download, drawn};
 
 /// A case in parts, more of them than there are tiles in the last.
 fn in_parts(case: &Case) -> Vec<Case> {
@@ -212,13 +212,14 @@ fn what_is_masked_leaks_through_no_part() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(16))]
 
     #[test]
     fn any_split_of_any_length(
         len_q in 1..17usize,
         len_kv in 0..300usize,
-        heads in prop::sample::select(vec![(1, 2, 2), (2, 4, 1)]),
+        // The rule compares the largest of many errors: of 500 numbers, one case in 300 is over by chance, split or not.
+        heads in prop::sample::select(vec![(1, 16, 16), (2, 16, 4)]),
         causal in any::<bool>(),
         parts in 1..20usize,
         seed in 0..1000u64,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use half::f16;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use wgpu_attention::reference::{Real, Rules, Sizes, check, softmax_attention};
 use wgpu_attention::{Attention, Capabilities, Context, DType, Element, Mask, Result, Score, Tensor, Tile};
 
@@ -50,6 +51,12 @@ pub fn this_program() -> Vec<OsString> {
 /// Whether tests that draw or repeat do so at full length: `WGPU_ATTENTION_LONG` is set.
 pub fn long() -> bool {
     std::env::var_os("WGPU_ATTENTION_LONG").is_some()
+}
+
+/// Draws so many cases: the same ones each time, so that what fails is the change's own fault; others each time where tests run long.
+pub fn drawn(cases: u32) -> ProptestConfig {
+    let rng_seed = if long() { RngSeed::Random } else { RngSeed::Fixed(5) };
+    ProptestConfig { cases, failure_persistence: None, rng_seed, ..ProptestConfig::default() }
 }
 
 /// What a CPU that runs shaders would be given if it were a GPU.

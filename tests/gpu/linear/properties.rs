@@ -6,7 +6,7 @@ use wgpu_attention::{DType, Tensor};
 
 use super::problem::{Gate, Operands, Outputs, Problem, Tensors, outputs};
 use super::states::families;
-use crate::support::{ctx, download};
+use crate::support::{ctx, download, drawn};
 
 /// Compares with another computation of the same numbers, by the tolerance of this problem.
 fn same(problem: &Problem, operands: &Operands, got: &Outputs, other: &Outputs, what: &str) {
@@ -162,13 +162,8 @@ fn denominators_are_carried_too() {
 }
 
 proptest! {
-    // Lengths and cuts are no new kernels; seeds are fixed, so a failure comes again.
-    #![proptest_config(ProptestConfig {
-        cases: 32,
-        failure_persistence: None,
-        rng_seed: prop::test_runner::RngSeed::Fixed(5),
-        ..ProptestConfig::default()
-    })]
+    // Lengths and cuts are no new kernels.
+    #![proptest_config(drawn(32))]
 
     #[test]
     fn pieces_are_the_whole(
