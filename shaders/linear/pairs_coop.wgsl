@@ -1,5 +1,5 @@
 // A[i, j] = sum_d q_id k_jd e^(G_id - G_jd) for j <= i, and of the delta rule T beta with T = (I + L)^-1, L[i, j] = beta_i sum_d k_id k_jd
-// e^(G_id - G_jd) for j < i: a workgroup a chunk, rounded to f16 behind powers of two that are stored beside them.
+// e^(G_id - G_jd) for j < i: a workgroup a run of chunks, rounded to f16 behind powers of two that are stored beside them.
 //
 // What limits this kernel is how many instructions it takes, more of them than caches hold; and where channels have gates, how many
 // workgroups are resident. A workgroup takes a run of a head's chunks, and rows of the next are loaded while this one's pairs are

@@ -4,7 +4,7 @@ use super::capabilities::Capabilities;
 use super::layout::DType;
 use super::tuning::{Products, Tile};
 
-/// Threads that a multiprocessor of those devices holds, and workgroups.
+/// Threads that a multiprocessor holds, and workgroups, of the devices that `parallel_threads` knows.
 const MULTIPROCESSOR: [u32; 2] = [2048, 32];
 
 /// Workgroups of an unsplit problem, and the KV tiles that they visit: the one with most, and all together, which is seldom asked.
@@ -55,6 +55,12 @@ pub(crate) fn splits(
 const BEGIN_KEYS: usize = 220;
 const MERGE_KEYS: [usize; 2] = [2500, 500];
 
+/// Workgroups of so many threads that a device runs at once on matrix units, where registers leave room for an eighth of the threads
+/// that a multiprocessor holds.
+pub(super) fn resident_on_matrix_units(threads: u32, parallel_threads: u32) -> usize {
+    (parallel_threads / (8 * threads)) as usize
+}
+
 /// The number of parts that makes the time least, counted in keys that a workgroup visits.
 ///
 /// Measured on an H100 (26 November 2026, B 1, H 8; milliseconds whole, in 2 and in 4 parts). f16: N 1024, D 64 0.036, 0.041, 0.039; N 2048,
@@ -62,8 +68,7 @@ const MERGE_KEYS: [usize; 2] = [2500, 500];
 /// 0.102, 0.090, 0.082; D 128 0.143, 0.134, 0.144; N 2048, D 64 0.169, 0.173, 0.187, causal 0.174, 0.174, 0.166; N 4096, D 64 0.425, 0.461,
 /// 0.481, causal 0.433, 0.382, 0.349; D 128 0.847, 0.957, 0.992, causal 0.696, 0.684, 0.662.
 fn matrix_splits(tile: &Tile, dtype: DType, visits: Visits<impl Fn() -> usize>, parallel_threads: u32) -> usize {
-    // Registers leave room for an eighth of the threads that a multiprocessor holds.
-    let resident = (parallel_threads / (8 * tile.threads)) as usize;
+    let resident = resident_on_matrix_units(tile.threads, parallel_threads);
     let most = (4 * resident / visits.workgroups.max(1)).min(visits.longest);
     if most <= 1 {
         return 1;

@@ -3,6 +3,7 @@
 use super::capabilities::Capabilities;
 use super::layout::DType;
 use super::matrices::{Fragments, Matrices};
+use super::splits::resident_on_matrix_units;
 use super::tuning::{Products, Shape, Tile};
 
 const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_resident: bool) -> Tile {
@@ -185,10 +186,9 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     // So few rows that each of the small tiles has a multiprocessor for itself: 8 heads of 1024 rows 0.035 instead of 0.043 ms at D 128, 0.029
     // instead of 0.036 at D 64; of 512 rows 0.025 instead of 0.030, and 0.021 instead of 0.026. With twice as many, 0.047 instead of
     // 0.044 at D 128 (H100).
-    let threads = NARROW[0] * matrices.subgroup;
+    let resident = resident_on_matrix_units(NARROW[0] * matrices.subgroup, capabilities.parallel_threads);
     let groups = shape.heads * shape.rows.div_ceil((NARROW[0] * NARROW[1] * matrices.size) as usize);
-    let alone = (2 * groups).saturating_mul((8 * threads) as usize) <= capabilities.parallel_threads as usize;
-    let few = alone && shape.keys <= 4 * SHORT_ROW;
+    let few = 2 * groups <= resident && shape.keys <= 4 * SHORT_ROW;
     let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
         (Fragments::Registers(_), 16, 0..=128) if few => &[],
         (Fragments::Registers(_), 16, 65..=128) if short => &[],

@@ -81,8 +81,8 @@ impl Sweep {
         let slice8 = SLICE_BLOCKS * size / 8;
         let slice_loads = (chunk * slice8).div_ceil(strips * subgroup);
         let (threads, eights) = (strips * subgroup, row_blocks * (row_blocks + 1) / 2 * size * size / 8);
-        // Threads that solve while the others do something else, if there are others.
-        let solvers = if self.pairs(p) == 2 && chunk < threads { chunk } else { 0 };
+        // Threads that solve while the others do something else, if the last subgroup is among those as a whole: it sums gates.
+        let solvers = if self.pairs(p) == 2 && chunk <= threads - subgroup { chunk } else { 0 };
         let (k4, span) = (k_blocks * size / 4, chunk / strips);
         let parts = k4.div_ceil(subgroup);
         // Sums of pairs within a span, which a subgroup's threads share out.
