@@ -23,7 +23,7 @@ struct Params {
     keep: f32,
     positions: u32,
     run: u32,
-    pad: u32,
+    segments: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

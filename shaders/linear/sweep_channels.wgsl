@@ -1,7 +1,7 @@
 // Gates of each channel: rows of q and k come with their decays (pairs_channels.wgsl); the state's channels fade by what the chunk
 // left of them, kept for two chunks.
 //
-// provides  fetch_gates sum_gates rise fall fade
+// provides  fetch_gates sum_gates rise fall kept_of fade
 // requires  chunk.wgsl, operands (keeps_there)
 
 var<workgroup> kept: array<f32, 2u * K_BLOCKS * SIZE>;
@@ -27,11 +27,16 @@ fn fall(half: u32, i: u32) -> f32 {
     return 1.0;
 }
 
+// What the chunk leaves of channel d.
+fn kept_of(half: u32, d: u32) -> f32 {
+    return kept[half / CHUNK * K_BLOCKS * SIZE + d];
+}
+
 fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         var x = lanes_of((*state)[d]);
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            x[e] *= kept[(half / CHUNK * K_BLOCKS + d) * SIZE + column_of(member, e)] * factor;
+            x[e] *= kept_of(half, d * SIZE + column_of(member, e)) * factor;
         }
         (*state)[d] = sums_block_of(x);
     }

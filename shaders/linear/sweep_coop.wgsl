@@ -6,15 +6,12 @@
 // the scores A pass through workgroup memory. What may outgrow f16, S, V' and A, is rounded behind exact powers of two; products
 // are summed with them and divided at the end, so that nothing branches.
 //
-// provides  main, q_tile k_tile v_tile a_tile a_scale
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fetch_gates sum_gates rise fall fade), scores (fetch_pairs
+// provides  main, q_tile a_tile a_scale
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_state.wgsl, gates (fetch_gates sum_gates rise), scores (fetch_pairs
 //           stage_pairs scores keep_scores score_fit mend_scores), values (fetch_keys stage_keys hold make_values), denominator
-//           (share_denominators divided), operands (rows_q rows_k v_8 ones_beside feature_fits put_out_8 first last)
+//           (share_denominators divided), operands (rows_q feature_fits put_out_8 first last)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
-var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
-// Values; later out, row by row and column by column in their place.
-var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
 var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
 // What A was divided by to fit f16, and T of the delta rule.
 var<workgroup> a_scale: array<f32, SCALES>;
@@ -29,13 +26,10 @@ fn main(
     // Uniform: decided by the workgroup's id alone.
     if (item >= params.items) { return; }
     let t = strip * SUBGROUP + member;
-    // The workgroup's first value column, and the subgroup's.
-    let e0 = item % V_TILES * (STRIPS * SIZE);
+    let e0 = first_column(item);
     let column0 = e0 + strip * SIZE;
-    let sequence = item / V_TILES % params.sequences;
-    let bh = item / V_TILES / params.sequences;
-    let ends = sequence_place(bh, sequence);
-    let range = chunks_of(sequence);
+    let ends = owned_sequence(item);
+    let range = chunks_of(ends.sequence);
 
     var state = array<block_c, K_BLOCKS>();
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
@@ -65,7 +59,8 @@ fn main(
     var next_fits = vec2<f32>(1.0);
     if (range.x < range.y) {
         next_fits = feature_fits(at);
-        fetch(&next_q, &next_k, &next_v, at, e0, t);
+        fetch_queries(&next_q, at, t);
+        fetch(&next_k, &next_v, at, e0, t);
         fetch_pairs(&next_pairs, &next_scales, at, t);
         fetch_keys(&next_keys, at, t);
         fetch_gates(&next_gates, at, strip, member);
@@ -76,7 +71,8 @@ fn main(
         let half = (n - range.x) % 2u * CHUNK;
         workgroupBarrier();
         if (n > range.x) { store_out(last_at, e0, t); }
-        stage(&next_q, &next_k, &next_v, at.len, t);
+        stage_queries(&next_q, at.len, t);
+        stage(&next_k, &next_v, at.len, t);
         // What q and k were multiplied by; values are then by as much larger than they should be.
         let fits = next_fits;
         stage_pairs(&next_pairs, &next_scales, t);
@@ -84,7 +80,8 @@ fn main(
         workgroupBarrier();
         // Without a branch, which would wait for what is loaded: behind the last chunk comes the last again.
         let next_at = chunk_at(ends, range.x, begin, end, min(n + 1u, range.y - 1u) - range.x);
-        fetch(&next_q, &next_k, &next_v, next_at, e0, t);
+        fetch_queries(&next_q, next_at, t);
+        fetch(&next_k, &next_v, next_at, e0, t);
         next_fits = feature_fits(next_at);
         fetch_pairs(&next_pairs, &next_scales, next_at, t);
         fetch_keys(&next_keys, next_at, t);
@@ -153,15 +150,6 @@ fn main(
     }
 }
 
-// Chunk n of the sequence in rows begin to end.
-fn chunk_at(whole: Place, first_chunk: u32, begin: u32, end: u32, n: u32) -> Place {
-    var at = whole;
-    at.chunk = first_chunk + n;
-    at.start = begin + n * CHUNK;
-    at.len = min(CHUNK, end - min(at.start, end));
-    return at;
-}
-
 // The power of two by which the state fits f16, moved only when it must.
 fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
     var four = vec4<f32>();
@@ -187,87 +175,25 @@ fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr
     }
 }
 
-// S^T = e^G_last S^T + (e^(G_last - G) V')^T k; the state is to be multiplied by what V' is.
-fn update(
-    state: ptr<function, array<block_c, K_BLOCKS>>,
-    values: ptr<function, array<block_a, ROW_BLOCKS>>,
-    factor: f32,
-    half: u32,
-    member: u32,
-) {
-    for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
-        let v = factors_of((*values)[s]);
-        var x = array<f32, ELEMENTS>();
-        for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            x[e] = f32(v[e]) * fall(half, s * SIZE + column_of(member, e));
-        }
-        (*values)[s] = half_block(x, 1.0);
-    }
-    fade(state, half, factor, member);
-    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
-            let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
-            (*state)[d] = coopMultiplyAdd((*values)[s], rows, (*state)[d]);
-        }
-    }
-}
-
-// Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
-fn fetch(
-    next_q: ptr<function, array<Half8, QK_LOADS>>,
-    next_k: ptr<function, array<Half8, QK_LOADS>>,
-    next_v: ptr<function, array<Half8, V_LOADS>>,
-    at: Place,
-    e0: u32,
-    t: u32,
-) {
+fn fetch_queries(next: ptr<function, array<Half8, QK_LOADS>>, at: Place, t: u32) {
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
-        let i = min(p.x, at.len - 1u);
-        (*next_q)[n] = rows_q(at, i, p.y);
-        (*next_k)[n] = rows_k(at, i, p.y);
-    }
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
-        let p = piece(n, t, V_COLS8);
-        (*next_v)[n] = v_8(at, min(p.x, at.len - 1u), e0 / 8u + p.y);
+        (*next)[n] = rows_q(at, min(p.x, at.len - 1u), p.y);
     }
 }
 
-fn stage(
-    next_q: ptr<function, array<Half8, QK_LOADS>>,
-    next_k: ptr<function, array<Half8, QK_LOADS>>,
-    next_v: ptr<function, array<Half8, V_LOADS>>,
-    len: u32,
-    t: u32,
-) {
+fn stage_queries(next: ptr<function, array<Half8, QK_LOADS>>, len: u32, t: u32) {
     if (len < CHUNK) {
         for (var n = 0u; n < QK_LOADS; n++) { // unroll
-            if (piece(n, t, QK_COLS8).x >= len) {
-                (*next_q)[n] = Half8();
-                (*next_k)[n] = Half8();
-            }
-        }
-        for (var n = 0u; n < V_LOADS; n++) { // unroll
-            if (piece(n, t, V_COLS8).x >= len) { (*next_v)[n] = Half8(); }
+            if (piece(n, t, QK_COLS8).x >= len) { (*next)[n] = Half8(); }
         }
     }
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
         let to = p.x * QK_STRIDE + p.y * 2u;
         if (p.x < CHUNK) {
-            q_tile[to] = (*next_q)[n].lo;
-            q_tile[to + 1u] = (*next_q)[n].hi;
-            k_tile[to] = (*next_k)[n].lo;
-            k_tile[to + 1u] = (*next_k)[n].hi;
-        }
-    }
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
-        let p = piece(n, t, V_COLS8);
-        let to = p.x * V_STRIDE + p.y * 2u;
-        if (p.x < CHUNK) {
-            let eight = ones_beside(p.y, (*next_v)[n]);
-            v_tile[to] = eight.lo;
-            v_tile[to + 1u] = eight.hi;
+            q_tile[to] = (*next)[n].lo;
+            q_tile[to + 1u] = (*next)[n].hi;
         }
     }
 }

@@ -1,7 +1,7 @@
 // G[i] = sum_{s <= i} max(log_decay[s], -80) over the rows of a chunk, one gate a row: summed by one subgroup, and kept for two chunks, so
 // that the next chunk's are there when it begins.
 //
-// provides  fetch_gates sum_gates rise fall pair_decay fade
+// provides  fetch_gates sum_gates rise fall kept_of pair_decay fade
 // requires  chunk.wgsl, operands (log_decay_there)
 
 var<workgroup> sums: array<f32, 2u * CHUNK>;
@@ -47,12 +47,17 @@ fn fall(half: u32, i: u32) -> f32 {
     return falls[half + i];
 }
 
+// What the chunk leaves of channel d.
+fn kept_of(half: u32, d: u32) -> f32 {
+    return rises[half + CHUNK - 1u];
+}
+
 fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return exp(min(0.0, sums[half + i] - sums[half + j]));
 }
 
 fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
-    let kept = rises[half + CHUNK - 1u] * factor;
+    let kept = kept_of(half, 0u) * factor;
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         (*state)[d] = (*state)[d] * kept;
     }

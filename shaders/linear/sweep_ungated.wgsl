@@ -1,6 +1,6 @@
 // No gates: nothing fades.
 //
-// provides  fetch_gates sum_gates rise fall pair_decay fade
+// provides  fetch_gates sum_gates rise fall kept_of pair_decay fade
 // requires  chunk.wgsl
 
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {}
@@ -12,6 +12,10 @@ fn rise(half: u32, i: u32) -> f32 {
 }
 
 fn fall(half: u32, i: u32) -> f32 {
+    return 1.0;
+}
+
+fn kept_of(half: u32, d: u32) -> f32 {
     return 1.0;
 }
 

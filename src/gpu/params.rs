@@ -77,7 +77,7 @@ pub(crate) struct LinearParams {
     pub keep: f32,
     pub positions: u32,
     pub run: u32,
-    pub pad: u32,
+    pub segments: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.

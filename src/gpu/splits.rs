@@ -57,7 +57,7 @@ const MERGE_KEYS: [usize; 2] = [2500, 500];
 
 /// Workgroups of so many threads that a device runs at once on matrix units, where registers leave room for an eighth of the threads
 /// that a multiprocessor holds.
-pub(super) fn resident_on_matrix_units(threads: u32, parallel_threads: u32) -> usize {
+pub(crate) fn resident_on_matrix_units(threads: u32, parallel_threads: u32) -> usize {
     (parallel_threads / (8 * threads)) as usize
 }
 

@@ -8,7 +8,7 @@
 use super::check::{Gate, Problem};
 use super::chunks::Chunks;
 use super::formulas::{ANCHOR_ROWS, Gating, helpers};
-use super::forward::{self, in_order, scan};
+use super::forward::{self, in_order, parts_in, scan};
 use super::gradients::Layouts;
 use super::operands::{Operand, Rows};
 use super::stages::{Product, Stages, Term};
@@ -224,7 +224,7 @@ fn keys(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>, values: &str)
 fn additive(p: &Problem, g: &Layouts, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
     let (k, v, c) = (p.dim_k(), p.dim_v(), p.chunk);
     queries(p, chunks, stages, "v")?;
-    scan(chunks, stages, "gradients of the states that leave chunks", [k, v], "e", true, backward_ends(g))?;
+    scan(chunks, stages, "gradients of the states that leave chunks", [k, v], true, backward_ends(g) + &parts_in("e"))?;
     product(
         stages,
         chunks,

@@ -204,27 +204,31 @@ pub(super) fn additive(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>
             tile_rows: None,
         },
     )?;
-    scan(chunks, stages, "states that enter chunks", [k, cols], "state", false, ends)
+    scan(chunks, stages, "states that enter chunks", [k, cols], false, ends + &parts_in("state"))
 }
 
-/// The scan over chunks of a state's parts, in place.
+/// The scan over chunks, or segments, of a state's parts, in place. The text says where states come from and go to, and what the parts are.
 pub(super) fn scan(
     chunks: &Chunks,
     stages: &mut Stages<'_, '_>,
     title: &'static str,
     [rows, cols]: [usize; 2],
-    part: &str,
     backward: bool,
-    ends: String,
+    text: String,
 ) -> Result<()> {
-    // The operand may be called e.
-    let text = format!(
-        "{ends}fn part(at: Place, d: u32, j: u32) -> f32 {{ return {part}(at, d, j); }}\n\
-         fn put_part(at: Place, d: u32, j: u32, x: f32) {{ put_{part}(at, d, j, x); }}\n"
-    );
     let items = stages.part.instances() * chunks.sequences * rows * cols;
     let constants = vec![("ROWS", rows as u32), ("COLS", cols as u32), ("BACKWARD", u32::from(backward))];
     stages.flat(chunks, title, "linear/scan.wgsl", constants, text, items)
+}
+
+/// Parts of a state that lie in an operand, a matrix a chunk.
+pub(super) fn parts_in(operand: &str) -> String {
+    // The operand may be called e.
+    format!(
+        "fn part(at: Place, d: u32, j: u32) -> f32 {{ return {operand}(at, d, j); }}\n\
+         fn put_part(at: Place, d: u32, j: u32, x: f32) {{ put_{operand}(at, d, j, x); }}\n\
+         fn part_decay(at: Place, d: u32) -> f32 {{ return chunk_decay(at, d); }}\n"
+    )
 }
 
 /// T, W = T beta (k e^G), U = T beta V, then states and V' chunk by chunk.

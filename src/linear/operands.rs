@@ -29,6 +29,8 @@ pub(super) enum Memory {
     PerChunkHalf { rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each sequence of each head.
     PerSequence { rows: usize },
+    /// The plan's own, f32: `rows` of `cols` for each segment of each head, where a kernel's sequences are segments.
+    PerSegment { segments: usize, rows: usize },
     /// The plan's own, f32: `rows` of `cols` for each head.
     PerHead { rows: usize },
     /// One f32 for each head of the whole problem, given by the host; of rows with this many steps a token, only the first has it.
@@ -96,6 +98,11 @@ impl Operand {
         Operand { name, memory: Memory::PerChunkHalf { rows }, cols, key_heads: false, ones: false }
     }
 
+    /// A matrix for each segment.
+    pub(super) fn per_segment(name: &'static str, segments: usize, rows: usize, cols: usize) -> Operand {
+        Operand { name, memory: Memory::PerSegment { segments, rows }, cols, key_heads: false, ones: false }
+    }
+
     /// A matrix for each head.
     pub(super) fn per_head(name: &'static str, rows: usize, cols: usize) -> Operand {
         Operand { name, memory: Memory::PerHead { rows }, cols, key_heads: false, ones: false }
@@ -127,6 +134,7 @@ impl Operand {
             Memory::PerChunk { rows } => chunks * rows * self.cols,
             Memory::PerChunkHalf { rows } => chunks * rows * self.cols / 2,
             Memory::PerSequence { rows } => sequences * rows * self.cols,
+            Memory::PerSegment { segments, rows } => segments * rows * self.cols,
             Memory::PerHead { rows } => rows * self.cols,
             Memory::Slot { .. } | Memory::Constant(_) => 0,
         }
@@ -309,6 +317,10 @@ impl Operand {
             Memory::PerSequence { rows } => (
                 format!("i < {rows}u && {j} < {cols}u"),
                 format!("(({all} * params.sequences + at.sequence) * {rows}u + i) * {cols}u + {j}"),
+            ),
+            Memory::PerSegment { rows, .. } => (
+                format!("i < {rows}u && {j} < {cols}u"),
+                format!("(({all} * params.segments + at.sequence) * {rows}u + i) * {cols}u + {j}"),
             ),
             Memory::PerHead { rows } => {
                 (format!("i < {rows}u && {j} < {cols}u"), format!("({all} * {rows}u + i) * {cols}u + {j}"))

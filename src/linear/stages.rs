@@ -86,6 +86,8 @@ pub(super) struct Stages<'a, 'b> {
     pub positions: u32,
     /// Chunks that a workgroup of pairs takes one after the other.
     pub run: usize,
+    /// Segments of all sequences, where there are any.
+    pub segments: usize,
     pub part: Part,
     /// Whether sequences lie one after the other in one batch.
     pub packed: bool,
@@ -107,6 +109,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             keep: 1.0,
             positions: 1,
             run: 1,
+            segments: 0,
             part,
             packed: false,
             owned,
@@ -248,7 +251,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             keep: self.keep,
             positions: self.positions,
             run: self.run as u32,
-            pad: 0,
+            segments: self.segments as u32,
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, ..spec });

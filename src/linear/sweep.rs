@@ -1,12 +1,14 @@
 //! The chunked forward on matrix units: one sweep over the chunks of each head, whose state never leaves its registers.
 //!
 //! The formulas are those of `forward.rs`; products take f16 operands, sums, states and decays stay f32. Chunks follow one another,
-//! so that heads and value columns alone are parallel.
+//! so that heads and value columns alone are parallel; where those are few, so are segments of a sequence (`segments.rs`).
 
 mod constants;
+mod segments;
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
+use super::chunks::Chunks;
 use super::ends::{copy_states, state_ends};
 use super::features;
 use super::forward::denominator;
@@ -41,10 +43,11 @@ const STORAGE_BUFFERS: u32 = 12;
 /// Channels of keys: the state's share of a thread's registers.
 const MOST_CHANNELS: usize = 128;
 
-/// The two kernels.
+/// The kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Pairs,
+    Segment,
     Sweep,
 }
 
@@ -57,6 +60,8 @@ pub(super) struct Sweep {
     chunk: u32,
     /// Subgroups of a workgroup; each owns a block of value columns.
     strips: u32,
+    /// Chunks of a segment, where sequences are cut into those.
+    segment: Option<usize>,
 }
 
 impl Sweep {
@@ -102,7 +107,7 @@ impl Sweep {
         if capabilities.storage_buffers < STORAGE_BUFFERS {
             return Err(Some(format!("they take {STORAGE_BUFFERS} storage buffers")));
         }
-        let cut = |&chunk: &u32| Sweep { matrices, layout, chunk, strips };
+        let cut = |&chunk: &u32| Sweep { matrices, layout, chunk, strips, segment: None };
         let have = capabilities.workgroup_memory;
         // Of T a thread computes a column.
         let most_rows = if p.beta.is_some() { PAIR_STRIPS[0] * matrices.subgroup } else { u32::MAX };
@@ -111,6 +116,7 @@ impl Sweep {
             .iter()
             .map(cut)
             .find(fits)
+            .map(|sweep| Sweep { segment: sweep.choose_segment(p, capabilities.parallel_threads), ..sweep })
             .ok_or_else(|| Some(format!("a chunk needs more than {have} bytes of workgroup memory")))
     }
 
@@ -142,7 +148,7 @@ impl Sweep {
     /// Subgroups of a workgroup.
     fn strips(&self, p: &Problem, kind: Kind) -> u32 {
         match kind {
-            Kind::Sweep => self.strips,
+            Kind::Segment | Kind::Sweep => self.strips,
             Kind::Pairs => PAIR_STRIPS[usize::from(matches!(p.gate, Gate::PerChannel(_)))],
         }
     }
@@ -182,6 +188,7 @@ impl Sweep {
             let rows = &rows[..if p.beta.is_some() { 3 } else { 2 }];
             operands.extend(rows.iter().map(|name| Operand::per_chunk_half(name, chunk, channels)));
         }
+        operands.extend(self.segment_operands(p));
         operands
     }
 
@@ -212,25 +219,8 @@ impl Sweep {
         if p.map != FeatureMap::Identity {
             features::half_stages(p, fitted, stages)?;
         }
-        let rows = |q: &str, k: &str| {
-            format!(
-                "fn rows_q(at: Place, i: u32, j8: u32) -> Half8 {{ return {q}_8(at, i, j8); }}\n\
-                 fn rows_k(at: Place, i: u32, j8: u32) -> Half8 {{ return {k}_8(at, i, j8); }}\n"
-            )
-        };
-        let gates = match p.gate {
-            Gate::None => "linear/sweep_ungated.wgsl",
-            Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
-            Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
-        };
-        let spec = |title, files, text, kind| LinearSpec {
-            title,
-            files,
-            constants: self.constants(p, kind),
-            text,
-            f16: true,
-            threads: self.strips(p, kind) * self.matrices.subgroup,
-            matrices: Some(self.matrices),
+        let rows = |name: &str, from: &str| {
+            format!("fn {name}(at: Place, i: u32, j8: u32) -> Half8 {{ return {from}_8(at, i, j8); }}\n")
         };
         if pairs {
             let mut text = String::new();
@@ -254,33 +244,42 @@ impl Sweep {
                 } else {
                     ""
                 };
-                text += &rows("q", "k");
+                text += &(rows("rows_q", "q") + &rows("rows_k", "k"));
                 text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
-                files.extend(["linear/pairs_gates.wgsl", gates]);
+                files.extend(["linear/pairs_gates.wgsl", self.gates(p, false)]);
             }
             let (instances, device) = (stages.part.instances(), stages.builder.ctx().capabilities());
             stages.run = Sweep::run(instances * chunks.count, device.parallel_threads);
             let items = (instances * chunks.count.div_ceil(stages.run)) as u64;
-            let mut spec = spec("products within each chunk", files, text, Kind::Pairs);
+            let mut spec = self.spec(p, "products within each chunk", files, text, Kind::Pairs);
             spec.constants.extend(self.pair_constants(p));
             stages.launch(&chunks, spec, items, items)?;
         }
-        let gates = if self.gates_stored(p) { "linear/sweep_rows.wgsl" } else { gates };
-        let mut files = vec!["linear/sweep_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl", gates];
+        let [q, k] = if channels { ["risen_q", "fallen_k"] } else { ["q", "k"] };
+        let mut text = rows("rows_k", k) + &self.beside_values(p);
+        text += "fn feature_fits(at: Place) -> vec2<f32> {\n    return ";
+        text += if fitted { "vec2<f32>(q_fit_there(at, 0u, 0u), k_fit_there(at, 0u, 0u))" } else { "vec2<f32>(1.0)" };
+        text += ";\n}\n";
+        let copied = copy_states(p, stages)?;
+        let (mut chunks, mut ends) = (chunks, state_ends(p, copied));
+        if let Some(segments) = self.segments(p) {
+            (chunks, ends) = self.segment_stages(p, &segments, ends, text.clone(), stages)?;
+        }
+        text += &(rows("rows_q", q) + &ends);
+        let gates = self.gates(p, self.gates_stored(p));
+        let mut files = vec![
+            "linear/sweep_coop.wgsl",
+            "linear/sweep_state.wgsl",
+            "linear/blocks_coop.wgsl",
+            "linear/powers.wgsl",
+            gates,
+        ];
         files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
         files.extend(match (p.beta.is_some(), channels) {
             (false, _) => vec!["linear/sweep_plain.wgsl"],
             (true, false) => vec!["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"],
             (true, true) => vec!["linear/sweep_delta.wgsl", "linear/sweep_stored_keys.wgsl"],
         });
-        let v_tiles = p.state_cols().div_ceil((self.strips * self.matrices.size) as usize);
-        let items = (stages.part.instances() * chunks.sequences * v_tiles) as u64;
-        let copied = copy_states(p, stages)?;
-        let rows = if channels { rows("risen_q", "fallen_k") } else { rows("q", "k") };
-        let mut text = rows + &state_ends(p, copied) + &self.beside_values(p);
-        text += "fn feature_fits(at: Place) -> vec2<f32> {\n    return ";
-        text += if fitted { "vec2<f32>(q_fit_there(at, 0u, 0u), k_fit_there(at, 0u, 0u))" } else { "vec2<f32>(1.0)" };
-        text += ";\n}\n";
         files.push(match denominator(p, stages) {
             Some(denominator) => {
                 text += &denominator;
@@ -288,6 +287,41 @@ impl Sweep {
             }
             None => "linear/sweep_undivided.wgsl",
         });
-        stages.launch(&chunks, spec("states and out in order", files, text, Kind::Sweep), items, items)
+        let items = self.sweep_items(p, &chunks, stages);
+        let spec = self.spec(p, "states and out in order", files, text, Kind::Sweep);
+        stages.launch(&chunks, spec, items, items)
+    }
+
+    /// The kernel from these files.
+    fn spec(&self, p: &Problem, title: &'static str, files: Vec<&'static str>, text: String, kind: Kind) -> LinearSpec {
+        LinearSpec {
+            title,
+            files,
+            constants: self.constants(p, kind),
+            text,
+            f16: true,
+            threads: self.strips(p, kind) * self.matrices.subgroup,
+            matrices: Some(self.matrices),
+        }
+    }
+
+    /// The file that knows the gates: those that a stage before has summed and stored, or the caller's.
+    fn gates(&self, p: &Problem, stored: bool) -> &'static str {
+        match p.gate {
+            Gate::None => "linear/sweep_ungated.wgsl",
+            Gate::PerHead(_) | Gate::PerToken(_) if stored => "linear/sweep_rows.wgsl",
+            Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
+            Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
+        }
+    }
+
+    /// Workgroups that share a state's value columns.
+    fn v_tiles(&self, p: &Problem) -> usize {
+        p.state_cols().div_ceil((self.strips * self.matrices.size) as usize)
+    }
+
+    /// Workgroups of a sweep.
+    fn sweep_items(&self, p: &Problem, chunks: &Chunks, stages: &Stages<'_, '_>) -> u64 {
+        (stages.part.instances() * chunks.sequences * self.v_tiles(p)) as u64
     }
 }

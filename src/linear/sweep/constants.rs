@@ -18,7 +18,7 @@ impl Sweep {
     pub(super) fn constants(&self, p: &Problem, kind: Kind) -> Vec<(&'static str, u32)> {
         let strips = self.strips(p, kind);
         let Sweep { matrices: Matrices { size, subgroup, .. }, layout, chunk, .. } = *self;
-        let (k, cols, state_cols) = (p.dim_k() as u32, p.dim_v() as u32, p.state_cols() as u32);
+        let (k, cols) = (p.dim_k() as u32, p.dim_v() as u32);
         let threads = strips * subgroup;
         let (k_blocks, row_blocks) = (k.div_ceil(size), chunk / size);
         let lower_blocks = row_blocks * (row_blocks + 1) / 2;
@@ -38,7 +38,7 @@ impl Sweep {
             ("K", k),
             ("COLS", cols),
             ("STRIPS", strips),
-            ("V_TILES", state_cols.div_ceil(strips * size)),
+            ("V_TILES", self.v_tiles(p) as u32),
             ("K_BLOCKS", k_blocks),
             ("ROW_BLOCKS", row_blocks),
             ("LOWER_BLOCKS", lower_blocks),
@@ -64,6 +64,7 @@ impl Sweep {
             ("QK_LOADS", (chunk * qk_cols8).div_ceil(threads)),
             ("V_LOADS", (chunk * v_cols8).div_ceil(threads)),
             ("GATE_PARTS", gate_parts),
+            ("KEPT_PARTS", (k_blocks * size).div_ceil(threads)),
             ("CONSTANT_GATES", u32::from(matches!(p.gate, Gate::PerHead(_)) && !stored && p.steps == 1)),
             ("LANE_LEVELS", subgroup.ilog2()),
             ("LANES", layout.lanes),

@@ -1,0 +1,104 @@
+// S' = e^G_last S + (e^(G_last - G) k)^T V' of one chunk, for the kernels that carry a state through chunks: what a workgroup owns, its rows of k
+// and v, and the step. As in sweep_coop.wgsl, S^T lies in registers, and a subgroup has SIZE of its rows.
+//
+// provides  first_column owned_sequence chunk_at fetch stage update, k_tile v_tile
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fall fade), operands (rows_k v_8 ones_beside), prelude (V_TILES STRIPS)
+
+var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
+// Values; later out, row by row and column by column in their place.
+var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
+
+// The first value column of the workgroup that has this item.
+fn first_column(item: u32) -> u32 {
+    return item % V_TILES * (STRIPS * SIZE);
+}
+
+// Its head and sequence.
+fn owned_sequence(item: u32) -> Place {
+    return sequence_place(item / V_TILES / params.sequences, item / V_TILES % params.sequences);
+}
+
+// Chunk n of the sequence in rows begin to end.
+fn chunk_at(whole: Place, first_chunk: u32, begin: u32, end: u32, n: u32) -> Place {
+    var at = whole;
+    at.chunk = first_chunk + n;
+    at.start = begin + n * CHUNK;
+    at.len = min(CHUNK, end - min(at.start, end));
+    return at;
+}
+
+// Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
+fn fetch(
+    next_k: ptr<function, array<Half8, QK_LOADS>>,
+    next_v: ptr<function, array<Half8, V_LOADS>>,
+    at: Place,
+    e0: u32,
+    t: u32,
+) {
+    for (var n = 0u; n < QK_LOADS; n++) { // unroll
+        let p = piece(n, t, QK_COLS8);
+        (*next_k)[n] = rows_k(at, min(p.x, at.len - 1u), p.y);
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let p = piece(n, t, V_COLS8);
+        (*next_v)[n] = v_8(at, min(p.x, at.len - 1u), e0 / 8u + p.y);
+    }
+}
+
+fn stage(
+    next_k: ptr<function, array<Half8, QK_LOADS>>,
+    next_v: ptr<function, array<Half8, V_LOADS>>,
+    len: u32,
+    t: u32,
+) {
+    if (len < CHUNK) {
+        for (var n = 0u; n < QK_LOADS; n++) { // unroll
+            if (piece(n, t, QK_COLS8).x >= len) { (*next_k)[n] = Half8(); }
+        }
+        for (var n = 0u; n < V_LOADS; n++) { // unroll
+            if (piece(n, t, V_COLS8).x >= len) { (*next_v)[n] = Half8(); }
+        }
+    }
+    for (var n = 0u; n < QK_LOADS; n++) { // unroll
+        let p = piece(n, t, QK_COLS8);
+        let to = p.x * QK_STRIDE + p.y * 2u;
+        if (p.x < CHUNK) {
+            k_tile[to] = (*next_k)[n].lo;
+            k_tile[to + 1u] = (*next_k)[n].hi;
+        }
+    }
+    for (var n = 0u; n < V_LOADS; n++) { // unroll
+        let p = piece(n, t, V_COLS8);
+        let to = p.x * V_STRIDE + p.y * 2u;
+        if (p.x < CHUNK) {
+            let eight = ones_beside(p.y, (*next_v)[n]);
+            v_tile[to] = eight.lo;
+            v_tile[to + 1u] = eight.hi;
+        }
+    }
+}
+
+// S^T = e^G_last S^T + (e^(G_last - G) V')^T k; the state is to be multiplied by what V' is.
+fn update(
+    state: ptr<function, array<block_c, K_BLOCKS>>,
+    values: ptr<function, array<block_a, ROW_BLOCKS>>,
+    factor: f32,
+    half: u32,
+    member: u32,
+) {
+    for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+        let v = factors_of((*values)[s]);
+        var x = array<f32, ELEMENTS>();
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            x[e] = f32(v[e]) * fall(half, s * SIZE + column_of(member, e));
+        }
+        (*values)[s] = half_block(x, 1.0);
+    }
+    fade(state, half, factor, member);
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
+            let rows = coopLoadT<block_b>(&k_tile[s * SIZE * QK_STRIDE + d * SIZE4], QK_STRIDE);
+            (*state)[d] = coopMultiplyAdd((*values)[s], rows, (*state)[d]);
+        }
+    }
+}
