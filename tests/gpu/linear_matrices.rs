@@ -180,13 +180,7 @@ fn few_heads_in_segments() {
     let Some(ctx) = units() else { return };
     let matrices = ctx.capabilities().matrices.expect("the units were found");
     let two_blocks = Some(2 * matrices.size as usize);
-    let check = |case: Case| {
-        let state_cols = case.dim_v + usize::from(case.normalizer != Normalizer::None);
-        let strips = state_cols.div_ceil(matrices.size as usize) as u32;
-        let mut wide = ctx.capabilities().clone();
-        wide.parallel_threads = 8 * strips * matrices.subgroup * (5 * case.batch * case.heads) as u32;
-        case.check_on(&ctx.restricted(wide).expect("the number of threads is a guess"), "states that enter segments");
-    };
+    let check = |case: Case| case.check_on(&case.few_heads_on(&ctx), "states that enter segments");
     let many = |len: usize| {
         let mut case = Case::new(len);
         case.chunk = two_blocks;
@@ -207,4 +201,17 @@ fn few_heads_in_segments() {
     let mut divided = many(rows - 20).map(FeatureMap::Elu1).gates(Gates::PerToken).dims(24, 40);
     (divided.initial, divided.normalizer) = (None, Normalizer::Add(1e-6));
     check(divided);
+}
+
+/// Likewise: value columns of a head are shared out.
+#[test]
+fn few_heads_of_the_delta_rule() {
+    let Some(ctx) = units() else { return };
+    let size = ctx.capabilities().matrices.expect("the units were found").size as usize;
+    for (gates, dim_v) in [(Gates::PerToken, 5 * size), (Gates::PerChannel, 6 * size - 3)] {
+        let mut case = Case::new(75).gates(gates).delta().dims(24, dim_v);
+        case.chunk = Some(2 * size);
+        let stage = format!("states and out in order, CHUNK {}, K 24, COLS {dim_v}, STRIPS 4,", 2 * size);
+        case.check_on(&case.few_heads_on(&ctx), &stage);
+    }
 }

@@ -14,8 +14,12 @@ use crate::linear::operands::Operand;
 use crate::linear::stages::Stages;
 
 /// Turns of the sweep, a chunk each, that the two stages more take to begin and end; and that a chunk takes in both of its visits.
-const STAGES_TURNS: usize = 12;
-const CHUNK_TURNS: f64 = 1.6;
+///
+/// On an H100 at dims of 128, f16, ms, in one sweep and in segments: Lightning B 1, H 8, N 2048 0.150, 0.054; N 32768 2.10, 0.250; H 32, N 2048
+/// 0.158, 0.103; N 8192 0.567, 0.242; N 131072 8.41, 2.99; H 64, N 8192 0.552, 0.425; GLA, H 32, N 8192 0.652, 0.412; elu + 1 with its
+/// denominator, H 8, N 32768 4.39, 0.641.
+const STAGES_TURNS: usize = 10;
+const CHUNK_TURNS: f64 = 1.5;
 
 /// Chunks of a segment, where segments make the time least: of sequences of so many chunks, each swept by `copies` workgroups, on a
 /// device that runs so many at once.

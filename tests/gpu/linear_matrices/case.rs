@@ -296,6 +296,16 @@ impl Case {
         linear
     }
 
+    /// A device like this one that runs five times as many workgroups at once as the case has heads.
+    pub fn few_heads_on(&self, ctx: &Context) -> Context {
+        let mut wide = ctx.capabilities().clone();
+        let matrices = wide.matrices.expect("the units were found");
+        let state_cols = self.dim_v + usize::from(self.normalizer != Normalizer::None);
+        let strips = state_cols.div_ceil(matrices.size as usize) as u32;
+        wide.parallel_threads = 8 * strips * matrices.subgroup * (5 * self.batch * self.heads) as u32;
+        ctx.restricted(wide).expect("the number of threads is a guess")
+    }
+
     /// Runs on matrix units, where there are any to run on, and compares.
     pub fn check(&self) {
         let Some(ctx) = units() else { return };
