@@ -74,7 +74,9 @@ fn rich() -> Result<Vec<Shader>> {
     users(&ctx)?;
     let layout = FragmentLayout { lanes: 4, slots: 2, run: 2 };
     let matrices = Matrices { size: 16, subgroup: 32, fragments: Fragments::Registers(layout) };
-    linear(&shaders::as_gpu(&ctx, Some(matrices)), DType::F16)?;
+    let units = shaders::as_gpu(&ctx, Some(matrices));
+    linear(&units, DType::F16)?;
+    few_heads(&units)?;
     shaders::compiled(&ctx)
 }
 
@@ -145,6 +147,25 @@ fn linear(ctx: &Context, dtype: DType) -> Result<()> {
                 }
                 let initial = linear.initial_state(layout(DType::F32, state)?);
                 told(&initial, initial.plan_backward(ctx, n % 2 == 0))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On matrix units of a device that many heads would fill: sequences in segments, and the delta rule's value columns shared out.
+fn few_heads(ctx: &Context) -> Result<()> {
+    let mut large = ctx.capabilities().clone();
+    large.parallel_threads = 1 << 18;
+    let ctx = ctx.restricted(large)?;
+    for dims in [[128, 128], [24, 40]] {
+        let sizes = Sizes { len: 5000, dims, steps: 1 };
+        for gate in sizes.gates(DType::F16)? {
+            let linear = sizes.describe(DType::F16)?.decay(gate);
+            let divided = linear.clone().map(FeatureMap::Elu1).normalizer(Normalizer::Add(1e-6)).final_state();
+            let delta = linear.clone().delta(layout(DType::F16, [1, HEADS, sizes.len, 1])?);
+            for linear in [linear, divided, delta] {
+                told(&linear, linear.plan(&ctx))?;
             }
         }
     }

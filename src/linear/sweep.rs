@@ -229,41 +229,8 @@ impl Sweep {
         if p.map != FeatureMap::Identity {
             features::half_stages(p, fitted, stages)?;
         }
-        let rows = |name: &str, from: &str| {
-            format!("fn {name}(at: Place, i: u32, j8: u32) -> Half8 {{ return {from}_8(at, i, j8); }}\n")
-        };
         if pairs {
-            let mut text = String::new();
-            let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl"];
-            if p.beta.is_some() {
-                text += "fn beta_at(at: Place, i: u32) -> f32 { return beta_there(at, i, 0u); }\n";
-                files.push("linear/pairs_delta.wgsl");
-            } else {
-                files.push("linear/pairs_plain.wgsl");
-            }
-            if channels {
-                let held = if p.beta.is_some() { "put_held_4(at, i, j4, held);" } else { "" };
-                text += &format!(
-                    "fn put_rows(at: Place, i: u32, j4: u32, q: vec4<f32>, held: vec4<f32>, k: vec4<f32>) {{\n    \
-                     put_risen_q_4(at, i, j4, q);\n    put_fallen_k_4(at, i, j4, k);\n    {held}\n}}\n"
-                );
-                files.push("linear/pairs_channels.wgsl");
-            } else {
-                let put = if self.gates_stored(p) {
-                    "put_row_decays(at, 0u, i, rise); put_row_decays(at, 0u, CHUNK + i, fall);"
-                } else {
-                    ""
-                };
-                text += &(rows("rows_q", "q") + &rows("rows_k", "k"));
-                text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
-                files.extend(["linear/pairs_gates.wgsl", self.gates(p, false)]);
-            }
-            let (instances, device) = (stages.part.instances(), stages.builder.ctx().capabilities());
-            stages.run = Sweep::run(instances * chunks.count, device.parallel_threads);
-            let items = (instances * chunks.count.div_ceil(stages.run)) as u64;
-            let mut spec = self.spec(p, "products within each chunk", files, text, Kind::Pairs);
-            spec.constants.extend(self.pair_constants(p));
-            stages.launch(&chunks, spec, items, items)?;
+            self.pair_stage(p, &chunks, stages)?;
         }
         let [q, k] = if channels { ["risen_q", "fallen_k"] } else { ["q", "k"] };
         let mut text = rows("rows_k", k) + &self.beside_values(p);
@@ -302,6 +269,41 @@ impl Sweep {
         stages.launch(&chunks, spec, items, items)
     }
 
+    /// A of each chunk, T with the delta rule, and the decays of rows.
+    fn pair_stage(&self, p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+        let mut text = String::new();
+        let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl"];
+        if p.beta.is_some() {
+            text += "fn beta_at(at: Place, i: u32) -> f32 { return beta_there(at, i, 0u); }\n";
+            files.push("linear/pairs_delta.wgsl");
+        } else {
+            files.push("linear/pairs_plain.wgsl");
+        }
+        if matches!(p.gate, Gate::PerChannel(_)) {
+            let held = if p.beta.is_some() { "put_held_4(at, i, j4, held);" } else { "" };
+            text += &format!(
+                "fn put_rows(at: Place, i: u32, j4: u32, q: vec4<f32>, held: vec4<f32>, k: vec4<f32>) {{\n    \
+                 put_risen_q_4(at, i, j4, q);\n    put_fallen_k_4(at, i, j4, k);\n    {held}\n}}\n"
+            );
+            files.push("linear/pairs_channels.wgsl");
+        } else {
+            let put = if self.gates_stored(p) {
+                "put_row_decays(at, 0u, i, rise); put_row_decays(at, 0u, CHUNK + i, fall);"
+            } else {
+                ""
+            };
+            text += &(rows("rows_q", "q") + &rows("rows_k", "k"));
+            text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
+            files.extend(["linear/pairs_gates.wgsl", self.gates(p, false)]);
+        }
+        let (instances, device) = (stages.part.instances(), stages.builder.ctx().capabilities());
+        stages.run = Sweep::run(instances * chunks.count, device.parallel_threads);
+        let items = (instances * chunks.count.div_ceil(stages.run)) as u64;
+        let mut spec = self.spec(p, "products within each chunk", files, text, Kind::Pairs);
+        spec.constants.extend(self.pair_constants(p));
+        stages.launch(chunks, spec, items, items)
+    }
+
     /// The kernel from these files.
     fn spec(&self, p: &Problem, title: &'static str, files: Vec<&'static str>, text: String, kind: Kind) -> LinearSpec {
         LinearSpec {
@@ -334,4 +336,9 @@ impl Sweep {
     fn sweep_items(&self, p: &Problem, chunks: &Chunks, stages: &Stages<'_, '_>) -> u64 {
         (stages.part.instances() * chunks.sequences * self.v_tiles(p)) as u64
     }
+}
+
+/// A function by which kernels read rows, eight numbers at a time, from this operand.
+fn rows(name: &str, operand: &str) -> String {
+    format!("fn {name}(at: Place, i: u32, j8: u32) -> Half8 {{ return {operand}_8(at, i, j8); }}\n")
 }
