@@ -4,7 +4,7 @@
 // Products and roundings are those of sweep_coop.wgsl, without out and all that leads to it.
 //
 // provides  main
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_state.wgsl, gates (fetch_gates sum_gates kept_of),
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_place.wgsl, sweep_state.wgsl, gates (fetch_gates sum_gates kept_of),
 //           operands (feature_fits put_own put_kept)
 
 @compute @workgroup_size(THREADS)

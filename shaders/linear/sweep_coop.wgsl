@@ -7,9 +7,9 @@
 // are summed with them and divided at the end, so that nothing branches.
 //
 // provides  main, q_tile a_tile a_scale
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_state.wgsl, gates (fetch_gates sum_gates rise), scores (fetch_pairs
-//           stage_pairs scores keep_scores score_fit mend_scores), values (fetch_keys stage_keys hold make_values), denominator
-//           (share_denominators divided), operands (rows_q feature_fits put_out_8 first last)
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_place.wgsl, state (fetch stage update v_tile), gates (fetch_gates
+//           sum_gates rise), scores (fetch_pairs stage_pairs scores keep_scores score_fit within_chunk mend_scores), values (fetch_keys
+//           stage_keys hold make_values), denominator (share_denominators divided), operands (rows_q feature_fits put_out_8 first last)
 
 var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
@@ -161,18 +161,6 @@ fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
     }
     let largest = largest_of(max(max(four.x, four.y), max(four.z, four.w)));
     return select(shift, power_for(largest), largest * shift > F16_SAFE || largest * shift <= 64.0);
-}
-
-// out^T += V'^T A^T, block by block; A is 0 above its diagonal.
-fn within_chunk(out_sums: ptr<function, array<block_c, ROW_BLOCKS>>, values: ptr<function, array<block_a, ROW_BLOCKS>>) {
-    for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
-        for (var s = 0u; s < ROW_BLOCKS; s++) { // unroll
-            if (s <= i) {
-                let a = coopLoad<block_b>(&a_tile[triangle_row(i) + s * SIZE4], triangle_stride(i));
-                (*out_sums)[i] = coopMultiplyAdd((*values)[s], a, (*out_sums)[i]);
-            }
-        }
-    }
 }
 
 fn fetch_queries(next: ptr<function, array<Half8, QK_LOADS>>, at: Place, t: u32) {

@@ -3,7 +3,7 @@
 // Every subgroup computes as many; the last block may come twice. Products stand apart from what follows, so that others run
 // beside them.
 //
-// provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores, scaled
+// provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores; within_chunk is sweep_within.wgsl's, scaled
 // requires  sweep_coop.wgsl (q_tile k_tile v_tile a_tile a_scale), blocks_coop.wgsl, gates (pair_decay)
 
 // Whether any block was divided to fit f16.

@@ -1,31 +1,12 @@
-// S' = e^G_last S + (e^(G_last - G) k)^T V' of one chunk, for the kernels that carry a state through chunks: what a workgroup owns, its rows of k
-// and v, and the step. As in sweep_coop.wgsl, S^T lies in registers, and a subgroup has SIZE of its rows.
+// S' = e^G_last S + (e^(G_last - G) k)^T V' of one chunk, for the kernels that carry a state through chunks: rows of k and v, and the step. As
+// in sweep_coop.wgsl, S^T lies in registers, and a subgroup has SIZE of its rows.
 //
-// provides  first_column owned_sequence chunk_at fetch stage update, k_tile v_tile
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fall fade), operands (rows_k v_8 ones_beside), prelude (V_TILES STRIPS)
+// provides  fetch stage update, k_tile v_tile
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, gates (fall fade), operands (rows_k v_8 ones_beside)
 
 var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
 // Values; later out, row by row and column by column in their place.
 var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
-
-// The first value column of the workgroup that has this item.
-fn first_column(item: u32) -> u32 {
-    return item % V_TILES * (STRIPS * SIZE);
-}
-
-// Its head and sequence.
-fn owned_sequence(item: u32) -> Place {
-    return sequence_place(item / V_TILES / params.sequences, item / V_TILES % params.sequences);
-}
-
-// Chunk n of the sequence in rows begin to end.
-fn chunk_at(whole: Place, first_chunk: u32, begin: u32, end: u32, n: u32) -> Place {
-    var at = whole;
-    at.chunk = first_chunk + n;
-    at.start = begin + n * CHUNK;
-    at.len = min(CHUNK, end - min(at.start, end));
-    return at;
-}
 
 // Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
 fn fetch(

@@ -1,6 +1,6 @@
 // A, and T of the delta rule, as pairs_coop.wgsl stored them: blocks of A up to the diagonal, then those of T.
 //
-// provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores
+// provides  fetch_pairs stage_pairs scores keep_scores score_fit mend_scores; within_chunk is sweep_within.wgsl's
 // requires  sweep_coop.wgsl (a_tile a_scale), blocks_coop.wgsl, operands (pairs_8 scales_there)
 
 fn fetch_pairs(pairs: ptr<function, array<Half8, PAIR_LOADS>>, own: ptr<function, array<f32, SCALE_LOADS>>, at: Place, t: u32) {

@@ -108,6 +108,11 @@ impl Problem {
         [rows, heads, dim_k, 1]
     }
 
+    /// Chunks of q's rows, which are k's where attention is causal.
+    pub(super) fn q_chunks(&self) -> Chunks {
+        if self.causal { self.chunks() } else { Chunks::new(self.chunk, &[self.q.shape()[2]]) }
+    }
+
     /// Chunks of k's rows.
     pub(super) fn chunks(&self) -> Chunks {
         Chunks::new(self.chunk, &self.sequences)

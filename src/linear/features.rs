@@ -2,7 +2,6 @@
 
 use super::FeatureMap;
 use super::check::Problem;
-use super::chunks::Chunks;
 use super::formulas::elementwise;
 use super::operands::{Operand, Rows};
 use super::stages::Stages;
@@ -49,8 +48,7 @@ pub(super) fn stages(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
             stages.flat(&chunks, "softmax of k over the sequence", "linear/columns.wgsl", constants, text, items)?;
         }
     }
-    let q_chunks = if p.causal { chunks.clone() } else { Chunks::new(p.chunk, &[p.q.shape()[2]]) };
-    for (title, name, chunks) in [("features of q", "q", &q_chunks), ("features of k", "k", &chunks)] {
+    for (title, name, chunks) in [("features of q", "q", &p.q_chunks()), ("features of k", "k", &chunks)] {
         let text = format!(
             "{}fn raw(at: Place, i: u32, d: u32) -> f32 {{ return raw_{name}(at, i, d); }}\n\
              fn put_phi(at: Place, i: u32, f: u32, x: f32) {{ put_{name}(at, i, f, x); }}\n",
@@ -87,10 +85,10 @@ pub(super) fn reduces_rows(map: &FeatureMap) -> bool {
 /// Both of q and k, into rows of f16 behind a power of two, `q_fit` and `k_fit`, where `scaled`. Rows that are reduced have at
 /// most four times as many features as a subgroup has threads.
 pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>) -> Result<()> {
-    let (chunks, dim, features) = (p.chunks(), p.k.shape()[3], p.dim_k());
+    let (dim, features) = (p.k.shape()[3], p.dim_k());
     let lanes = features.div_ceil(4).next_power_of_two();
-    let items = (stages.part.instances() / p.group() * chunks.count) as u64;
-    for (title, name) in [("features of q", "q"), ("features of k", "k")] {
+    for (title, name, chunks) in [("features of q", "q", &p.q_chunks()), ("features of k", "k", &p.chunks())] {
+        let items = (stages.part.instances() / p.group() * chunks.count) as u64;
         // Groups of features take groups of channels, where those are whole.
         let four = match dim % 4 {
             0 => format!("return raw_{name}_4(at, i, f4 % {}u);", dim / 4),
@@ -125,7 +123,7 @@ pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>
             threads: HALF_THREADS,
             matrices: None,
         };
-        stages.launch(&chunks, spec, items, items)?;
+        stages.launch(chunks, spec, items, items)?;
     }
     Ok(())
 }

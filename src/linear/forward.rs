@@ -98,7 +98,7 @@ fn in_parts(
         if operands.iter().any(|operand| operand.name == "u") {
             by_t(p, &chunks, &mut stages, U, p.dim_v(), "v(at, s, j)", "u")?;
         }
-        output(p, &chunks, &mut stages)?;
+        output(p, &mut stages)?;
     }
     Ok(buffers)
 }
@@ -313,9 +313,9 @@ pub(super) fn in_order(
 }
 
 /// O.
-pub(super) fn output(p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
+pub(super) fn output(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
     let (k, cols) = (p.dim_k(), p.state_cols());
-    let q_chunks = if p.causal { chunks.clone() } else { Chunks::new(p.chunk, &[p.q.shape()[2]]) };
+    let q_chunks = p.q_chunks();
     let store = if p.has_z() { "sums" } else { "out" };
     let terms = if p.causal {
         let values = if p.beta.is_some() { "v_new(at, s, j)" } else { "v(at, s, j)" };

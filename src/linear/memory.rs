@@ -149,7 +149,7 @@ impl AssociativeMemory {
                 stages.own(name, buffer.clone());
             }
             self.learn(&p, &mut stages)?;
-            output(&p, &p.chunks(), &mut stages)?;
+            output(&p, &mut stages)?;
         }
         Ok(builder.finish())
     }

@@ -5,6 +5,7 @@
 
 mod constants;
 mod segments;
+mod whole;
 
 use super::FeatureMap;
 use super::check::{Gate, Problem};
@@ -55,6 +56,8 @@ enum Kind {
     Pairs,
     Segment,
     Sweep,
+    /// The sweep over q alone, where attention is not causal.
+    Read,
 }
 
 /// How the sweep cuts a problem.
@@ -80,9 +83,6 @@ impl Sweep {
             return Err(Some("their numbers can be reached through workgroup memory alone".into()));
         };
         let refuse = |reason: &str| Err(Some(reason.to_string()));
-        if !p.causal {
-            return refuse("attention is not causal");
-        }
         if !features::fit_half(&p.map) {
             return refuse("features of this map may outgrow 16-bit floats");
         }
@@ -158,7 +158,7 @@ impl Sweep {
     /// Subgroups of a workgroup.
     fn strips(&self, p: &Problem, kind: Kind) -> u32 {
         match kind {
-            Kind::Segment | Kind::Sweep => self.strips,
+            Kind::Segment | Kind::Sweep | Kind::Read => self.strips,
             Kind::Pairs => PAIR_STRIPS[usize::from(matches!(p.gate, Gate::PerChannel(_)))],
         }
     }
@@ -199,6 +199,9 @@ impl Sweep {
             operands.extend(rows.iter().map(|name| Operand::per_chunk_half(name, chunk, channels)));
         }
         operands.extend(self.segment_operands(p));
+        if !p.causal {
+            operands.push(Operand::per_head("total", p.dim_k(), p.state_cols()));
+        }
         operands
     }
 
@@ -225,45 +228,35 @@ impl Sweep {
     pub(super) fn stages(&self, p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {
         let chunks = p.chunks();
         let (pairs, channels) = (self.pairs(p) > 0, matches!(p.gate, Gate::PerChannel(_)));
-        let fitted = Sweep::fits_features(p);
         if p.map != FeatureMap::Identity {
-            features::half_stages(p, fitted, stages)?;
+            features::half_stages(p, Sweep::fits_features(p), stages)?;
         }
         if pairs {
             self.pair_stage(p, &chunks, stages)?;
         }
+        if !p.causal {
+            return self.whole_stages(p, stages);
+        }
         let [q, k] = if channels { ["risen_q", "fallen_k"] } else { ["q", "k"] };
-        let mut text = rows("rows_k", k) + &self.beside_values(p);
-        text += "fn feature_fits(at: Place) -> vec2<f32> {\n    return ";
-        text += if fitted { "vec2<f32>(q_fit_there(at, 0u, 0u), k_fit_there(at, 0u, 0u))" } else { "vec2<f32>(1.0)" };
-        text += ";\n}\n";
+        let of_keys = rows("rows_k", k) + &self.beside_values(p);
         let copied = copy_states(p, stages)?;
         let (mut chunks, mut ends) = (chunks, state_ends(p, copied));
         if let Some(segments) = self.segments(p) {
-            (chunks, ends) = self.segment_stages(p, &segments, ends, text.clone(), stages)?;
+            (chunks, ends) = self.segment_stages(p, &segments, ends, &of_keys, stages)?;
         }
-        text += &(rows("rows_q", q) + &ends);
+        let mut text = of_keys + &rows("rows_q", q) + &Sweep::fits(p, ["q", "k"]) + &ends;
         let gates = self.gates(p, self.gates_stored(p));
-        let mut files = vec![
-            "linear/sweep_coop.wgsl",
-            "linear/sweep_state.wgsl",
-            "linear/blocks_coop.wgsl",
-            "linear/powers.wgsl",
-            gates,
-        ];
+        let mut files = sweep_files(gates);
+        files.extend(["linear/sweep_state.wgsl", "linear/sweep_within.wgsl"]);
         files.push(if pairs { "linear/sweep_stored.wgsl" } else { "linear/sweep_scores.wgsl" });
         files.extend(match (p.beta.is_some(), channels) {
             (false, _) => vec!["linear/sweep_plain.wgsl"],
             (true, false) => vec!["linear/sweep_delta.wgsl", "linear/sweep_keys.wgsl"],
             (true, true) => vec!["linear/sweep_delta.wgsl", "linear/sweep_stored_keys.wgsl"],
         });
-        files.push(match denominator(p, stages) {
-            Some(denominator) => {
-                text += &denominator;
-                "linear/sweep_divided.wgsl"
-            }
-            None => "linear/sweep_undivided.wgsl",
-        });
+        let (file, by) = divided(p, stages);
+        files.push(file);
+        text += &by;
         let items = self.sweep_items(p, &chunks, stages);
         let spec = self.spec(p, "states and out in order", files, text, Kind::Sweep);
         stages.launch(&chunks, spec, items, items)
@@ -304,6 +297,19 @@ impl Sweep {
         stages.launch(chunks, spec, items, items)
     }
 
+    /// `feature_fits`: the powers of two behind which features of q and k lie, where there are any; 1 for those that are not named.
+    fn fits(p: &Problem, names: [&str; 2]) -> String {
+        let fit = |name: &str| match name {
+            "q" | "k" if Sweep::fits_features(p) => format!("{name}_fit_there(at, 0u, 0u)"),
+            _ => "1.0".into(),
+        };
+        format!(
+            "fn feature_fits(at: Place) -> vec2<f32> {{ return vec2<f32>({}, {}); }}\n",
+            fit(names[0]),
+            fit(names[1])
+        )
+    }
+
     /// The kernel from these files.
     fn spec(&self, p: &Problem, title: &'static str, files: Vec<&'static str>, text: String, kind: Kind) -> LinearSpec {
         LinearSpec {
@@ -341,4 +347,17 @@ impl Sweep {
 /// A function by which kernels read rows, eight numbers at a time, from this operand.
 fn rows(name: &str, operand: &str) -> String {
     format!("fn {name}(at: Place, i: u32, j8: u32) -> Half8 {{ return {operand}_8(at, i, j8); }}\n")
+}
+
+/// Files of every sweep over rows of q, but for the roles that differ.
+fn sweep_files(gates: &'static str) -> Vec<&'static str> {
+    vec!["linear/sweep_coop.wgsl", "linear/sweep_place.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl", gates]
+}
+
+/// The file that divides out by its denominator, if there is one, and what it calls.
+fn divided(p: &Problem, stages: &mut Stages<'_, '_>) -> (&'static str, String) {
+    match denominator(p, stages) {
+        Some(denominator) => ("linear/sweep_divided.wgsl", denominator),
+        None => ("linear/sweep_undivided.wgsl", String::new()),
+    }
 }

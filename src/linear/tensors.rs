@@ -1,7 +1,6 @@
 //! What the kernels of a problem read and write: the caller's tensors, operands of the plan's own, and the buffers behind them.
 
 use super::check::{Gate, Problem};
-use super::chunks::Chunks;
 use super::features;
 use super::formulas::Gating;
 use super::operands::{Memory, Operand, Rows};
@@ -108,7 +107,7 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
 
 /// Batches and heads that fit the device's bindings, a part each.
 pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
-    let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
+    let chunks = p.chunks().count.max(p.q_chunks().count);
     let widest =
         operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).max().unwrap_or(0);
     let (batch, heads, group) = (p.batch(), p.heads(), p.group());
@@ -150,7 +149,7 @@ pub(super) fn buffers(
     instances: usize,
     builder: &mut PlanBuilder<'_>,
 ) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
-    let chunks = p.chunks().count.max(Chunks::new(p.chunk, &[p.q.shape()[2]]).count);
+    let chunks = p.chunks().count.max(p.q_chunks().count);
     let mut buffers = Vec::new();
     for operand in operands {
         let bytes = 4 * (operand.per_head_len(chunks, p.sequences.len()) * instances) as u64;

@@ -174,6 +174,28 @@ fn a_slower_path_says_so() {
     }
 }
 
+/// Keys and queries of different lengths, in one run and in several.
+#[test]
+fn not_causal() {
+    use FeatureMap::{Cosformer, Elu1, Identity, SoftmaxDim};
+    let Some(ctx) = units() else { return };
+    for (len, keys, [dim_k, dim_v]) in [(100, 100, [16, 16]), (33, 150, [24, 40]), (150, 1, [7, 3]), (1, 70, [16, 16])]
+    {
+        let normalizers = [Normalizer::None, Normalizer::Add(1e-6), Normalizer::Add(0.0), Normalizer::Clamp(1e-3)];
+        for (map, normalizer) in [Identity, Elu1, SoftmaxDim, Cosformer].into_iter().zip(normalizers) {
+            let mut case = Case::new(len).map(map).dims(dim_k, dim_v);
+            (case.whole, case.initial, case.normalizer) = (Some(keys), None, normalizer);
+            (case.batch, case.heads, case.group) = (2, 4, 2);
+            let stage = "out of the state of all keys";
+            case.check_on(&ctx, stage);
+            case.check_on(&case.few_heads_on(&ctx), stage);
+        }
+    }
+    let mut loud = Case::new(90);
+    (loud.whole, loud.initial, loud.loud) = (Some(90), None, 1e4);
+    loud.check_on(&ctx, "out of the state of all keys");
+}
+
 /// Few heads on a device that runs so many workgroups at once that a sequence falls into about five segments.
 #[test]
 fn few_heads_in_segments() {

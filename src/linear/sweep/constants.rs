@@ -45,7 +45,7 @@ impl Sweep {
             ("SCORE_ROUNDS", if pairs == 0 { lower_blocks.div_ceil(strips) } else { 1 }),
             ("HELD_BLOCKS", if p.beta.is_some() { row_blocks } else { 1 }),
             ("PAIRS", pairs),
-            ("STEP_TOGETHER", u32::from(pairs == 0 || channels)),
+            ("STEP_TOGETHER", u32::from(kind != Kind::Read && (pairs == 0 || channels))),
             ("PAIR_ROWS", self.pair_rows(p)),
             ("PAIR_LOADS", (self.pair_rows(p) * size / 8).div_ceil(threads).max(1)),
             ("KEY_LOADS", if channels { (chunk * qk_cols8).div_ceil(threads) } else { 1 }),

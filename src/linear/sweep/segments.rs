@@ -32,6 +32,11 @@ fn chunks_of_segment(sequences: &[usize], copies: usize, at_once: usize) -> Opti
     (turns(best) < longest.max(share)).then_some(best)
 }
 
+/// Chunks of a segment where nothing passes from one to the next: as few as leave no workgroup waiting.
+pub(super) fn share(chunks: usize, copies: usize, at_once: usize) -> usize {
+    (chunks * copies).div_ceil(at_once.max(1)).clamp(1, chunks.max(1))
+}
+
 impl Sweep {
     /// The same, of a problem.
     pub(super) fn choose_segment(&self, p: &Problem, parallel_threads: u32) -> Option<usize> {
@@ -39,8 +44,17 @@ impl Sweep {
             return None;
         }
         let chunks: Vec<usize> = p.sequences.iter().map(|rows| rows.div_ceil(self.chunk as usize)).collect();
-        let at_once = resident_on_matrix_units(self.strips * self.matrices.subgroup, parallel_threads);
-        chunks_of_segment(&chunks, p.batch() * p.heads() * self.v_tiles(p), at_once)
+        let at_once = self.at_once(parallel_threads);
+        let copies = p.batch() * p.heads() * self.v_tiles(p);
+        if !p.causal {
+            return Some(share(chunks[0], copies, at_once));
+        }
+        chunks_of_segment(&chunks, copies, at_once)
+    }
+
+    /// Workgroups of a sweep that a device runs at once.
+    pub(super) fn at_once(&self, parallel_threads: u32) -> usize {
+        resident_on_matrix_units(self.strips * self.matrices.subgroup, parallel_threads)
     }
 
     /// Segments as the chunks of their sequences.
@@ -57,14 +71,14 @@ impl Sweep {
         ]
     }
 
-    /// The states that enter segments; `ends` is where the caller's come from and go to. Returns the segments, each a sequence of chunks,
-    /// and the ends of the sweep over them.
+    /// The states that enter segments; `ends` is where the caller's come from and go to, `of_keys` reads k and v. Returns the segments, each
+    /// a sequence of chunks, and the ends of the sweep over them.
     pub(super) fn segment_stages(
         &self,
         p: &Problem,
         segments: &Chunks,
         ends: String,
-        text: String,
+        of_keys: &str,
         stages: &mut Stages<'_, '_>,
     ) -> Result<(Chunks, String)> {
         stages.segments = segments.count;
@@ -78,12 +92,13 @@ impl Sweep {
         );
         let files = vec![
             "linear/segment_coop.wgsl",
+            "linear/sweep_place.wgsl",
             "linear/sweep_state.wgsl",
             "linear/blocks_coop.wgsl",
             self.gates(p, false),
         ];
         let items = self.sweep_items(p, &cut, stages);
-        let spec = self.spec(p, "states of segments", files, own + &text, Kind::Segment);
+        let spec = self.spec(p, "states of segments", files, own + of_keys + &Sweep::fits(p, ["", "k"]), Kind::Segment);
         stages.launch(&cut, spec, items, items)?;
         let kept = if gated { "segment_kept(segment_of(at), 0u, d)" } else { "1.0" };
         let parts = format!(

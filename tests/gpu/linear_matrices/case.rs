@@ -24,6 +24,8 @@ pub enum Gates {
 pub struct Case {
     pub batch: usize,
     pub heads: usize,
+    /// Rows of k where attention is not causal; then `len` is q's.
+    pub whole: Option<usize>,
     pub group: usize,
     pub len: usize,
     pub dim_k: usize,
@@ -52,6 +54,7 @@ impl Case {
         Case {
             batch: 1,
             heads: 2,
+            whole: None,
             group: 1,
             len,
             dim_k: 16,
@@ -97,6 +100,11 @@ impl Case {
         if self.map == FeatureMap::Cosformer { 2 * self.dim_k } else { self.dim_k }
     }
 
+    /// Tokens of k.
+    fn key_len(&self) -> usize {
+        self.whole.unwrap_or(self.len)
+    }
+
     /// The features of token t's row.
     fn phi(&self, x: &[f32], t: usize) -> Vec<f64> {
         let row = || x.iter().map(|&x| f64::from(x));
@@ -115,7 +123,7 @@ impl Case {
                 row().map(|x| (x - most).exp() / sum).collect()
             }
             FeatureMap::Cosformer => {
-                let (sin, cos) = (FRAC_PI_2 * (t + 1) as f64 / self.len as f64).sin_cos();
+                let (sin, cos) = (FRAC_PI_2 * (t + 1) as f64 / self.len.max(self.key_len()) as f64).sin_cos();
                 row().map(|x| x.max(0.0) * sin).chain(row().map(|x| x.max(0.0) * cos)).collect()
             }
             ref map => unreachable!("{map:?} is not among the cases"),
@@ -144,8 +152,9 @@ impl Case {
     pub fn data(&self) -> Data {
         let half = |x: f32| f16::from_f32(x).to_f32();
         let rows = self.batch * self.heads * self.len;
-        let (key_rows, steps) = (rows / self.group, self.steps);
-        let mut k: Vec<f32> = data::normal(self.seed, key_rows * steps * self.dim_k);
+        let steps = self.steps;
+        let (value_rows, q_rows) = (self.batch * self.heads * self.key_len() * steps, rows / self.group);
+        let mut k: Vec<f32> = data::normal(self.seed, value_rows / self.group * self.dim_k);
         if self.delta && self.map != FeatureMap::L2Norm {
             // Unit keys, as the delta rule wants them.
             for row in k.chunks_mut(self.dim_k) {
@@ -163,12 +172,9 @@ impl Case {
         let state = states * self.heads * self.features() * self.dim_v;
         let log_decay = |x: f32| -(0.1 * x * x * self.strength);
         Data {
-            q: data::normal(self.seed + 1, key_rows * self.dim_k).into_iter().map(|x| half(x + self.shift)).collect(),
+            q: data::normal(self.seed + 1, q_rows * self.dim_k).into_iter().map(|x| half(x + self.shift)).collect(),
             k: k.into_iter().map(|x| half(x + self.shift)).collect(),
-            v: data::normal(self.seed + 2, rows * steps * self.dim_v)
-                .into_iter()
-                .map(|x| half(self.loud * x))
-                .collect(),
+            v: data::normal(self.seed + 2, value_rows * self.dim_v).into_iter().map(|x| half(self.loud * x)).collect(),
             decay: data::normal(self.seed + 3, gates).into_iter().map(log_decay).collect(),
             beta: data::normal(self.seed + 4, rows * steps).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
             initial: data::normal(self.seed + 5, state)
@@ -198,32 +204,45 @@ impl Case {
                 let from = (n * heads + h) * area;
                 let mut state: Vec<f64> = x.initial[from..from + area].iter().map(|&s| s.into()).collect();
                 let mut z = vec![0.0; features];
-                for t in start..end {
-                    let row = (b * heads + h) * len + t;
-                    let key_row = (b * (heads / group) + h / group) * len + t;
+                let (key_head, keys) = (b * (heads / group) + h / group, self.key_len());
+                for t in start..if self.whole.is_some() { keys } else { end } {
+                    let row = (b * heads + h) * keys + t;
                     self.fade(&mut state, &mut z, x, [h, row], plain);
                     for step in 0..steps {
-                        let k = mapped(&x.k, key_row * steps + step, t);
+                        let k = mapped(&x.k, (key_head * keys + t) * steps + step, t);
                         self.step(&mut state, &mut z, x, &k, row * steps + step, plain);
                     }
-                    let q = mapped(&x.q, key_row, t);
-                    let scale = f64::from(self.scale);
-                    let sum: f64 = scale * (0..features).map(|d| z[d] * q[d]).sum::<f64>();
-                    let by = match self.normalizer {
-                        Normalizer::Add(eps) => sum + f64::from(eps),
-                        Normalizer::Clamp(eps) => sum.max(eps.into()),
-                        _ => 1.0,
-                    };
-                    for e in 0..dim_v {
-                        let read: f64 = (0..features).map(|d| round(state[d * dim_v + e]) * q[d]).sum();
-                        out[row * dim_v + e] = if by == 0.0 { 0.0 } else { scale * read / by };
+                    if self.whole.is_none() {
+                        let q = mapped(&x.q, key_head * len + t, t);
+                        self.read(&state, &z, &q, &mut out[row * dim_v..(row + 1) * dim_v], plain);
                     }
+                }
+                for t in start..if self.whole.is_some() { len } else { start } {
+                    let row = (b * heads + h) * len + t;
+                    let q = mapped(&x.q, key_head * len + t, t);
+                    self.read(&state, &z, &q, &mut out[row * dim_v..(row + 1) * dim_v], plain);
                 }
                 states.extend(state);
                 sums.extend(z);
             }
         }
         [out, states, sums]
+    }
+
+    /// A row of out: what q finds in the state.
+    fn read(&self, state: &[f64], z: &[f64], q: &[f64], out: &mut [f64], plain: bool) {
+        let round = |x: f64| if plain { eleven_bits(x) } else { x };
+        let scale = f64::from(self.scale);
+        let sum: f64 = scale * z.iter().zip(q).map(|(z, q)| z * q).sum::<f64>();
+        let by = match self.normalizer {
+            Normalizer::Add(eps) => sum + f64::from(eps),
+            Normalizer::Clamp(eps) => sum.max(eps.into()),
+            _ => 1.0,
+        };
+        for (e, out) in out.iter_mut().enumerate() {
+            let read: f64 = (0..q.len()).map(|d| round(state[d * self.dim_v + e]) * q[d]).sum();
+            *out = if by == 0.0 { 0.0 } else { scale * read / by };
+        }
     }
 
     /// The gates of head h's row.
@@ -266,7 +285,7 @@ impl Case {
 
     pub fn describe(&self, ctx: &Context, x: &Data) -> LinearAttention {
         let Case { batch, heads, group, len, dim_k, dim_v, steps, .. } = *self;
-        let (rows, features) = (len * steps, self.features());
+        let (rows, features) = (self.key_len() * steps, self.features());
         let half = |shape, values: &[f32]| upload(ctx, DType::F16, shape, values).unwrap();
         let full = |shape, values: &[f32]| Tensor::from_slice(ctx, shape, values).unwrap();
         let q = half([batch, heads / group, len, dim_k], &x.q);
@@ -280,6 +299,9 @@ impl Case {
             Gates::PerToken => Decay::PerToken((&full([batch, heads, len, 1], &x.decay)).into()),
             Gates::PerChannel => Decay::PerChannel((&full([batch, heads, len, dim_k], &x.decay)).into()),
         });
+        if self.whole.is_some() {
+            linear = linear.not_causal();
+        }
         if self.delta {
             linear = linear.delta(&full([batch, heads, rows, 1], &x.beta));
         }
