@@ -1,7 +1,7 @@
 // Where a thread's numbers lie in a block, and how numbers become blocks of f16.
 //
-// provides  Half8 row_of column_of largest_of half_block piece block_at triangle_row triangle_stride
-// requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 THREADS ROW_BLOCKS)
+// provides  Half8 row_of column_of largest_of largest_size half_block piece block_at triangle_row triangle_stride
+// requires  lib/coop_lanes.wgsl, prelude (SIZE SLOTS LANES PER_SLOT RUN ELEMENTS ELEMENTS4 LANE_LEVELS THREADS ROW_BLOCKS)
 
 struct Half8 { lo: vec4<f16>, hi: vec4<f16> }
 
@@ -14,9 +14,22 @@ fn column_of(member: u32, e: u32) -> u32 {
     return i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN;
 }
 
-// Of a subgroup's numbers, none of them negative: their order is that of their bits, of which devices know the largest at once.
+// Of a subgroup's numbers. Not subgroupMax: some compilers make a call of it, and move nothing from one side of a call to the other.
 fn largest_of(x: f32) -> f32 {
-    return bitcast<f32>(subgroupMax(bitcast<u32>(x)));
+    var most = x;
+    for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
+        most = max(most, subgroupShuffleXor(most, 1u << step));
+    }
+    return most;
+}
+
+// Of a thread's numbers, by size: in four chains, since each step waits for the one before it.
+fn largest_size(x: array<f32, ELEMENTS>) -> f32 {
+    var four = vec4<f32>();
+    for (var n = 0u; n < ELEMENTS4; n++) { // unroll
+        four = max(four, abs(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u])));
+    }
+    return max(max(four.x, four.y), max(four.z, four.w));
 }
 
 fn half_block(x: array<f32, ELEMENTS>, factor: f32) -> block_a {

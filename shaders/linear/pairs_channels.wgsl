@@ -8,17 +8,18 @@
 // reset is a 0. From level to level a row's product grows by that of the half beside its own (a segment tree). So a level is one
 // product on matrix units: the upper rows of all segments by the lower rows of all, of which blocks on the diagonal count.
 //
-// provides  Ahead fetch_rows multiply_rows a_eight prepare, level_tile span_sums a_diagonal
+// provides  Ahead fetch_rows multiply_rows a_eight prepare put_t_4 t_eight, level_tile span_sums
 // requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest OF_Q OF_K), operands (q_raw_4 k_raw_4
 //           log_decay_raw_4 put_rows put_keeps_4)
 
-// Of a level: upper rows of q, of the delta rule also of k, and lower rows of k, SIZE each.
+// Of a level: upper rows of q, of the delta rule also of k, and lower rows of k, SIZE each. In their place later columns of T beta.
 var<workgroup> level_tile: array<vec4<f16>, (PAIRS + 1u) * SIZE * QK_STRIDE>;
 // Sums of log-decays of each span.
 var<workgroup> span_sums: array<vec4<f32>, STRIPS * K4>;
 
-// A lies below the diagonal of pair_tile, which L leaves free.
-var<workgroup> a_diagonal: array<f32, CHUNK>;
+// A lies below the diagonal of pair_tile, which L leaves free; behind each row, its diagonal, and a place for what does not count.
+const DIAGONAL: u32 = CHUNK;
+const SPARE: u32 = CHUNK + 1u;
 
 const LOWER: u32 = PAIRS * SIZE * QK_STRIDE;
 // Pairs of a span: of A, with its diagonal.
@@ -50,13 +51,14 @@ fn multiply_rows(ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Pla
         let c4 = part * SUBGROUP + member;
         for (var r = 0u; r < SPAN; r++) { // unroll
             let n = part * SPAN + r;
-            let there = strip * SPAN + r < at.len && (K % (4u * SUBGROUP) == 0u || c4 * 4u < K);
+            let of_keys = K % (4u * SUBGROUP) == 0u || c4 * 4u < K;
             let given = clamp(vec4<f32>((*ahead).log_decay[n]), vec4<f32>(-80.0), vec4<f32>());
-            let log_decay = select(vec4<f32>(), given, there);
+            let log_decay = select(vec4<f32>(), given, of_keys && strip * SPAN + r < at.len);
             sum += log_decay;
             since[n] = exp(log_decay);
-            (*ahead).q[n] = select(q_four(), (*ahead).q[n], there);
-            (*ahead).k[n] = select(k_four(), (*ahead).k[n], there);
+            // Rows past the last are the last again: in A none reads them, and in L their beta is 0.
+            (*ahead).q[n] = select(q_four(), (*ahead).q[n], of_keys);
+            (*ahead).k[n] = select(k_four(), (*ahead).k[n], of_keys);
         }
         if (K4 % SUBGROUP == 0u || c4 < K4) { span_sums[strip * K4 + c4] = sum; }
     }
@@ -83,7 +85,6 @@ fn multiply_rows(ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Pla
     }
     let own = sum_near(near, member);
     workgroupBarrier();
-    put_near(strip, member, own);
     for (var level = 0u; level < FAR_LEVELS; level++) { // unroll
         if ((strip >> level) % 2u == 0u) {
             for (var n = 0u; n < OWN; n++) { // unroll
@@ -95,9 +96,13 @@ fn multiply_rows(ahead: ptr<function, Ahead>, half: u32, at: Place, next_at: Pla
             }
         }
         workgroupBarrier();
-        if (strip < PAIRS) { multiply_level(strip, level + SPAN_LEVELS, member); }
+        var sums = block_c();
+        if (strip < PAIRS) { sums = multiply_level(strip); }
+        // While others multiply, and until products are there.
+        if (level == 0u) { put_near(strip, member, own); }
         grow(&since, &until, level, strip, member);
-        workgroupBarrier();
+        if (strip < PAIRS) { put_level(strip, level + SPAN_LEVELS, sums, member); }
+        if (level + 1u < FAR_LEVELS) { workgroupBarrier(); }
     }
     for (var n = 0u; n < OWN; n++) { // unroll
         let q = vec4<f32>((*ahead).q[n]);
@@ -158,10 +163,14 @@ fn put_near(strip: u32, member: u32, x: f32) {
         if (!of_a && place >= r * (max(r, 1u) - 1u) / 2u) { row = max(r, 1u); }
     }
     let column = place - select(row * (row - 1u) / 2u, row * (row + 1u) / 2u, of_a);
-    if (member < VALUES && n < NEAR_A + (PAIRS - 1u) * SPAN * (SPAN - 1u) / 2u) {
-        put_pair(select(OF_K, OF_Q, of_a), strip * SPAN + row, strip * SPAN + column, x);
-    }
-    note_largest(OF_Q, select(0.0, abs(x), of_a), member);
+    let counts = member < VALUES && n < NEAR_A + (PAIRS - 1u) * SPAN * (SPAN - 1u) / 2u;
+    let i = strip * SPAN + row;
+    let j = strip * SPAN + column;
+    // L above the diagonal. Without branches, which cost more than the sums.
+    let to_row = select(j, i, of_a);
+    let to_column = select(SPARE, select(i, select(j, DIAGONAL, i == j), of_a), counts);
+    pair_tile[to_row * L_STRIDE + to_column / 4u][to_column % 4u] = x * select(beta_of(i), 1.0, of_a);
+    note_largest(OF_Q, select(0.0, abs(x), of_a));
 }
 
 // A row as a factor of a level, at its place among those of its kind.
@@ -208,8 +217,8 @@ fn grow(
     }
 }
 
-// Upper rows by lower rows; what counts goes to its place.
-fn multiply_level(which: u32, level: u32, member: u32) {
+// Upper rows by lower rows.
+fn multiply_level(which: u32) -> block_c {
     // Two sums: each product waits for the one before it in its own.
     var even = block_c();
     var odd = block_c();
@@ -222,33 +231,65 @@ fn multiply_level(which: u32, level: u32, member: u32) {
             odd = coopMultiplyAdd(rows, cols, odd);
         }
     }
-    let x = lanes_of(even + odd);
-    var most = 0.0;
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        let upper = row_of(member, e);
-        let lower = column_of(member, e);
-        if ((upper >> level) == (lower >> level)) {
-            let within = (1u << level) - 1u;
-            let i = ((upper >> level) << (level + 1u)) + (1u << level) + (upper & within);
-            let j = ((lower >> level) << (level + 1u)) + (lower & within);
-            most = max(most, abs(x[e]));
-            put_pair(which, i, j, x[e]);
-        }
-    }
-    if (which == OF_Q) { note_largest(which, most, member); }
+    return even + odd;
 }
 
-// A pair's sum over channels, of A (j <= i) or of L (j < i).
-fn put_pair(which: u32, i: u32, j: u32, x: f32) {
-    // One store for both: each further branch costs more than the products.
-    let of_l = which == OF_K;
-    let row = select(i, j, of_l);
-    let column = select(j, i, of_l);
-    if (i == j) {
-        a_diagonal[i] = x;
+// A level's products go to their places.
+fn put_level(which: u32, level: u32, sums: block_c, member: u32) {
+    // Two texts, so that numbers in each are known.
+    if (which == OF_K) {
+        put_products(OF_K, level, lanes_of(sums), member);
     } else {
-        pair_tile[row * L_STRIDE + column / 4u][column % 4u] = x * select(1.0, beta_of(i), of_l);
+        put_products(OF_Q, level, lanes_of(sums), member);
     }
+}
+
+// Those of two segments too, without a test: their places are of pairs of a later level, which puts what counts there.
+fn put_products(which: u32, level: u32, products: array<f32, ELEMENTS>, member: u32) {
+    // A thread's first pair; to the others it is as far in every thread.
+    let upper = row_of(member, 0u);
+    let lower = column_of(member, 0u);
+    let i0 = spread(upper, level) + (1u << level);
+    let j0 = spread(lower, level);
+    var x = products;
+    var most = 0.0;
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        if (which == OF_K) {
+            x[e] *= beta_of(i0 + spread(row_of(0u, e), level));
+        } else {
+            let counts = (upper >> level) + (row_of(0u, e) >> level) == (lower >> level) + (column_of(0u, e) >> level);
+            most = max(most, select(0.0, abs(x[e]), counts));
+        }
+    }
+    // Apart from what is read: some compilers take no load before a store to workgroup memory.
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        let i = spread(row_of(0u, e), level);
+        let j = spread(column_of(0u, e), level);
+        if (which == OF_K) {
+            pair_tile[(j0 + j) * L_STRIDE + i0 / 4u + i / 4u][i0 % 4u + i % 4u] = x[e];
+        } else {
+            pair_tile[(i0 + i) * L_STRIDE + j0 / 4u + j / 4u][j0 % 4u + j % 4u] = x[e];
+        }
+    }
+    note_largest(OF_Q, most);
+}
+
+// A row's number among its half's of all segments, as a row of the chunk, counted from its half's first.
+fn spread(row: u32, level: u32) -> u32 {
+    return ((row >> level) << (level + 1u)) + (row & ((1u << level) - 1u));
+}
+
+// Four numbers of a column of T beta; and eight of a row.
+fn put_t_4(column: u32, i4: u32, x: vec4<f32>) {
+    level_tile[column * L_STRIDE + i4] = vec4<f16>(x);
+}
+
+fn t_eight(i: u32, j: u32) -> Half8 {
+    var x = array<f16, 8>();
+    for (var c = 0u; c < 8u; c++) { // unroll
+        x[c] = level_tile[(j + c) * L_STRIDE + i / 4u][i % 4u];
+    }
+    return Half8(vec4<f16>(x[0], x[1], x[2], x[3]), vec4<f16>(x[4], x[5], x[6], x[7]));
 }
 
 // Eight numbers of row i of A, from column j on, times a factor.
@@ -259,5 +300,5 @@ fn a_eight(i: u32, j: u32, factor: f32) -> Half8 {
 fn a_four(i: u32, j: u32) -> vec4<f32> {
     let columns = vec4<u32>(j) + vec4<u32>(0u, 1u, 2u, 3u);
     let below = select(vec4<f32>(), pair_tile[i * L_STRIDE + j / 4u], columns < vec4<u32>(i));
-    return select(below, vec4<f32>(a_diagonal[i]), columns == vec4<u32>(i));
+    return select(below, vec4<f32>(pair_tile[i * L_STRIDE + CHUNK4].x), columns == vec4<u32>(i));
 }

@@ -6,10 +6,11 @@
 // computed.
 //
 // provides  main, pair_tile largest, note_largest factor_of OF_Q OF_K
-// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (Ahead fetch_rows multiply_rows a_eight prepare), second
+// requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, products (Ahead fetch_rows multiply_rows a_eight prepare
+//           put_t_4 t_eight), second
 //           matrix (fetch_beta stage_beta beta_of solve), operands (put_pairs_8 put_scales)
 
-// L above the diagonal, its columns as rows, later T beta likewise, and then on it. Rows by fours.
+// L above the diagonal, its columns as rows. Rows by fours.
 var<workgroup> pair_tile: array<vec4<f32>, L_TILE>;
 // Bits of the largest number of A and of T beta, where f16 may not hold it: of floats that are not negative, the order is that of
 // their bits.
@@ -47,7 +48,7 @@ fn main(
         if (t < 4u) { atomicStore(&largest[t], 0u); }
         stage_beta(beta, at, t);
         beta = fetch_beta(next_at, t);
-        // Asks for the next chunk's, and has a barrier before any pair is put.
+        // Asks for the next chunk's, and has a barrier before tiles are written.
         multiply_rows(&ahead, half, at, next_at, strip, member, t);
         workgroupBarrier();
         // Meanwhile others solve.
@@ -55,18 +56,18 @@ fn main(
             store_a(at, t - SOLVERS);
             prepare(&ahead, half, at, next_at, strip, member, t - SOLVERS);
         }
-        solve(t);
+        solve(at, t);
         store_t(at, t);
-        workgroupBarrier();
+        // Solving has barriers enough.
+        if (PAIRS < 2u) { workgroupBarrier(); }
         at = next_at;
         next_at = later_at;
     }
 }
 
-// Called by whole subgroups.
-fn note_largest(which: u32, x: f32, member: u32) {
-    let most = largest_of(x);
-    if (member == 0u && most > F16_SAFE) { atomicMax(&largest[which], bitcast<u32>(most)); }
+// A thread's own, which is seldom so large.
+fn note_largest(which: u32, x: f32) {
+    if (x > F16_SAFE) { atomicMax(&largest[which], bitcast<u32>(x)); }
 }
 
 fn factor_of(which: u32) -> f32 {
@@ -92,26 +93,13 @@ fn store_a(at: Place, t: u32) {
 
 fn store_t(at: Place, t: u32) {
     if (PAIRS < 2u) { return; }
-    let factor = factor_of(OF_K);
     for (var n = 0u; n < T_STORES; n++) { // unroll
         let p = piece(n, t, SIZE / 8u);
         if (p.x < LOWER_BLOCKS * SIZE) {
             let block = block_at(p.x / SIZE);
             let i = block.x * SIZE + p.x % SIZE;
             let j = block.y * SIZE + p.y * 8u;
-            let eight = Half8(vec4<f16>(t_four(i, j) * factor), vec4<f16>(t_four(i, j + 4u) * factor));
-            put_pairs_8(at, LOWER_BLOCKS * SIZE + p.x, p.y, eight);
+            put_pairs_8(at, LOWER_BLOCKS * SIZE + p.x, p.y, t_eight(i, j));
         }
     }
-    for (var n = A_SCALES + t; n < SCALES; n += THREADS) { put_scales(at, 0u, n, 1.0 / factor); }
-}
-
-// Four numbers of row i of T beta, from column j on.
-fn t_four(i: u32, j: u32) -> vec4<f32> {
-    var x = vec4<f32>();
-    for (var c = 0u; c < 4u; c++) { // unroll
-        let number = pair_tile[(j + c) * L_STRIDE + i / 4u][i % 4u];
-        x[c] = select(0.0, number, L_ALONE == 1u || j + c <= i);
-    }
-    return x;
 }

@@ -1,7 +1,8 @@
-// The second matrix of a chunk with the delta rule: L, and in its place T beta with T = (I + L)^-1.
+// The second matrix of a chunk with the delta rule: T beta with T = (I + L)^-1.
 //
 // provides  fetch_beta stage_beta beta_of solve, betas
-// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile largest OF_K), operands (beta_at)
+// requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest factor_of OF_K), products (put_t_4), operands (beta_at
+//           put_scales)
 
 var<workgroup> betas: array<f32, CHUNK>;
 
@@ -18,11 +19,26 @@ fn beta_of(i: u32) -> f32 {
     return betas[i];
 }
 
-fn solve(t: u32) {
+fn solve(at: Place, t: u32) {
     var column = array<vec4<f32>, CHUNK4>();
-    if (t < CHUNK) { column = column_of_t(t); }
+    if (t < CHUNK) {
+        column = column_of_t(t);
+        var four = vec4<f32>();
+        for (var r = 0u; r < CHUNK4; r++) { // unroll
+            column[r] *= betas[t];
+            four = max(four, abs(column[r]));
+        }
+        note_largest(OF_K, max(max(four.x, four.y), max(four.z, four.w)));
+    }
+    // L is done with, and the largest is known.
     workgroupBarrier();
-    if (t < CHUNK) { keep_column(column, t); }
+    if (t < CHUNK) {
+        let factor = factor_of(OF_K);
+        for (var r = 0u; r < CHUNK4; r++) { // unroll
+            put_t_4(t, r, column[r] * factor);
+        }
+        if (A_SCALES + t < SCALES) { put_scales(at, 0u, A_SCALES + t, 1.0 / factor); }
+    }
     workgroupBarrier();
 }
 
@@ -47,23 +63,4 @@ fn column_of_t(t: u32) -> array<vec4<f32>, CHUNK4> {
 
 fn rows_of_four(r: u32) -> vec4<u32> {
     return vec4<u32>(r * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-}
-
-// Column t of T beta, in the place of L.
-fn keep_column(column: array<vec4<f32>, CHUNK4>, t: u32) {
-    let beta = betas[t];
-    var four = vec4<f32>();
-    for (var r = 0u; r < CHUNK4; r++) { // unroll
-        let x = column[r] * beta;
-        if (L_ALONE == 1u || r * 4u >= t) {
-            pair_tile[t * L_STRIDE + r] = x;
-        } else if (r == t / 4u) {
-            for (var c = 0u; c < 4u; c++) { // unroll
-                if (c >= t % 4u) { pair_tile[t * L_STRIDE + r][c] = x[c]; }
-            }
-        }
-        four = max(four, abs(x));
-    }
-    let most = max(max(four.x, four.y), max(four.z, four.w));
-    if (most > F16_SAFE) { atomicMax(&largest[OF_K], bitcast<u32>(most)); }
 }

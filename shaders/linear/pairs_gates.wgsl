@@ -1,6 +1,6 @@
 // Products of rows of a chunk where a row has one gate, or none: q k^T and k k^T, channels in slices through workgroup memory.
 //
-// provides  Ahead fetch_rows multiply_rows a_eight prepare, qk_tile
+// provides  Ahead fetch_rows multiply_rows a_eight prepare put_t_4 t_eight, qk_tile
 // requires  chunk.wgsl, blocks_coop.wgsl, pairs_coop.wgsl (pair_tile note_largest factor_of OF_Q OF_K), gates (fetch_gates sum_gates rise fall
 //           pair_decay), operands (rows_q rows_k put_row_decay)
 
@@ -105,22 +105,38 @@ fn stage_piece(p: vec2<u32>, q: Half8, k: Half8) {
 fn decayed_block(which: u32, half: u32, block: vec2<u32>, sums: block_c, member: u32) -> block_c {
     var x = lanes_of(sums);
     var most = 0.0;
+    // Apart from stores: some compilers take no load before a store to workgroup memory.
+    var betas_here = array<f32, ELEMENTS>();
     for (var e = 0u; e < ELEMENTS; e++) { // unroll
         let i = block.x * SIZE + row_of(member, e);
         let j = block.y * SIZE + column_of(member, e);
         x[e] = select(0.0, x[e] * pair_decay(half, i, j), j + which <= i);
         most = max(most, abs(x[e]));
+        betas_here[e] = beta_of(i);
     }
     if (which == OF_Q) {
-        note_largest(OF_Q, most, member);
+        note_largest(OF_Q, most);
     } else {
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
             let i = block.x * SIZE + row_of(member, e);
             let j = block.y * SIZE + column_of(member, e);
-            pair_tile[j * L_STRIDE + i / 4u][i % 4u] = x[e] * beta_of(i);
+            pair_tile[j * L_STRIDE + i / 4u][i % 4u] = x[e] * betas_here[e];
         }
     }
     return sums_block_of(x);
+}
+
+// Four numbers of a column of T beta, in the place of L; and eight of a row.
+fn put_t_4(column: u32, i4: u32, x: vec4<f32>) {
+    pair_tile[column * L_STRIDE + i4] = x;
+}
+
+fn t_eight(i: u32, j: u32) -> Half8 {
+    var x = array<f16, 8>();
+    for (var c = 0u; c < 8u; c++) { // unroll
+        x[c] = f16(pair_tile[(j + c) * L_STRIDE + i / 4u][i % 4u]);
+    }
+    return Half8(vec4<f16>(x[0], x[1], x[2], x[3]), vec4<f16>(x[4], x[5], x[6], x[7]));
 }
 
 // Eight numbers of row i of A, from column j on; they have their factor.

@@ -13,4 +13,4 @@ fn beta_of(i: u32) -> f32 {
     return 1.0;
 }
 
-fn solve(t: u32) {}
+fn solve(at: Place, t: u32) {}

@@ -91,6 +91,9 @@ fn main(
         }
         // Two chunks ahead: sums wait for no load.
         fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(n + 2u, range.y - 1u) - range.x), strip, member);
+        // Holds the loads here: some compilers move them to the end of the turn, where they are waited for. So does a barrier further down,
+        // which scores computed here need.
+        if (SCORES_HERE == 0u) { workgroupBarrier(); }
         var score_sums = array<block_c, SCORE_ROUNDS>();
         scores(&score_sums, strip);
         var out_sums = array<block_c, ROW_BLOCKS>();
@@ -119,8 +122,7 @@ fn main(
             }
             out_sums[i] = sums_block_of(x);
         }
-        // What was stored needs none, but where channels have gates subgroups that drift apart took no less.
-        if (STEP_TOGETHER == 1u) { workgroupBarrier(); }
+        if (SCORES_HERE == 1u) { workgroupBarrier(); }
         within_chunk(&out_sums, &values);
         update(&state, &values, values_fit / state_fit, half, member);
         state_fit = values_fit;
@@ -130,12 +132,13 @@ fn main(
         share_denominators(&out_sums, unfit, strip, member);
         // Every subgroup has taken its values; its columns of them are free.
         for (var i = 0u; i < ROW_BLOCKS; i++) { // unroll
-            let x = lanes_of(out_sums[i]);
+            var x = lanes_of(out_sums[i]);
             for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                let col = strip * SIZE + row_of(member, e);
-                let row = i * SIZE + column_of(member, e);
-                v_tile[row * V_STRIDE + col / 4u][col % 4u] = f16(divided(unfit * x[e], row));
+                x[e] = divided(unfit * x[e], i * SIZE + column_of(member, e));
             }
+            let rows = half_block(x, 1.0);
+            let to = i * SIZE * V_STRIDE + strip * SIZE4;
+            coopStore(rows, &v_tile[to], V_STRIDE);
         }
         last_at = at;
         at = next_at;
@@ -152,14 +155,11 @@ fn main(
 
 // The power of two by which the state fits f16, moved only when it must.
 fn fit(state: ptr<function, array<block_c, K_BLOCKS>>, shift: f32) -> f32 {
-    var four = vec4<f32>();
+    var own = 0.0;
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        let x = lanes_of((*state)[d]);
-        for (var n = 0u; n < ELEMENTS4; n++) { // unroll
-            four = max(four, abs(vec4<f32>(x[n * 4u], x[n * 4u + 1u], x[n * 4u + 2u], x[n * 4u + 3u])));
-        }
+        own = max(own, largest_size(lanes_of((*state)[d])));
     }
-    let largest = largest_of(max(max(four.x, four.y), max(four.z, four.w)));
+    let largest = largest_of(own);
     return select(shift, power_for(largest), largest * shift > F16_SAFE || largest * shift <= 64.0);
 }
 

@@ -29,8 +29,8 @@ fn make_values(
         let v = factors_of((*values)[s]);
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
             x[e] = f32(v[e]) - back * rise(half, s * SIZE + column_of(member, e)) * x[e];
-            largest = max(largest, abs(x[e]));
         }
+        largest = max(largest, largest_size(x));
         (*held)[s] = sums_block_of(x);
     }
     let missing_fit = fitting(largest);
@@ -48,10 +48,7 @@ fn make_values(
                 sum = coopMultiplyAdd(missing[s], t, sum);
             }
         }
-        let x = lanes_of(sum);
-        for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            largest = max(largest, abs(x[e]));
-        }
+        largest = max(largest, largest_size(lanes_of(sum)));
         (*held)[i] = sum;
     }
     let fit = fitting(largest * missing_back);

@@ -45,7 +45,8 @@ impl Sweep {
             ("SCORE_ROUNDS", if pairs == 0 { lower_blocks.div_ceil(strips) } else { 1 }),
             ("HELD_BLOCKS", if p.beta.is_some() { row_blocks } else { 1 }),
             ("PAIRS", pairs),
-            ("STEP_TOGETHER", u32::from(kind != Kind::Read && (pairs == 0 || channels))),
+            // Whether the sweep computes scores, rather than a stage before it or none.
+            ("SCORES_HERE", u32::from(pairs == 0 && kind != Kind::Read)),
             ("PAIR_ROWS", self.pair_rows(p)),
             ("PAIR_LOADS", (self.pair_rows(p) * size / 8).div_ceil(threads).max(1)),
             ("KEY_LOADS", if channels { (chunk * qk_cols8).div_ceil(threads) } else { 1 }),
@@ -99,8 +100,6 @@ impl Sweep {
             ("SLICE_BLOCKS", SLICE_BLOCKS),
             ("SLICES", slices),
             ("SLICE8", slice8),
-            // Whether A lies elsewhere, so that nothing is below the diagonal of L's tile.
-            ("L_ALONE", u32::from(!matches!(p.gate, Gate::PerChannel(_)))),
             ("SOLVERS", solvers),
             ("A_STORES", eights.div_ceil(threads - solvers)),
             ("T_STORES", eights.div_ceil(threads)),
@@ -143,7 +142,7 @@ impl Sweep {
             return of_sweep;
         }
         let pairs = self.pair_constants(p);
-        let sums = 16 * number(&pairs, "L_TILE") + 8 * self.chunk + 16;
+        let sums = 16 * number(&pairs, "L_TILE") + 4 * self.chunk + 16;
         let rows = if channels {
             let level = (self.pairs(p) + 1) * self.matrices.size * number(&sweep, "QK_STRIDE");
             8 * level + 16 * self.strips(p, Kind::Pairs) * number(&pairs, "K4")
