@@ -15,25 +15,35 @@ fn store_powers(powers: u32, t: u32) {}
 
 fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, t: u32) {
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
-        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            // Column-major: keys lie in rows, and the product wants them transposed.
-            let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                (*s)[r * KEY_BLOCKS + c] =
-                    coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
-            }
+        add_products(s, q_blocks, d);
+    }
+}
+
+// What a block of columns gives the scores.
+fn add_products(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, d: u32) {
+    for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+        // Column-major: keys lie in rows, and the product wants them transposed.
+        let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            (*s)[r * KEY_BLOCKS + c] =
+                coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], keys, (*s)[r * KEY_BLOCKS + c]);
         }
     }
 }
 
 fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, weights: ptr<function, array<vec4<f32>, SCORES>>, t: u32) {
-    let p = weights_of(weights, t);
+    var p = weights_of(weights, t);
     for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-        for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd(p[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
-            }
+        add_values(acc, &p, c);
+    }
+}
+
+// What a block of keys gives the sums.
+fn add_values(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<block_a, S_BLOCKS>>, c: u32) {
+    for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+        let values = coopLoadT<block_b>(&kv_tile[V_START + c * SIZE * V_STRIDE + d * SIZE4], V_STRIDE);
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            (*acc)[r * V_BLOCKS + d] = coopMultiplyAdd((*p)[r * KEY_BLOCKS + c], values, (*acc)[r * V_BLOCKS + d]);
         }
     }
 }

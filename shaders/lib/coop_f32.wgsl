@@ -82,38 +82,52 @@ fn store_powers(all: array<vec3<f32>, POWER_LOADS>, t: u32) {
 fn qk(s: ptr<function, array<block_c, S_BLOCKS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, t: u32) {
     for (var g = 0u; g < GROUPS; g++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            var parts = array<block_c, ROW_BLOCKS>();
-            var whole = array<block_b, GROUP>();
-            for (var n = 0u; n < GROUP; n++) { // unroll
-                const d = g * GROUP + n;
-                let first = c * SIZE * K_STRIDE + d * SIZE4;
-                // Column-major: keys lie in rows, and the product wants them transposed.
-                whole[n] = coopLoad<block_b>(&kv_tile[first], K_STRIDE);
-                let rest = coopLoad<block_b>(&kv_tile[first + DOT_BLOCKS * SIZE4], K_STRIDE);
-                for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                    parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + DOT_BLOCKS + d], whole[n], parts[r]);
-                    parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], rest, parts[r]);
-                }
-            }
-            for (var n = 0u; n < GROUP; n++) { // unroll
-                for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                    parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + g * GROUP + n], whole[n], parts[r]);
-                }
-            }
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                (*s)[r * KEY_BLOCKS + c] = (*s)[r * KEY_BLOCKS + c] + parts[r];
-            }
+            add_group(s, q_blocks, g, c);
         }
     }
     for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            var x = lanes_of((*s)[r * KEY_BLOCKS + c]);
-            for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                x[e] *= q_powers[row_of(t, r * SLOTS + e / PER_SLOT)] * k_powers[c * SIZE + column_of(t, e % PER_SLOT)];
-            }
-            (*s)[r * KEY_BLOCKS + c] = sums_block_of(x);
+            (*s)[r * KEY_BLOCKS + c] = with_powers((*s)[r * KEY_BLOCKS + c], r, c, t);
         }
     }
+}
+
+// What a group of columns gives the scores of a block of keys.
+fn add_group(
+    s: ptr<function, array<block_c, S_BLOCKS>>,
+    q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
+    g: u32,
+    c: u32,
+) {
+    var parts = array<block_c, ROW_BLOCKS>();
+    var whole = array<block_b, GROUP>();
+    for (var n = 0u; n < GROUP; n++) { // unroll
+        let d = g * GROUP + n;
+        let first = c * SIZE * K_STRIDE + d * SIZE4;
+        // Column-major: keys lie in rows, and the product wants them transposed.
+        whole[n] = coopLoad<block_b>(&kv_tile[first], K_STRIDE);
+        let rest = coopLoad<block_b>(&kv_tile[first + DOT_BLOCKS * SIZE4], K_STRIDE);
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + DOT_BLOCKS + d], whole[n], parts[r]);
+            parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + d], rest, parts[r]);
+        }
+    }
+    for (var n = 0u; n < GROUP; n++) { // unroll
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            parts[r] = coopMultiplyAdd((*q_blocks)[r * QK_BLOCKS + g * GROUP + n], whole[n], parts[r]);
+        }
+    }
+    for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+        (*s)[r * KEY_BLOCKS + c] = (*s)[r * KEY_BLOCKS + c] + parts[r];
+    }
+}
+
+fn with_powers(s: block_c, r: u32, c: u32, t: u32) -> block_c {
+    var x = lanes_of(s);
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        x[e] *= q_powers[row_of(t, r * SLOTS + e / PER_SLOT)] * k_powers[c * SIZE + column_of(t, e % PER_SLOT)];
+    }
+    return sums_block_of(x);
 }
 
 // The factor that brings a row's weights of a tile up to 2^14, and its inverse.
@@ -149,33 +163,44 @@ fn pv(acc: ptr<function, array<block_c, ACC_BLOCKS>>, p: ptr<function, array<vec
             low[r * KEYS4 + c] = x - (*p)[r * KEYS4 + c];
         }
     }
-    let p_whole = weights_of(p, t);
-    let p_rest = weights_of(&low, t);
+    var p_whole = weights_of(p, t);
+    var p_rest = weights_of(&low, t);
     for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-        var parts = array<block_c, ROW_BLOCKS>();
-        var whole = array<block_b, KEY_BLOCKS>();
-        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            let first = V_START + c * SIZE * V_STRIDE + d * SIZE4;
-            whole[c] = coopLoadT<block_b>(&kv_tile[first], V_STRIDE);
-            let rest = coopLoadT<block_b>(&kv_tile[first + V_BLOCKS * SIZE4], V_STRIDE);
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                parts[r] = coopMultiplyAdd(p_rest[r * KEY_BLOCKS + c], whole[c], parts[r]);
-                parts[r] = coopMultiplyAdd(p_whole[r * KEY_BLOCKS + c], rest, parts[r]);
-            }
-        }
-        for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                parts[r] = coopMultiplyAdd(p_whole[r * KEY_BLOCKS + c], whole[c], parts[r]);
-            }
-        }
+        add_columns(acc, &p_whole, &p_rest, &down, d);
+    }
+}
+
+// What a tile gives a block of output columns.
+fn add_columns(
+    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
+    p_whole: ptr<function, array<block_a, S_BLOCKS>>,
+    p_rest: ptr<function, array<block_a, S_BLOCKS>>,
+    down: ptr<function, array<f32, ROWS>>,
+    d: u32,
+) {
+    var parts = array<block_c, ROW_BLOCKS>();
+    var whole = array<block_b, KEY_BLOCKS>();
+    for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+        let first = V_START + c * SIZE * V_STRIDE + d * SIZE4;
+        whole[c] = coopLoadT<block_b>(&kv_tile[first], V_STRIDE);
+        let rest = coopLoadT<block_b>(&kv_tile[first + V_BLOCKS * SIZE4], V_STRIDE);
         for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-            let x = lanes_of(parts[r]);
-            var sum = lanes_of((*acc)[r * V_BLOCKS + d]);
-            for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                sum[e] = fma(x[e], down[r * SLOTS + e / PER_SLOT], sum[e]);
-            }
-            (*acc)[r * V_BLOCKS + d] = sums_block_of(sum);
+            parts[r] = coopMultiplyAdd((*p_rest)[r * KEY_BLOCKS + c], whole[c], parts[r]);
+            parts[r] = coopMultiplyAdd((*p_whole)[r * KEY_BLOCKS + c], rest, parts[r]);
         }
+    }
+    for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            parts[r] = coopMultiplyAdd((*p_whole)[r * KEY_BLOCKS + c], whole[c], parts[r]);
+        }
+    }
+    for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+        let x = lanes_of(parts[r]);
+        var sum = lanes_of((*acc)[r * V_BLOCKS + d]);
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            sum[e] = fma(x[e], (*down)[r * SLOTS + e / PER_SLOT], sum[e]);
+        }
+        (*acc)[r * V_BLOCKS + d] = sums_block_of(sum);
     }
 }
 

@@ -26,16 +26,20 @@ fn scores_of(s: ptr<function, array<block_c, S_BLOCKS>>, t: u32) -> array<vec4<f
     var out_scores = array<vec4<f32>, SCORES>();
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            let x = lanes_of((*s)[b * KEY_BLOCKS + c]);
-            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                for (var i = 0u; i < PER_SLOT; i++) { // unroll
-                    const n = c * PER_SLOT + i;
-                    out_scores[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u] = x[slot * PER_SLOT + i];
-                }
-            }
+            put_scores(&out_scores, (*s)[b * KEY_BLOCKS + c], b, c);
         }
     }
     return out_scores;
+}
+
+fn put_scores(out_scores: ptr<function, array<vec4<f32>, SCORES>>, s: block_c, b: u32, c: u32) {
+    let x = lanes_of(s);
+    for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+        for (var i = 0u; i < PER_SLOT; i++) { // unroll
+            let n = c * PER_SLOT + i;
+            (*out_scores)[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u] = x[slot * PER_SLOT + i];
+        }
+    }
 }
 
 fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<block_a, S_BLOCKS> {
@@ -47,17 +51,21 @@ fn weights_of(p: ptr<function, array<vec4<f32>, SCORES>>, t: u32) -> array<block
     var blocks = array<block_a, S_BLOCKS>();
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
         for (var c = 0u; c < KEY_BLOCKS; c++) { // unroll
-            var x = array<f16, ELEMENTS>();
-            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                for (var i = 0u; i < PER_SLOT; i++) { // unroll
-                    const n = c * PER_SLOT + i;
-                    x[slot * PER_SLOT + i] = rounded[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u];
-                }
-            }
-            blocks[b * KEY_BLOCKS + c] = weights_block_of(x);
+            blocks[b * KEY_BLOCKS + c] = weights_block(&rounded, b, c);
         }
     }
     return blocks;
+}
+
+fn weights_block(rounded: ptr<function, array<vec4<f16>, SCORES>>, b: u32, c: u32) -> block_a {
+    var x = array<f16, ELEMENTS>();
+    for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+        for (var i = 0u; i < PER_SLOT; i++) { // unroll
+            let n = c * PER_SLOT + i;
+            x[slot * PER_SLOT + i] = (*rounded)[(b * SLOTS + slot) * KEYS4 + n / 4u][n % 4u];
+        }
+    }
+    return weights_block_of(x);
 }
 
 // One vote tells whether any row's reference moves; only then is it worth finding by how much.
@@ -68,16 +76,20 @@ fn move_rows(
     t: u32,
 ) {
     if (!subgroupAny(rows_grow(rows, s))) { return; }
-    let alpha = rows_move(rows, s, t);
+    var alpha = rows_move(rows, s, t);
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
         for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-            var x = lanes_of((*acc)[b * V_BLOCKS + d]);
-            for (var e = 0u; e < ELEMENTS; e++) { // unroll
-                x[e] *= alpha[b * SLOTS + e / PER_SLOT];
-            }
-            (*acc)[b * V_BLOCKS + d] = sums_block_of(x);
+            (*acc)[b * V_BLOCKS + d] = rescaled((*acc)[b * V_BLOCKS + d], &alpha, b);
         }
     }
+}
+
+fn rescaled(sums: block_c, alpha: ptr<function, array<f32, ROWS>>, b: u32) -> block_c {
+    var x = lanes_of(sums);
+    for (var e = 0u; e < ELEMENTS; e++) { // unroll
+        x[e] *= (*alpha)[b * SLOTS + e / PER_SLOT];
+    }
+    return sums_block_of(x);
 }
 
 fn add_where(acc: ptr<function, array<block_c, ACC_BLOCKS>>, n: u32, met: block_c, value: f32, t: u32) {

@@ -7,24 +7,28 @@
 // requires  bindings, lib/coop_lanes.wgsl, lib/coop_registers.wgsl (row_of), pack (row_at), order (q_token), store_out
 
 fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: array<f32, ROWS>, t: u32) {
+    for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
+        for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+            store_row(acc, at, norm[b * SLOTS + slot], b, slot, t);
+        }
+    }
+}
+
+fn store_row(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: f32, b: u32, slot: u32, t: u32) {
     let odd = t % 2u == 1u;
     // Even threads take the first half's columns, odd ones the second's.
     let own4 = t % LANES / 2u + select(0u, SIZE4 / 2u, odd);
-    for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
-        for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-            const r = b * SLOTS + slot;
-            const n = slot * PER_SLOT;
-            let row = at.row + row_of(t, r);
-            let token = q_token(at, row);
-            let own = row_at(at, row);
-            for (var d = 0u; d < V_BLOCKS; d++) { // unroll
-                let x = lanes_of((*acc)[b * V_BLOCKS + d]);
-                let near = vec2<f32>(x[n], x[n + 1u]) * norm[r];
-                let far = vec2<f32>(x[n + 2u], x[n + 3u]) * norm[r];
-                let met = subgroupShuffleXor(select(far, near, odd), 1u);
-                let four = select(vec4<f32>(near, met), vec4<f32>(met, far), odd);
-                if (token != NO_TOKEN) { store_out(own, token, d * SIZE4 + own4, four); }
-            }
-        }
+    let n = slot * PER_SLOT;
+    let row = at.row + row_of(t, b * SLOTS + slot);
+    let token = q_token(at, row);
+    let own = row_at(at, row);
+    for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+        // Indexed by what is known once this stands in store_acc.
+        var x = lanes_of((*acc)[b * V_BLOCKS + d]);
+        let near = vec2<f32>(x[n], x[n + 1u]) * norm;
+        let far = vec2<f32>(x[n + 2u], x[n + 3u]) * norm;
+        let met = subgroupShuffleXor(select(far, near, odd), 1u);
+        let four = select(vec4<f32>(near, met), vec4<f32>(met, far), odd);
+        if (token != NO_TOKEN) { store_out(own, token, d * SIZE4 + own4, four); }
     }
 }

@@ -22,35 +22,43 @@ fn put(at4: u32, x: Half8) {
     kv_tile[at4 + 1u] = upper(x);
 }
 
-// As many of Q's blocks at a time as there is room for.
 fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) {
     if (t == 0u) { atomicStore(&flags[NONFINITE], 0u); }
-    let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;
     for (var slab = 0u; slab < Q_SLABS; slab++) { // unroll
-        var x = array<Half8, Q_LOADS>();
-        for (var n = 0u; n < Q_LOADS; n++) { // unroll
-            let row = row_of_piece(n, t, Q_SLAB8);
-            let col = slab * Q_SLAB8 + column_of_piece(n, t, Q_SLAB8);
-            let token = q_token(at, at.row + row);
-            if (row < BLOCK_Q && token != NO_TOKEN && col < QK8) {
-                let first = base(params.q, at.local_b, row_at(at, at.row + row).local_h);
-                x[n] = half_q(first + (at.first_q + token) * params.q.row, col);
-            }
-        }
-        workgroupBarrier();
-        for (var n = 0u; n < Q_LOADS; n++) { // unroll
-            let row = row_of_piece(n, t, Q_SLAB8);
-            if (row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, x[n]); }
-        }
-        workgroupBarrier();
-        for (var d = 0u; d < Q_SLAB; d++) { // unroll
-            for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
-                let start = (row0 + r * SIZE) * Q_STRIDE + d * SIZE4;
-                (*q_blocks)[r * QK_BLOCKS + slab * Q_SLAB + d] = coopLoadT<block_a>(&kv_tile[start], Q_STRIDE);
-            }
-        }
+        load_q_slab(q_blocks, at, slab, t);
     }
     workgroupBarrier();
+}
+
+// As many of Q's blocks at a time as there is room for.
+fn load_q_slab(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, slab: u32, t: u32) {
+    var x = array<Half8, Q_LOADS>();
+    for (var n = 0u; n < Q_LOADS; n++) { // unroll
+        x[n] = q_piece(at, row_of_piece(n, t, Q_SLAB8), slab * Q_SLAB8 + column_of_piece(n, t, Q_SLAB8));
+    }
+    workgroupBarrier();
+    for (var n = 0u; n < Q_LOADS; n++) { // unroll
+        let row = row_of_piece(n, t, Q_SLAB8);
+        if (row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, x[n]); }
+    }
+    workgroupBarrier();
+    let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;
+    for (var d = 0u; d < Q_SLAB; d++) { // unroll
+        for (var r = 0u; r < ROW_BLOCKS; r++) { // unroll
+            let start = (row0 + r * SIZE) * Q_STRIDE + d * SIZE4;
+            (*q_blocks)[r * QK_BLOCKS + slab * Q_SLAB + d] = coopLoadT<block_a>(&kv_tile[start], Q_STRIDE);
+        }
+    }
+}
+
+fn q_piece(at: QTile, row: u32, col: u32) -> Half8 {
+    let token = q_token(at, at.row + row);
+    var x = Half8();
+    if (row < BLOCK_Q && token != NO_TOKEN && col < QK8) {
+        let first = base(params.q, at.local_b, row_at(at, at.row + row).local_h);
+        x = half_q(first + (at.first_q + token) * params.q.row, col);
+    }
+    return x;
 }
 
 // Piece n of thread t in a tile whose rows are cols eights: cols is a constant, and where it divides THREADS the column

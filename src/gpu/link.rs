@@ -93,9 +93,9 @@ pub(crate) struct Binding {
 /// Concatenates, unrolls and parses. An error names the fragment and its own line.
 pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source]) -> Result<Linked> {
     let mut text = prelude.to_string();
-    let mut starts = vec![("prelude", 1)];
+    let mut starts = vec![("prelude", 0)];
     for source in sources {
-        starts.push((source.name, text.lines().count() as u32 + 1));
+        starts.push((source.name, text.len()));
         match source.unrolls {
             true => text += &unroll(&source.text, constants),
             false => text += &source.text,
@@ -104,9 +104,10 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
     let options =
         naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
     let module = naga::front::wgsl::Frontend::new_with_options(options).parse(&text).map_err(|e| {
-        let line = e.location(&text).map_or(1, |at| at.line_number);
-        let (name, start) = starts.iter().rev().find(|(_, start)| *start <= line).unwrap_or(&starts[0]);
-        Error::Shader(format!("{name}:{}: {}", line - start + 1, e.message()))
+        let at = e.location(&text).map_or(0, |at| at.offset as usize);
+        let (name, start) = starts.iter().rev().find(|(_, start)| *start <= at).unwrap_or(&starts[0]);
+        let line = text[*start..at].matches('\n').count() + 1;
+        Error::Shader(format!("{name}:{line}: {}", e.message()))
     })?;
     Ok(Linked { text, module })
 }
