@@ -15,7 +15,7 @@ fn multiply_add4(x: vec4<f32>, y: vec4<f32>, z0: vec4<f32>, z1: vec4<f32>, z2: v
 
 fn qk(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, row0: u32, lane: u32, slice: u32) {
     let q_first = row0 * Q_STRIDE + select(0u, slice * SLICE4, Q_RESIDENT);
-    for (var d = 0u; d < SLICE4; d++) { // unroll
+    for (var d = 0u; d < SLICE4; d++) { // unroll where UNROLL_SLICES
         for (var c = 0u; c < KEYS4; c++) { // unroll
             let first = c * 4u * LANES + lane;
             let k0 = kv_tile[first * K_STRIDE + d];
@@ -50,7 +50,7 @@ fn pv(
         return;
     }
     let p_first = P_START + row0 * P_STRIDE + slice * SLICE_V4;
-    for (var k4 = 0u; k4 < SLICE_V4; k4++) { // unroll
+    for (var k4 = 0u; k4 < SLICE_V4; k4++) { // unroll where UNROLL_SLICES
         for (var c = 0u; c < COLS4; c++) { // unroll
             let first = k4 * 4u * V4 + v_col(c, lane);
             let v0 = kv_tile[first];

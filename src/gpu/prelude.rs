@@ -40,6 +40,7 @@ impl AttentionSpec {
         let share = tile.share();
         let pieces = sizes.qk4.div_ceil(share);
         vec![
+            ("UNROLL_SLICES", u32::from(tile.unrolls_slices())),
             ("SLICE_V", tile.slice_v),
             ("SLICE_V4", tile.slice_v / 4),
             ("ROWS", sizes.rows),

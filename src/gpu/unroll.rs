@@ -10,7 +10,8 @@
 /// ```
 ///
 /// by its body, once a turn, each in a block of its own that begins with `const i = 0u;` and so on. BOUND is a literal or
-/// one of `constants`. Other lines pass unchanged, so the text means the same with or without this pass.
+/// one of `constants`. `// unroll where SWITCH` leaves the loop as it is where that constant is 0. Other lines pass unchanged, so
+/// the text means the same with or without this pass.
 ///
 /// # Panics
 /// When a marked loop is malformed or its bound is unknown: shipped shaders only, and a test links them all.
@@ -41,20 +42,25 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
 }
 
 fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, u32)> {
-    let header = line.trim().strip_suffix("// unroll")?.trim();
+    let (header, mark) = line.trim().split_once("// unroll")?;
+    let header = header.trim();
+    let constant = |name: &str| constants.iter().find(|(known, _)| *known == name).map(|&(_, n)| n);
     let malformed = || -> ! { panic!("not a loop that can be unrolled: {header}") };
     let Some(rest) = header.strip_prefix("for (var ") else { malformed() };
     let Some((counter, rest)) = rest.split_once(" = 0u; ") else { malformed() };
     let bound = rest.strip_prefix(&format!("{counter} < ")).and_then(|r| r.strip_suffix(&format!("; {counter}++) {{")));
     let Some(bound) = bound else { malformed() };
-    let value = match bound.strip_suffix('u').and_then(|n| n.parse().ok()) {
-        Some(n) => n,
-        None => match constants.iter().find(|(name, _)| *name == bound) {
-            Some(&(_, n)) => n,
-            None => malformed(),
-        },
+    let switch = match mark.trim().strip_prefix("where ") {
+        Some(name) => constant(name),
+        None if mark.is_empty() => Some(1),
+        None => malformed(),
     };
-    Some((counter, value))
+    let value = bound.strip_suffix('u').and_then(|n| n.parse().ok()).or_else(|| constant(bound));
+    match (switch, value) {
+        (Some(0), Some(_)) => None,
+        (Some(_), Some(value)) => Some((counter, value)),
+        _ => malformed(),
+    }
 }
 
 /// The line on which the brace opened by the first line closes.
@@ -82,6 +88,13 @@ mod tests {
         let turn = |i| format!("{{ const i = {i}u;\n  b;\n{inner}}}\n");
         let wanted = format!("a\n{}{}{}for (var k = 0u; k < N; k++) {{ }}\n", turn(0), turn(1), turn(2));
         assert_eq!(unroll(text, &[("N", 3)]), wanted);
+    }
+
+    #[test]
+    fn a_switch_leaves_loops_as_they_are() {
+        let text = "for (var i = 0u; i < 2u; i++) { // unroll where WIDE\n  b;\n}\n";
+        assert_eq!(unroll(text, &[("WIDE", 0)]), text);
+        assert_eq!(unroll(text, &[("WIDE", 1)]), "{ const i = 0u;\n  b;\n}\n{ const i = 1u;\n  b;\n}\n");
     }
 
     #[test]
