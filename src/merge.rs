@@ -92,7 +92,7 @@ impl Merge {
         let slots = self.slots(ctx)?;
         let mut builder = PlanBuilder::new(ctx, "merge", slots.clone());
         if slots.iter().any(|slot| slot.name == "out" && slot.layout.is_empty()) {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let alignment = ctx.capabilities().offset_alignment;
         let window = |name: &str| {
@@ -141,7 +141,7 @@ impl Merge {
             },
             |()| grid,
         )?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out and lse.

@@ -100,7 +100,7 @@ impl Permute {
         ];
         let mut builder = PlanBuilder::new(ctx, "permute", slots);
         if out.is_empty() {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let unit = if x.not_by(4).is_none() { 4 } else { 1 };
         let [x, out] = [x, out].map(|layout| Window::of(&layout, unit, ctx.capabilities().offset_alignment));
@@ -132,7 +132,7 @@ impl Permute {
             },
             |()| grid,
         )?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out.

@@ -30,7 +30,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     let slots = slots(problem);
     let mut builder = PlanBuilder::new(ctx, "attention", slots.clone());
     if problem.out.is_empty() {
-        return Ok(builder.finish());
+        return builder.finish();
     }
     let spec = spec(problem, visiting, ctx);
     notes(problem, visiting, &spec, ctx, &mut builder);
@@ -82,7 +82,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         split::merge(problem, split, &parts, &owned, partials, &mut builder)?;
         builder.set_splits(split.parts);
     }
-    Ok(builder.finish())
+    builder.finish()
 }
 
 /// Buffers of the plan's own that its kernels share.

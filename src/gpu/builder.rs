@@ -1,8 +1,11 @@
 //! Makes plans: buffers that they own, stages whose kernels are bound by name.
 
+use std::sync::Arc;
+
 use super::context::Context;
 use super::layout::Layout;
 use super::lists::Lists;
+use super::pipeline::{Asked, Job, Kernel};
 use super::plan::{Bound, Piece, Plan, Slot, Stage};
 use super::spec::Spec;
 use crate::Result;
@@ -11,6 +14,15 @@ use crate::Result;
 pub(crate) struct PlanBuilder<'a> {
     ctx: &'a Context,
     plan: Plan,
+    /// Stages whose kernels may still have to be compiled, and those kernels: all of a plan's at once.
+    unfinished: Vec<(Spec, Wanted, Vec<Piece>)>,
+    jobs: Vec<Job>,
+}
+
+/// A stage's kernel.
+enum Wanted {
+    Compiled(Arc<Kernel>),
+    Job(usize),
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -26,7 +38,7 @@ impl<'a> PlanBuilder<'a> {
             workspace_bytes: 0,
             notes: Vec::new(),
         };
-        PlanBuilder { ctx, plan }
+        PlanBuilder { ctx, plan, unfinished: Vec::new(), jobs: Vec::new() }
     }
 
     /// A buffer of the plan's own that holds these bytes.
@@ -52,6 +64,7 @@ impl<'a> PlanBuilder<'a> {
 
     /// Runs the stages there are so far, now and once: they read and write nothing but what the plan owns.
     pub(crate) fn run_stages_now(&mut self) -> Result<()> {
+        self.compile()?;
         let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
         let stages = std::mem::take(&mut self.plan.stages);
         self.plan.record(&mut encoder, &stages, &[])?;
@@ -60,8 +73,8 @@ impl<'a> PlanBuilder<'a> {
         Ok(())
     }
 
-    /// Compiles the kernel and binds every piece by name: `find` gives the window of a caller's slot or an owned
-    /// buffer for each binding of the module.
+    /// Links the kernel and binds every piece by name: `bind` gives the window of a caller's slot or an owned
+    /// buffer for each binding of the module. It is compiled at the end, with the others.
     pub(crate) fn stage<P>(
         &mut self,
         spec: Spec,
@@ -69,14 +82,44 @@ impl<'a> PlanBuilder<'a> {
         mut bind: impl FnMut(&mut Self, &P, &str) -> Result<Bound>,
         grid: impl Fn(&P) -> [u32; 2],
     ) -> Result<()> {
-        let kernel = self.ctx.pipeline_cache().kernel(self.ctx, &spec)?;
+        let wanted = self.wanted(&spec)?;
+        let names = match &wanted {
+            Wanted::Compiled(kernel) => &kernel.bindings,
+            Wanted::Job(n) => &self.jobs[*n].bindings,
+        };
+        let names: Vec<String> = names.iter().map(|b| b.name.clone()).collect();
         let mut bound = Vec::with_capacity(pieces.len());
         for piece in pieces {
-            let names = kernel.bindings.iter().map(|b| b.name.as_str());
-            let bindings = names.map(|name| bind(self, piece, name)).collect::<Result<Vec<_>>>()?;
+            let bindings = names.iter().map(|name| bind(self, piece, name)).collect::<Result<Vec<_>>>()?;
             bound.push(Piece { bindings, grid: grid(piece) });
         }
-        self.plan.stages.push(Stage { spec, kernel, pieces: bound });
+        self.unfinished.push((spec, wanted, bound));
+        Ok(())
+    }
+
+    fn wanted(&mut self, spec: &Spec) -> Result<Wanted> {
+        if let Some(n) = self.jobs.iter().position(|job| job.spec == *spec) {
+            return Ok(Wanted::Job(n));
+        }
+        Ok(match self.ctx.pipeline_cache().ask(self.ctx, spec)? {
+            Asked::Compiled(kernel) => Wanted::Compiled(kernel),
+            Asked::Linked(job) => {
+                self.jobs.push(job);
+                Wanted::Job(self.jobs.len() - 1)
+            }
+        })
+    }
+
+    fn compile(&mut self) -> Result<()> {
+        let made = self.ctx.pipeline_cache().compile(self.ctx, std::mem::take(&mut self.jobs))?;
+        let finished = std::mem::take(&mut self.unfinished).into_iter().map(|(spec, wanted, pieces)| {
+            let kernel = match wanted {
+                Wanted::Compiled(kernel) => kernel,
+                Wanted::Job(n) => made[n].clone(),
+            };
+            Stage { spec, kernel, pieces }
+        });
+        self.plan.stages.extend(finished);
         Ok(())
     }
 
@@ -115,7 +158,10 @@ impl<'a> PlanBuilder<'a> {
         self.plan.notes.push(reason);
     }
 
-    pub(crate) fn finish(self) -> Plan {
-        self.plan
+    /// # Errors
+    /// When the device refuses a kernel.
+    pub(crate) fn finish(mut self) -> Result<Plan> {
+        self.compile()?;
+        Ok(self.plan)
     }
 }

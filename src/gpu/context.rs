@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::capabilities::Capabilities;
+use super::driver_cache::{DriverCaches, Kept};
 use super::layout::{DType, Layout};
 use super::matrices::{Fragments, Matrices};
 use super::pipeline::PipelineCache;
@@ -84,7 +85,7 @@ impl Context {
             recorder: None,
         };
         // SAFETY: no bytes are given. Without a cache, kernels compile all the same.
-        let driver = unsafe { ctx.driver_cache(None) }.unwrap_or_default();
+        let driver = unsafe { ctx.driver_caches(&Kept::default()) }.unwrap_or_default();
         Context { pipelines: Arc::new(PipelineCache::new(driver)), ..ctx }
     }
 
@@ -126,7 +127,7 @@ impl Context {
     /// hold is machine code. Keep them where nobody else writes.
     pub unsafe fn with_pipeline_cache(&self, bytes: &[u8]) -> Result<Context> {
         // SAFETY: the caller vouches for the bytes.
-        let driver = unsafe { self.driver_cache(Some(bytes)) }.map_err(|e| {
+        let driver = unsafe { self.driver_caches(&Kept::read(bytes)) }.map_err(|e| {
             if !e.to_string().contains("different device") {
                 return e;
             }
@@ -140,18 +141,21 @@ impl Context {
     /// everything since the context was made, clones and restrictions included, and what it began with. `None` on a device
     /// without `Features::PIPELINE_CACHE`.
     pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
-        self.pipelines.driver()?.get_data()
+        self.pipelines.driver().bytes()
     }
 
     /// # Safety
     /// As for [`with_pipeline_cache`](Context::with_pipeline_cache).
-    unsafe fn driver_cache(&self, data: Option<&[u8]>) -> Result<Option<wgpu::PipelineCache>> {
+    unsafe fn driver_caches(&self, kept: &Kept<'_>) -> Result<DriverCaches> {
         if !self.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
-            return Ok(None);
+            return Ok(DriverCaches::default());
         }
-        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgpu-attention"), data, fallback: true };
-        // SAFETY: there are no bytes, or the caller vouches for them.
-        self.checked("pipeline cache", || Some(unsafe { self.device.create_pipeline_cache(&descriptor) }))
+        let cache = |data| {
+            let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgpu-attention"), data, fallback: true };
+            // SAFETY: there are no bytes, or the caller vouches for them.
+            self.checked("pipeline cache", || unsafe { self.device.create_pipeline_cache(&descriptor) })
+        };
+        Ok(DriverCaches::new(kept.drivers().map(cache).collect::<Result<_>>()?, kept))
     }
 
     /// Also uses the device's matrix units, which only the adapter tells of. The device must have been opened with

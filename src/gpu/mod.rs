@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod capabilities;
 pub(crate) mod context;
+pub(crate) mod driver_cache;
 pub(crate) mod flat;
 pub(crate) mod flat_spec;
 mod grid;

@@ -1,10 +1,13 @@
-//! Pipelines, compiled once a spec.
+//! Pipelines, compiled once a spec, those of a plan side by side.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use wgpu::naga;
+
 use super::context::Context;
+use super::driver_cache::{DriverCaches, SIDE_BY_SIDE};
 use super::link::{Binding, reflect_bindings};
 use super::spec::Spec;
 use super::spirv;
@@ -18,25 +21,37 @@ pub(crate) struct Kernel {
     pub bindings: Vec<Binding>,
 }
 
-/// Kernels by spec. Threads that ask for the same spec at once compile it once; other specs do not wait.
+/// Kernels by spec. Threads that compile the same spec at once compile it once; other specs do not wait.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     kernels: Mutex<HashMap<Spec, Cell>>,
     compiled: AtomicUsize,
-    /// What the driver keeps of its compilations, where the device lets it be kept.
-    driver: Option<wgpu::PipelineCache>,
+    driver: DriverCaches,
 }
 
 /// A kernel that is being compiled, or was.
 type Cell = Arc<OnceLock<Result<Arc<Kernel>>>>;
 
+/// A kernel that was asked for.
+pub(crate) enum Asked {
+    Compiled(Arc<Kernel>),
+    Linked(Job),
+}
+
+/// A kernel that is linked, and must be compiled.
+pub(crate) struct Job {
+    pub spec: Spec,
+    pub bindings: Vec<Binding>,
+    module: naga::Module,
+}
+
 impl PipelineCache {
-    pub(crate) fn new(driver: Option<wgpu::PipelineCache>) -> PipelineCache {
+    pub(crate) fn new(driver: DriverCaches) -> PipelineCache {
         PipelineCache { driver, ..PipelineCache::default() }
     }
 
-    pub(crate) fn driver(&self) -> Option<&wgpu::PipelineCache> {
-        self.driver.as_ref()
+    pub(crate) fn driver(&self) -> &DriverCaches {
+        &self.driver
     }
 
     /// The specs of all kernels here, in no order.
@@ -49,20 +64,55 @@ impl PipelineCache {
         self.compiled.load(Ordering::Relaxed)
     }
 
-    /// The kernel of a spec, compiled now if need be. A refusal is not kept: the device may have had a bad moment.
-    pub(crate) fn kernel(&self, ctx: &Context, spec: &Spec) -> Result<Arc<Kernel>> {
+    /// The kernel of a spec, or what is to be compiled.
+    pub(crate) fn ask(&self, ctx: &Context, spec: &Spec) -> Result<Asked> {
+        let made =
+            self.kernels.lock().unwrap_or_else(|e| e.into_inner()).get(spec).and_then(|cell| cell.get().cloned());
+        if let Some(Ok(kernel)) = made {
+            // Contexts share the cache, but may differ in what they allow.
+            check_storage_buffers(ctx, &kernel.bindings)?;
+            return Ok(Asked::Compiled(kernel));
+        }
+        let module = spec.link()?.module;
+        let bindings = reflect_bindings(&module);
+        check_storage_buffers(ctx, &bindings)?;
+        Ok(Asked::Linked(Job { spec: spec.clone(), bindings, module }))
+    }
+
+    /// Compiles kernels, several at a time. The first refusal is told.
+    pub(crate) fn compile(&self, ctx: &Context, jobs: Vec<Job>) -> Result<Vec<Arc<Kernel>>> {
+        let made: Vec<OnceLock<Result<Arc<Kernel>>>> = jobs.iter().map(|_| OnceLock::new()).collect();
+        let others = jobs.len().min(SIDE_BY_SIDE).saturating_sub(1);
+        let queue = Mutex::new(jobs.into_iter().zip(&made));
+        let next = || queue.lock().unwrap_or_else(|e| e.into_inner()).next();
+        let work = || {
+            while let Some((job, made)) = next() {
+                made.get_or_init(|| self.compile_one(ctx, job));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..others {
+                // Where there are no more threads, this one does it all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        made.into_iter().map(|made| made.into_inner().expect("the queue was worked off")).collect()
+    }
+
+    /// A refusal is not kept: the device may have had a bad moment.
+    fn compile_one(&self, ctx: &Context, job: Job) -> Result<Arc<Kernel>> {
         let lock = || self.kernels.lock().unwrap_or_else(|e| e.into_inner());
-        let cell = lock().entry(spec.clone()).or_default().clone();
+        let cell = lock().entry(job.spec.clone()).or_default().clone();
+        let spec = job.spec.clone();
         let made = cell.get_or_init(|| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
-            compile(ctx, spec).map(Arc::new)
+            compile(ctx, job).map(Arc::new)
         });
-        let made = made.clone();
         if made.is_err() {
-            lock().remove(spec);
+            lock().remove(&spec);
         }
-        // Contexts share the cache, but may differ in what they allow.
-        made.and_then(|kernel| check_storage_buffers(ctx, &kernel.bindings).map(|()| kernel))
+        made.clone()
     }
 }
 
@@ -88,20 +138,17 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
     Ok(())
 }
 
-fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
-    let linked = spec.link()?;
-    let bindings = reflect_bindings(&linked.module);
-    check_storage_buffers(ctx, &bindings)?;
+fn compile(ctx: &Context, Job { spec, bindings, module }: Job) -> Result<Kernel> {
     let label = spec.to_string();
     let device = ctx.device();
     // A device that runs nothing takes no SPIR-V either.
     let elements = spec.elements().filter(|_| device.adapter_info().backend != wgpu::Backend::Noop);
     let made = match elements {
-        Some(elements) => Made::Spirv(spirv::write(&linked.module, &bindings, elements, checks(spec))?),
-        None => Made::Module(Box::new(linked.module)),
+        Some(elements) => Made::Spirv(spirv::write(&module, &bindings, elements, checks(&spec))?),
+        None => Made::Module(Box::new(module)),
     };
     ctx.checked(&label, || {
-        let module = shader_module(device, &label, made, spec);
+        let module = shader_module(device, &label, made, &spec);
         let entries: Vec<_> = bindings
             .iter()
             .map(|b| wgpu::BindGroupLayoutEntry {
@@ -118,16 +165,18 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: ctx.pipeline_cache().driver(),
+        let pipeline = ctx.pipeline_cache().driver().with(&spec, |cache| {
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache,
+            })
         });
         Kernel { pipeline, layout, bindings: bindings.clone() }
     })
@@ -135,7 +184,7 @@ fn compile(ctx: &Context, spec: &Spec) -> Result<Kernel> {
 
 /// What the device is given.
 enum Made {
-    Module(Box<wgpu::naga::Module>),
+    Module(Box<naga::Module>),
     Spirv(Vec<u32>),
 }
 

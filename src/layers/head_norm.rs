@@ -142,7 +142,7 @@ impl HeadNorm {
         let columns = if self.per_head { dim } else { heads * dim };
         let rows = if self.per_head { batch * heads * len } else { batch * len };
         if out.is_empty() {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let threads = if columns > 1024 { 256 } else { 64 };
         Flat::new(title, "head_norm.wgsl", &[])
@@ -162,7 +162,7 @@ impl HeadNorm {
             .count("dim", dim)
             .number("eps", self.eps)
             .groups(&mut builder, rows)?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     fn io<'a>(&'a self, out: &'a Tensor) -> Result<HeadNormIo<'a>> {

@@ -100,7 +100,7 @@ impl KdaGate {
             .count("dim", dim)
             .number("lower", self.lower.unwrap_or(0.0))
             .each(&mut builder, x.len())?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out.

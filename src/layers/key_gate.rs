@@ -120,7 +120,7 @@ impl KeyGateAttention {
         };
         let mut builder = PlanBuilder::new(ctx, "key-gate attention", given.into_iter().filter_map(slot).collect());
         if out.is_empty() {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let (instances, chunks) = (batch * heads, len.div_ceil(CHUNK));
         let storage = wgpu::BufferUsages::STORAGE;
@@ -182,7 +182,7 @@ impl KeyGateAttention {
                 .count("chunks", chunks)
                 .each(&mut builder, instances * (v_dim + 2))?;
         }
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out. What else the description asks for needs a [`plan`](KeyGateAttention::plan).

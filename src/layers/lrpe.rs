@@ -123,7 +123,7 @@ impl Lrpe {
             .count("dim", dim)
             .count("offset", self.offset as usize)
             .each(&mut builder, x.len())?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out.

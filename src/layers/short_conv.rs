@@ -121,7 +121,7 @@ impl ShortConv {
                 .tensor("cache", cache, Use::Update)
                 .each(&mut builder, batch * heads * dim)?;
         }
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// Plans, runs and submits at once; returns out.

@@ -65,7 +65,7 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     slots.extend(g.slots());
     let mut builder = PlanBuilder::new(ctx, "linear attention, backward", slots.clone());
     if p.batch() == 0 || p.heads() == 0 {
-        return Ok(builder.finish());
+        return builder.finish();
     }
     let mut operands = operands(p, g);
     operands.retain(|operand| operand.name != "out");
@@ -94,7 +94,7 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
         collect(p, &chunks, &mut stages)?;
         gate(p, g, &chunks, &mut stages)?;
     }
-    Ok(builder.finish())
+    builder.finish()
 }
 
 /// States come from the caller and stay within.

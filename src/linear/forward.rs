@@ -23,7 +23,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let slots = slots(p);
     let mut builder = PlanBuilder::new(ctx, "linear attention", slots.clone());
     if p.batch() == 0 || p.heads() == 0 {
-        return Ok(builder.finish());
+        return builder.finish();
     }
     let sweep = match Sweep::new(p, ctx) {
         Ok(sweep) => Some(sweep),
@@ -46,7 +46,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     }
     let parts = parts(p, &operands, &slots, ctx)?;
     in_parts(p, &operands, parts, sweep, &mut builder)?;
-    Ok(builder.finish())
+    builder.finish()
 }
 
 /// The plan on plain kernels, and the buffers between them.
@@ -64,7 +64,7 @@ pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'stat
     }
     let mut builder = PlanBuilder::new(ctx, "linear attention, chunks kept", slots);
     let buffers = in_parts(p, &operands, parts, None, &mut builder)?;
-    Ok((builder.finish(), buffers))
+    Ok((builder.finish()?, buffers))
 }
 
 /// All stages; returns the plan's own buffers.

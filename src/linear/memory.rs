@@ -135,7 +135,7 @@ impl AssociativeMemory {
         let slots = slots(&p);
         let mut builder = PlanBuilder::new(ctx, "associative memory", slots.clone());
         if p.batch() == 0 || p.heads() == 0 {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let operands = self.operands(&p);
         let parts = parts(&p, &operands, &slots, ctx)?;
@@ -151,7 +151,7 @@ impl AssociativeMemory {
             self.learn(&p, &mut stages)?;
             output(&p, &mut stages)?;
         }
-        Ok(builder.finish())
+        builder.finish()
     }
 
     fn operands(&self, p: &Problem) -> Vec<Operand> {

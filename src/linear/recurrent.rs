@@ -55,7 +55,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let slots = tensors::slots(p);
     let mut builder = PlanBuilder::new(ctx, "linear attention, token by token", slots.clone());
     if p.batch() == 0 || p.heads() == 0 {
-        return Ok(builder.finish());
+        return builder.finish();
     }
     let mut operands = tensors::operands(p);
     let mapped = features::needs_stage(&p.map);
@@ -80,7 +80,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         }
         step(p, &mut stages)?;
     }
-    Ok(builder.finish())
+    builder.finish()
 }
 
 fn step(p: &Problem, stages: &mut Stages<'_, '_>) -> Result<()> {

@@ -114,7 +114,7 @@ impl S4dParams {
         let mut builder = PlanBuilder::new(ctx, "kernel of a diagonal state space", slots);
         let (flat, items) = Tables::new(self, &mut builder)?.kernel(self, len);
         flat.tensor("out", *out.layout(), Use::Write).each(&mut builder, items)?;
-        submit(ctx, &builder.finish(), &KernelIo::new(&out))?;
+        submit(ctx, &builder.finish()?, &KernelIo::new(&out))?;
         Ok(out)
     }
 }
@@ -161,7 +161,7 @@ impl S4d {
         };
         let mut builder = PlanBuilder::new(ctx, "diagonal state space", given.into_iter().filter_map(slot).collect());
         if out.is_empty() {
-            return Ok(builder.finish());
+            return builder.finish();
         }
         let chunked = state.is_some() || len > WHOLE;
         let (chunk, group) = if chunked { (CHUNK, GROUP_OUT) } else { (WHOLE, 1) };
@@ -208,7 +208,7 @@ impl S4d {
             ),
         };
         flat.groups(&mut builder, batch * channels * chunks.div_ceil(group))?;
-        Ok(builder.finish())
+        builder.finish()
     }
 
     /// What enters chunks, and what of it comes out; ends what runs when planning.

@@ -4,8 +4,12 @@ use wgpu_attention::{Context, Error};
 
 use crate::support::{Case, ctx};
 
-/// Where the device's number stands in what wgpu writes before the driver's bytes: magic, version, pointer size, backend.
-const ADAPTER: usize = 8 + 4 + 4 + 1;
+/// Where the device's number stands in what wgpu writes before the driver's bytes, the first of several: magic, version, pointer
+/// size, backend.
+fn adapter(bytes: &[u8]) -> usize {
+    let start = bytes.windows(8).position(|some| some == b"WGPUPLCH").expect("wgpu's magic");
+    start + 8 + 4 + 4 + 1
+}
 
 #[test]
 fn a_kept_cache_serves_another_context() {
@@ -30,13 +34,14 @@ fn bytes_that_cannot_serve() {
         return;
     }
     let bytes = ctx().pipeline_cache_data().expect("the device has PIPELINE_CACHE");
-    for end in [0, 10, ADAPTER, bytes.len() - 1] {
-        // SAFETY: wgpu sees that they end early, and the driver gets none.
+    for end in [0, 10, adapter(&bytes), bytes.len() - 1] {
+        // SAFETY: the library sees that they end early, and the driver gets none.
         let fresh = unsafe { ctx().with_pipeline_cache(&bytes[..end]) }.unwrap();
         assert!(fresh.pipeline_cache_data().is_some());
     }
     let mut other = bytes;
-    other[ADAPTER + 3] ^= 1;
+    let number = adapter(&other) + 3;
+    other[number] ^= 1;
     // SAFETY: wgpu sees that the device is another, and the driver gets none.
     let refusal = unsafe { ctx().with_pipeline_cache(&other) }.unwrap_err();
     let name = ctx().device().adapter_info().name;
