@@ -73,8 +73,8 @@ impl<'a> PlanBuilder<'a> {
         Ok(())
     }
 
-    /// Links the kernel and binds every piece by name: `bind` gives the window of a caller's slot or an owned
-    /// buffer for each binding of the module. It is compiled at the end, with the others.
+    /// Binds every piece by name: `bind` gives the window of a caller's slot or an owned buffer for each binding of the
+    /// module. The kernel is compiled at the end, with the others.
     pub(crate) fn stage<P>(
         &mut self,
         spec: Spec,
@@ -103,8 +103,8 @@ impl<'a> PlanBuilder<'a> {
         }
         Ok(match self.ctx.pipeline_cache().ask(self.ctx, spec)? {
             Asked::Compiled(kernel) => Wanted::Compiled(kernel),
-            Asked::Linked(job) => {
-                self.jobs.push(job);
+            Asked::Assembled(job) => {
+                self.jobs.push(*job);
                 Wanted::Job(self.jobs.len() - 1)
             }
         })

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::builder::PlanBuilder;
 use super::layout::{DType, Layout};
-use super::link::{Linked, Source, fragment, link};
+use super::link::{Assembled, Source, assemble, fragment};
 use super::params::View;
 use super::plan::{Bound, Window, fold_grid};
 use super::spec::{FLAT_THREADS, Spec};
@@ -45,7 +45,7 @@ pub(crate) struct FlatSpec {
 }
 
 impl FlatSpec {
-    pub(super) fn link(&self) -> Result<Linked> {
+    pub(super) fn assemble(&self) -> Assembled {
         let f16 = self.operands.iter().any(|(_, declared)| matches!(declared, Declared::Tensor(DType::F16, _)));
         let mut prelude = String::from(if f16 { "enable f16;\n" } else { "" });
         for (name, value) in &self.constants {
@@ -55,7 +55,7 @@ impl FlatSpec {
         let mut files = vec![fragment("lib/view.wgsl")];
         files.extend(self.files.iter().map(|file| fragment(file)));
         files.push(Source::generated("operands", self.declarations()));
-        link(&prelude, &self.constants, &files)
+        assemble(&prelude, &self.constants, &files)
     }
 
     fn declarations(&self) -> String {

@@ -1,8 +1,7 @@
 //! What kernels of linear attention are specialised for: a file, its sizes, and the formulas it computes.
 
-use super::link::{Linked, fragment, link};
+use super::link::{Assembled, assemble, fragment};
 use super::matrices::Matrices;
-use crate::Result;
 
 /// One kernel of linear attention.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +20,7 @@ pub(crate) struct LinearSpec {
 }
 
 impl LinearSpec {
-    pub(super) fn link(&self) -> Result<Linked> {
+    pub(super) fn assemble(&self) -> Assembled {
         let mut constants = self.constants.clone();
         constants.push(("THREADS", self.threads));
         let mut files = vec![fragment("lib/view.wgsl"), fragment("linear/chunk.wgsl")];
@@ -38,7 +37,7 @@ impl LinearSpec {
         }
         files.extend(self.files.iter().map(|file| fragment(file)));
         files.push(super::link::Source::generated("formulas", self.text.clone()));
-        link(&prelude, &constants, &files)
+        assemble(&prelude, &constants, &files)
     }
 }
 

@@ -90,8 +90,15 @@ pub(crate) struct Binding {
     pub ty: wgpu::BufferBindingType,
 }
 
-/// Concatenates, unrolls and parses. An error names the fragment and its own line.
-pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source]) -> Result<Linked> {
+/// A module as text, and where its sources begin in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Assembled {
+    text: String,
+    starts: Vec<(&'static str, usize)>,
+}
+
+/// Concatenates and unrolls.
+pub(crate) fn assemble(prelude: &str, constants: &[(&str, u32)], sources: &[Source]) -> Assembled {
     let mut text = prelude.to_string();
     let mut starts = vec![("prelude", 0)];
     for source in sources {
@@ -101,15 +108,41 @@ pub(crate) fn link(prelude: &str, constants: &[(&str, u32)], sources: &[Source])
             false => text += &source.text,
         }
     }
-    let options =
-        naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
-    let module = naga::front::wgsl::Frontend::new_with_options(options).parse(&text).map_err(|e| {
-        let at = e.location(&text).map_or(0, |at| at.offset as usize);
-        let (name, start) = starts.iter().rev().find(|(_, start)| *start <= at).unwrap_or(&starts[0]);
-        let line = text[*start..at].matches('\n').count() + 1;
-        Error::Shader(format!("{name}:{line}: {}", e.message()))
-    })?;
-    Ok(Linked { text, module })
+    Assembled { text, starts }
+}
+
+impl Assembled {
+    /// Parses. An error names the fragment and its own line.
+    pub(crate) fn parse(self) -> Result<Linked> {
+        let Assembled { text, starts } = self;
+        let options =
+            naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
+        let module = naga::front::wgsl::Frontend::new_with_options(options).parse(&text).map_err(|e| {
+            let at = e.location(&text).map_or(0, |at| at.offset as usize);
+            let (name, start) = starts.iter().rev().find(|(_, start)| *start <= at).unwrap_or(&starts[0]);
+            let line = text[*start..at].matches('\n').count() + 1;
+            Error::Shader(format!("{name}:{line}: {}", e.message()))
+        })?;
+        Ok(Linked { text, module })
+    }
+
+    /// The bindings of group 0, by number, as `reflect_bindings` finds them, without parsing: each is declared on a line of its own.
+    pub(crate) fn bindings(&self) -> Vec<Binding> {
+        let mut bindings: Vec<Binding> = self.text.lines().filter_map(declared_binding).collect();
+        bindings.sort_by_key(|b| b.binding);
+        bindings
+    }
+}
+
+fn declared_binding(line: &str) -> Option<Binding> {
+    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<")?;
+    let (space, rest) = rest.split_once("> ")?;
+    let name = rest.split_once(':')?.0.to_string();
+    let ty = match space {
+        "uniform" => wgpu::BufferBindingType::Uniform,
+        _ => wgpu::BufferBindingType::Storage { read_only: space == "storage, read" },
+    };
+    Some(Binding { name, binding: number.parse().ok()?, ty })
 }
 
 /// The bindings of group 0, by number.

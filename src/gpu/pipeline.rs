@@ -8,7 +8,7 @@ use wgpu::naga;
 
 use super::context::Context;
 use super::driver_cache::{DriverCaches, SIDE_BY_SIDE};
-use super::link::{Binding, reflect_bindings};
+use super::link::{Assembled, Binding, reflect_bindings};
 use super::spec::Spec;
 use super::spirv;
 use crate::{Error, Result};
@@ -35,14 +35,14 @@ type Cell = Arc<OnceLock<Result<Arc<Kernel>>>>;
 /// A kernel that was asked for.
 pub(crate) enum Asked {
     Compiled(Arc<Kernel>),
-    Linked(Job),
+    Assembled(Box<Job>),
 }
 
-/// A kernel that is linked, and must be compiled.
+/// A kernel whose text is there, to be parsed and compiled.
 pub(crate) struct Job {
     pub spec: Spec,
     pub bindings: Vec<Binding>,
-    module: naga::Module,
+    text: Assembled,
 }
 
 impl PipelineCache {
@@ -73,10 +73,10 @@ impl PipelineCache {
             check_storage_buffers(ctx, &kernel.bindings)?;
             return Ok(Asked::Compiled(kernel));
         }
-        let module = spec.link()?.module;
-        let bindings = reflect_bindings(&module);
+        let text = spec.assemble();
+        let bindings = text.bindings();
         check_storage_buffers(ctx, &bindings)?;
-        Ok(Asked::Linked(Job { spec: spec.clone(), bindings, module }))
+        Ok(Asked::Assembled(Box::new(Job { spec: spec.clone(), bindings, text })))
     }
 
     /// Compiles kernels, several at a time. The first refusal is told.
@@ -138,7 +138,9 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
     Ok(())
 }
 
-fn compile(ctx: &Context, Job { spec, bindings, module }: Job) -> Result<Kernel> {
+fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
+    let module = text.parse()?.module;
+    debug_assert_eq!(bindings, reflect_bindings(&module), "{spec}");
     let label = spec.to_string();
     let device = ctx.device();
     // A device that runs nothing takes no SPIR-V either.

@@ -3,7 +3,7 @@
 use super::builder::PlanBuilder;
 use super::context::Context;
 use super::layout::{DType, Layout};
-use super::link::{Linked, fragment, link};
+use super::link::{Assembled, assemble, fragment};
 use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::plan::Bound;
 use super::spec::Spec;
@@ -22,14 +22,14 @@ impl ProbeSpec {
         self.size * self.size / self.subgroup
     }
 
-    pub(crate) fn link(&self) -> Result<Linked> {
+    pub(crate) fn assemble(&self) -> Assembled {
         let ProbeSpec { size, subgroup } = *self;
         let constants = [("SIZE", size), ("SUBGROUP", subgroup), ("AREA", size * size), ("ELEMENTS", self.elements())];
         let mut text = Matrices { size, subgroup, fragments: Fragments::Workgroup }.prelude();
         for (name, value) in constants {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
-        link(&text, &constants, &[fragment("lib/coop_lanes.wgsl"), fragment("coop_probe.wgsl")])
+        assemble(&text, &constants, &[fragment("lib/coop_lanes.wgsl"), fragment("coop_probe.wgsl")])
     }
 }
 

@@ -110,6 +110,6 @@ fn every_shader_file_is_listed() {
 fn an_error_names_the_fragment_and_its_line() {
     let text = "fn f() -> f32 {\n    return slope;\n}\n".to_string();
     let source = super::link::Source::generated("score_mod", text);
-    let refusal = super::link::link("const A: u32 = 1u;\n", &[], &[source]).unwrap_err();
+    let refusal = super::link::assemble("const A: u32 = 1u;\n", &[], &[source]).parse().unwrap_err();
     assert_eq!(refusal.to_string(), "score_mod:2: no definition in scope for identifier: `slope`");
 }

@@ -7,7 +7,7 @@ use super::flat::FlatSpec;
 use super::flat_spec::{CombineSpec, HalvesSpec, PermuteSpec};
 use super::layout::DType;
 use super::linear_spec::LinearSpec;
-use super::link::{Linked, Source, fragment, link};
+use super::link::{Assembled, Linked, Source, assemble, fragment};
 use super::mask_spec::{ListsSpec, MaskSpec, UserSpec};
 use super::matrices::{Fragments, Matrices};
 use super::probe::ProbeSpec;
@@ -100,18 +100,25 @@ pub(crate) enum Spec {
 pub(crate) const FLAT_THREADS: u32 = 64;
 
 impl Spec {
+    /// The module's text.
+    pub(crate) fn assemble(&self) -> Assembled {
+        match self {
+            Spec::Attention(spec) => assemble(&spec.prelude(), &spec.constants(), &spec.sources()),
+            Spec::Combine(spec) => assemble(&spec.prelude(), &[("WIDTH", spec.width())], &spec.sources()),
+            Spec::Probe(spec) => spec.assemble(),
+            Spec::Linear(spec) => spec.assemble(),
+            Spec::Flat(spec) => spec.assemble(),
+            Spec::Lists(spec) => assemble(&spec.prelude(), &[], &spec.sources()),
+            Spec::Halves(spec) => assemble(&spec.prelude(), &spec.constants(), &spec.sources()),
+            Spec::Permute(spec) => {
+                assemble(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")])
+            }
+        }
+    }
+
     /// The linked module.
     pub(crate) fn link(&self) -> Result<Linked> {
-        match self {
-            Spec::Attention(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
-            Spec::Combine(spec) => link(&spec.prelude(), &[("WIDTH", spec.width())], &spec.sources()),
-            Spec::Probe(spec) => spec.link(),
-            Spec::Linear(spec) => spec.link(),
-            Spec::Flat(spec) => spec.link(),
-            Spec::Lists(spec) => link(&spec.prelude(), &[], &spec.sources()),
-            Spec::Halves(spec) => link(&spec.prelude(), &spec.constants(), &spec.sources()),
-            Spec::Permute(spec) => link(&spec.prelude(), &[], &[fragment("lib/view.wgsl"), fragment("permute.wgsl")]),
-        }
+        self.assemble().parse()
     }
 
     /// The user's texts within, if there are any.
