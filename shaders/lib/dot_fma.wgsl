@@ -1,6 +1,7 @@
 // s += q k^T and acc += p v with scalar multiply-adds, register-tiled: every vec4 read from workgroup memory is used
 // for ROWS rows (K, V) or for all of a thread's keys and columns (Q, P). Unrolling the loops over a slice gained 15 to
-// 30 % on an H200; by fours in a loop, it is 7 to 9 % slower than all of it, and compiles in three quarters of the time.
+// 30 % on an H200; by fours in a loop, it is 7 to 9 % slower than all of it, and compiles in three quarters of the time. Tiles whose
+// threads have few rows keep the loops (UNROLL_SLICES): no slower, and three quarters of the time again.
 // What is repeated most is a function, because parsing takes the square of a function's length: written out, it took
 // twice as long.
 //
