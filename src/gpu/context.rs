@@ -93,7 +93,7 @@ impl Context {
     /// its [`pipeline_cache_data`](Context::pipeline_cache_data). Planning a kernel that they hold takes milliseconds
     /// instead of a compilation.
     ///
-    /// Bytes of another version of the driver or of wgpu, and bytes that end early, count for nothing. So do all on a
+    /// Bytes of another version of the driver, of wgpu or of this library, and bytes that end early, count for nothing. So do all on a
     /// device without `Features::PIPELINE_CACHE`, which only Vulkan has.
     ///
     /// ```no_run

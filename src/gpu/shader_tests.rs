@@ -1,9 +1,9 @@
 //! Shaders without a GPU: what they cost, and the rules for their files. That every one translates is tested where the
 //! translation is (`tests/shaders.rs`).
 
-use super::grid::{on_matrix_units, tiles_and_dims};
+use super::grid::{masks, on_matrix_units, tiles_and_dims};
 use super::layout::DType;
-use super::link::{FRAGMENTS, reflect_workgroup_bytes};
+use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::spec::Spec;
 use super::tiles::ALL_TILES;
 use super::tuning::Products;
@@ -14,6 +14,16 @@ fn workgroup_memory_is_what_the_tile_says() {
         let Spec::Attention(a) = &spec else { continue };
         let reflected = reflect_workgroup_bytes(&spec.link().unwrap().module);
         assert_eq!(a.tile.workgroup_bytes([a.head_dim, a.v_dim], a.dtype, a.subgroups), reflected, "{spec}");
+    }
+}
+
+#[test]
+fn bindings_are_read_off_the_text() {
+    for spec in masks().into_iter().step_by(3) {
+        let text = spec.assemble();
+        let read = text.bindings();
+        assert_eq!(read, reflect_bindings(&text.parse().unwrap().module), "{spec}");
+        assert!(read.len() > 1, "{spec}");
     }
 }
 
