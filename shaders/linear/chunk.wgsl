@@ -29,17 +29,24 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> table: array<vec4<u32>>;
 
-// b, h: batch and value head; bh: both in one; start, len: rows; sequence: whose state it is.
-struct Place { b: u32, h: u32, bh: u32, chunk: u32, start: u32, len: u32, sequence: u32 }
+// b, h: batch and value head; bh: both in one; key_h, key_bh: likewise of the key head, found once, since it takes divisions; start, len:
+// rows; sequence: whose state it is.
+struct Place { b: u32, h: u32, bh: u32, key_h: u32, key_bh: u32, chunk: u32, start: u32, len: u32, sequence: u32 }
 
 fn place(bh: u32, chunk: u32) -> Place {
     let entry = table[chunk];
-    return Place(bh / params.heads, bh % params.heads, bh, chunk, entry.x, entry.y, entry.z);
+    var at = sequence_place(bh, entry.z);
+    at.chunk = chunk;
+    at.start = entry.x;
+    at.len = entry.y;
+    return at;
 }
 
 // A sequence as a whole: what lies before its first chunk and after its last.
 fn sequence_place(bh: u32, sequence: u32) -> Place {
-    return Place(bh / params.heads, bh % params.heads, bh, 0u, 0u, 0u, sequence);
+    let b = bh / params.heads;
+    let h = bh - b * params.heads;
+    return Place(b, h, bh, h / params.group, bh / params.group, 0u, 0u, 0u, sequence);
 }
 
 // First chunk of a sequence, the one after its last, first row, rows.

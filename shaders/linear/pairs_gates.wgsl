@@ -20,7 +20,7 @@ fn fetch_rows(ahead: ptr<function, Ahead>, at: Place, strip: u32, member: u32, t
     }
     var gates = array<f32, GATE_PARTS>();
     fetch_gates(&gates, at, strip, member);
-    sum_gates(&gates, 0u, at.len, strip, member);
+    sum_gates(&gates, 0u, at, strip, member);
 }
 
 fn fetch_slice(ahead: ptr<function, Ahead>, s: u32, at: Place, t: u32) {
@@ -79,7 +79,7 @@ fn prepare(
 ) {
     for (var i = t; i < CHUNK; i += THREADS - SOLVERS) { put_row_decay(at, i, rise(half, i), fall(half, i)); }
     var gates = (*ahead).gates;
-    sum_gates(&gates, CHUNK - half, next_at.len, strip, member);
+    sum_gates(&gates, CHUNK - half, next_at, strip, member);
 }
 
 // Every subgroup computes as many blocks; the last may come twice.

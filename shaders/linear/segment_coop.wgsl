@@ -38,7 +38,7 @@ fn main(
     var next_fit = feature_fits(at).y;
     fetch(&next_k, &next_v, at, e0, t);
     fetch_gates(&next_gates, at, strip, member);
-    sum_gates(&next_gates, 0u, at.len, strip, member);
+    sum_gates(&next_gates, 0u, at, strip, member);
     fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(1u, range.y - 1u - range.x)), strip, member);
     for (var n = range.x; n < range.y; n++) {
         let half = (n - range.x) % 2u * CHUNK;
@@ -50,7 +50,7 @@ fn main(
         fetch(&next_k, &next_v, next_at, e0, t);
         next_fit = feature_fits(next_at).y;
         if (CONSTANT_GATES == 0u || n < range.x + 2u || next_at.len < CHUNK) {
-            sum_gates(&next_gates, CHUNK - half, next_at.len, strip, member);
+            sum_gates(&next_gates, CHUNK - half, next_at, strip, member);
         }
         fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(n + 2u, range.y - 1u) - range.x), strip, member);
         var values = array<block_a, ROW_BLOCKS>();

@@ -12,7 +12,7 @@ fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u
     }
 }
 
-fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, strip: u32, member: u32) {
+fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, at: Place, strip: u32, member: u32) {
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
         let d = p * THREADS + strip * SUBGROUP + member;
         if (d < K_BLOCKS * SIZE) { kept[half / CHUNK * K_BLOCKS * SIZE + d] = (*gates)[p]; }

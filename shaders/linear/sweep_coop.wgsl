@@ -30,18 +30,11 @@ fn main(
     let column0 = e0 + strip * SIZE;
     let ends = owned_sequence(item);
     let range = chunks_of(ends.sequence);
-
-    var state = array<block_c, K_BLOCKS>();
-    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        var x = array<f32, ELEMENTS>();
-        for (var e = 0u; e < ELEMENTS; e++) { // unroll
-            x[e] = first(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e));
-        }
-        state[d] = sums_block_of(x);
+    // A sequence without rows: here and not around the first loads, which a branch would wait for.
+    if (range.x == range.y) {
+        pass_on(ends, e0, t);
+        return;
     }
-    // Powers of two: what the state is multiplied by as it lies in registers, and by what then to fit f16.
-    var state_fit = 1.0;
-    var shift = fit(&state, 1.0);
 
     // Rows of the chunk to come wait in registers, so that their loads overlap with products.
     var next_q = array<Half8, QK_LOADS>();
@@ -56,22 +49,32 @@ fn main(
     let end = begin + range.w;
     var at = chunk_at(ends, range.x, begin, end, 0u);
     var last_at = at;
-    var next_fits = vec2<f32>(1.0);
-    if (range.x < range.y) {
-        next_fits = feature_fits(at);
-        fetch_queries(&next_q, at, t);
-        fetch(&next_k, &next_v, at, e0, t);
-        fetch_pairs(&next_pairs, &next_scales, at, t);
-        fetch_keys(&next_keys, at, t);
-        fetch_gates(&next_gates, at, strip, member);
-        sum_gates(&next_gates, 0u, at.len, strip, member);
-        fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(1u, range.y - 1u - range.x)), strip, member);
+    var next_fits = feature_fits(at);
+    fetch_queries(&next_q, at, t);
+    fetch(&next_k, &next_v, at, e0, t);
+    fetch_pairs(&next_pairs, &next_scales, at, t);
+    fetch_keys(&next_keys, at, t);
+    fetch_gates(&next_gates, at, strip, member);
+
+    var state = array<block_c, K_BLOCKS>();
+    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
+        var x = array<f32, ELEMENTS>();
+        for (var e = 0u; e < ELEMENTS; e++) { // unroll
+            x[e] = first(ends, d * SIZE + column_of(member, e), column0 + row_of(member, e));
+        }
+        state[d] = sums_block_of(x);
     }
+    // Powers of two: what the state is multiplied by as it lies in registers, and by what then to fit f16.
+    var state_fit = 1.0;
+    var shift = fit(&state, 1.0);
+
+    sum_gates(&next_gates, 0u, at, strip, member);
+    fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(1u, range.y - 1u - range.x)), strip, member);
     for (var n = range.x; n < range.y; n++) {
         let half = (n - range.x) % 2u * CHUNK;
         workgroupBarrier();
         if (n > range.x) { store_out(last_at, e0, t); }
-        stage_queries(&next_q, at.len, t);
+        stage_queries(&next_q, t);
         stage(&next_k, &next_v, at.len, t);
         // What q and k were multiplied by; values are then by as much larger than they should be.
         let fits = next_fits;
@@ -87,7 +90,7 @@ fn main(
         fetch_keys(&next_keys, next_at, t);
         // Of a constant gate, chunks of as many rows have the same sums.
         if (CONSTANT_GATES == 0u || n < range.x + 2u || next_at.len < CHUNK) {
-            sum_gates(&next_gates, CHUNK - half, next_at.len, strip, member);
+            sum_gates(&next_gates, CHUNK - half, next_at, strip, member);
         }
         // Two chunks ahead: sums wait for no load.
         fetch_gates(&next_gates, chunk_at(ends, range.x, begin, end, min(n + 2u, range.y - 1u) - range.x), strip, member);
@@ -144,7 +147,7 @@ fn main(
         at = next_at;
     }
     workgroupBarrier();
-    if (range.x < range.y) { store_out(last_at, e0, t); }
+    store_out(last_at, e0, t);
     for (var d = 0u; d < K_BLOCKS; d++) { // unroll
         let x = lanes_of(state[d]);
         for (var e = 0u; e < ELEMENTS; e++) { // unroll
@@ -170,12 +173,8 @@ fn fetch_queries(next: ptr<function, array<Half8, QK_LOADS>>, at: Place, t: u32)
     }
 }
 
-fn stage_queries(next: ptr<function, array<Half8, QK_LOADS>>, len: u32, t: u32) {
-    if (len < CHUNK) {
-        for (var n = 0u; n < QK_LOADS; n++) { // unroll
-            if (piece(n, t, QK_COLS8).x >= len) { (*next)[n] = Half8(); }
-        }
-    }
+// Rows past the last give rows of out that nobody stores.
+fn stage_queries(next: ptr<function, array<Half8, QK_LOADS>>, t: u32) {
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
         let to = p.x * QK_STRIDE + p.y * 2u;
@@ -187,11 +186,20 @@ fn stage_queries(next: ptr<function, array<Half8, QK_LOADS>>, len: u32, t: u32) 
 }
 
 // A thread stores the pieces that it then overwrites. Whole rows of a workgroup's columns: parts of a memory sector at a time take
-// half as long again.
+// half as long again. A loop that compilers leave one: each kilobyte of code takes a call about a microsecond to fetch.
 fn store_out(at: Place, e0: u32, t: u32) {
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
+    for (var n = params.zero; n < V_LOADS; n++) {
         let p = piece(n, t, V_COLS8);
         let from_row = p.x * V_STRIDE + p.y * 2u;
         if (p.x < CHUNK) { put_out_8(at, p.x, e0 / 8u + p.y, Half8(v_tile[from_row], v_tile[from_row + 1u])); }
+    }
+}
+
+// The state as it came.
+fn pass_on(ends: Place, e0: u32, t: u32) {
+    for (var n = t; n < K * STRIPS * SIZE; n += THREADS) {
+        let d = n / (STRIPS * SIZE);
+        let e = e0 + n % (STRIPS * SIZE);
+        last(ends, d, e, first(ends, d, e));
     }
 }

@@ -16,12 +16,12 @@ fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u
     }
 }
 
-fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, strip: u32, member: u32) {
+fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, at: Place, strip: u32, member: u32) {
     if (strip != STRIPS - 1u) { return; }
     var sum = array<f32, GATE_PARTS>();
     var total = 0.0;
     for (var p = 0u; p < GATE_PARTS; p++) { // unroll
-        var x = select(0.0, clamp((*gates)[p], -80.0, 0.0), p * SUBGROUP + member < len);
+        var x = select(0.0, clamp((*gates)[p], -80.0, 0.0), p * SUBGROUP + member < at.len);
         for (var step = 0u; step < LANE_LEVELS; step++) { // unroll
             let before = subgroupShuffleUp(x, 1u << step);
             x += select(0.0, before, member >= 1u << step);

@@ -8,7 +8,7 @@ var<workgroup> k_tile: array<vec4<f16>, QK_TILE>;
 // Values; later out, row by row and column by column in their place.
 var<workgroup> v_tile: array<vec4<f16>, V_TILE>;
 
-// Rows past the last repeat it, so that no load waits for a test; stage puts zeros there.
+// Rows past the last repeat it, so that no load waits for a test; their values are staged as zeros, which keeps them out of the state.
 fn fetch(
     next_k: ptr<function, array<Half8, QK_LOADS>>,
     next_v: ptr<function, array<Half8, V_LOADS>>,
@@ -32,14 +32,6 @@ fn stage(
     len: u32,
     t: u32,
 ) {
-    if (len < CHUNK) {
-        for (var n = 0u; n < QK_LOADS; n++) { // unroll
-            if (piece(n, t, QK_COLS8).x >= len) { (*next_k)[n] = Half8(); }
-        }
-        for (var n = 0u; n < V_LOADS; n++) { // unroll
-            if (piece(n, t, V_COLS8).x >= len) { (*next_v)[n] = Half8(); }
-        }
-    }
     for (var n = 0u; n < QK_LOADS; n++) { // unroll
         let p = piece(n, t, QK_COLS8);
         let to = p.x * QK_STRIDE + p.y * 2u;
@@ -55,6 +47,15 @@ fn stage(
             let eight = ones_beside(p.y, (*next_v)[n]);
             v_tile[to] = eight.lo;
             v_tile[to + 1u] = eight.hi;
+        }
+    }
+    if (len == CHUNK) { return; }
+    // A loop that compilers leave one: it seldom runs, and in registers it would take copies of all that is staged.
+    for (var n = params.zero; n < V_LOADS; n++) {
+        let p = piece(n, t, V_COLS8);
+        if (p.x >= len && p.x < CHUNK) {
+            v_tile[p.x * V_STRIDE + p.y * 2u] = vec4<f16>();
+            v_tile[p.x * V_STRIDE + p.y * 2u + 1u] = vec4<f16>();
         }
     }
 }

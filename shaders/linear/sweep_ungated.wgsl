@@ -5,7 +5,7 @@
 
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {}
 
-fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, len: u32, strip: u32, member: u32) {}
+fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, at: Place, strip: u32, member: u32) {}
 
 fn rise(half: u32, i: u32) -> f32 {
     return 1.0;

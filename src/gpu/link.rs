@@ -49,7 +49,7 @@ fragments! {
     "mods/alibi.wgsl" "mods/bias.wgsl" "mods/mask_bits.wgsl" "mods/mask_none.wgsl" "mods/per_head.wgsl"
     "linear/carry.wgsl" "linear/chunk.wgsl" "linear/columns.wgsl" "linear/cumulate.wgsl" "linear/collect.wgsl" "linear/divide.wgsl" "linear/exp.wgsl" "linear/features.wgsl" "linear/features_half.wgsl" "linear/gate_gradient.wgsl" "linear/recurrent.wgsl" "linear/rows.wgsl" "linear/delta.wgsl" "linear/pointwise.wgsl" "linear/product.wgsl" "linear/scan.wgsl"
     "linear/solve.wgsl" "linear/blocks_coop.wgsl" "linear/powers.wgsl" "linear/pairs_coop.wgsl" "linear/pairs_delta.wgsl" "linear/pairs_plain.wgsl" "linear/pairs_channels.wgsl" "linear/pairs_gates.wgsl" "linear/sweep_coop.wgsl" "linear/sweep_place.wgsl" "linear/sweep_state.wgsl" "linear/sweep_still.wgsl"
-    "linear/segment_coop.wgsl" "linear/sweep_unscored.wgsl" "linear/sweep_within.wgsl"
+    "linear/segment_coop.wgsl" "linear/sweep_constant.wgsl" "linear/sweep_unscored.wgsl" "linear/sweep_within.wgsl"
     "linear/sweep_delta.wgsl" "linear/sweep_divided.wgsl" "linear/sweep_undivided.wgsl" "linear/sweep_gates.wgsl" "linear/sweep_keys.wgsl" "linear/sweep_plain.wgsl" "linear/sweep_scores.wgsl"
     "linear/sweep_channels.wgsl" "linear/sweep_rows.wgsl" "linear/sweep_stored.wgsl" "linear/sweep_stored_keys.wgsl" "linear/sweep_ungated.wgsl"
     "linear/kda_gate.wgsl" "linear/key_gate.wgsl" "linear/key_out.wgsl" "linear/key_parts.wgsl" "linear/key_scan.wgsl" "linear/key_scores.wgsl" "linear/key_state.wgsl" "linear/lrpe.wgsl" "linear/s4d_states.wgsl" "linear/s4d_scan.wgsl" "linear/s4d_powers.wgsl" "linear/s4d_out.wgsl" "linear/s4d_modes.wgsl" "linear/s4d_kernel.wgsl" "linear/oja.wgsl" "linear/short_conv.wgsl" "linear/short_conv_cache.wgsl" "linear/short_conv_input.wgsl" "lib/turns.wgsl"

@@ -283,8 +283,8 @@ impl Operand {
     fn address(&self, view: usize, unit: usize) -> (String, String) {
         let j = if unit == 1 { "j".to_string() } else { format!("j{unit}") };
         let cols = self.cols / unit;
-        let head = if self.key_heads { "at.h / params.group" } else { "at.h" };
-        let all = if self.key_heads { "(at.b * (params.heads / params.group) + at.h / params.group)" } else { "at.bh" };
+        let head = if self.key_heads { "at.key_h" } else { "at.h" };
+        let all = if self.key_heads { "at.key_bh" } else { "at.bh" };
         match &self.memory {
             Memory::Slot { rows, .. } => {
                 let (there, row) = match rows {

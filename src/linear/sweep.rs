@@ -328,6 +328,7 @@ impl Sweep {
         match p.gate {
             Gate::None => "linear/sweep_ungated.wgsl",
             Gate::PerHead(_) | Gate::PerToken(_) if stored => "linear/sweep_rows.wgsl",
+            Gate::PerHead(_) if p.beta.is_none() => "linear/sweep_constant.wgsl",
             Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
             Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
         }
