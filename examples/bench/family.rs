@@ -20,6 +20,8 @@ pub enum Family {
     Kda,
     /// The feature map elu + 1, with its denominator.
     Elu1,
+    /// The same where attention is not causal.
+    Elu1Full,
 }
 
 impl Family {
@@ -32,8 +34,13 @@ impl Family {
             "gated_delta" => Family::GatedDelta,
             "kda" => Family::Kda,
             "elu1" => Family::Elu1,
+            "elu1_full" => Family::Elu1Full,
             _ => return None,
         })
+    }
+
+    pub fn is_elu1(self) -> bool {
+        matches!(self, Family::Elu1 | Family::Elu1Full)
     }
 
     pub fn is_delta(self) -> bool {
@@ -45,15 +52,16 @@ impl Family {
         match self {
             Family::SimpleGla | Family::GatedDelta => 1,
             Family::Gla | Family::Kda => case.head_dim,
-            Family::Lightning | Family::Delta | Family::Elu1 => 0,
+            Family::Lightning | Family::Delta | Family::Elu1 | Family::Elu1Full => 0,
         }
     }
 
-    /// In chunks of 64, whole ones, above the diagonal too; a single token goes through the state alone.
+    /// In chunks of 64, whole ones, above the diagonal too; a single token, and what is not causal, goes through the state alone.
     pub fn flops(self, case: &Case) -> f64 {
         let (k, v) = (case.head_dim as f64, case.v_dim as f64);
-        let decayed = if matches!(self, Family::Delta | Family::Elu1) { 0.0 } else { k * v };
+        let decayed = if self == Family::Delta || self.is_elu1() { 0.0 } else { k * v };
         let token = match (case.len_q, self.is_delta()) {
+            _ if self == Family::Elu1Full => 4.0 * k * v,
             (1, false) => 4.0 * k * v + decayed,
             (1, true) => 6.0 * k * v + decayed,
             (_, false) => 4.0 * k * v + 2.0 * CHUNK * (k + v),

@@ -67,7 +67,7 @@ fn log_decay_of_head(case: &Case, h: usize) -> f32 {
 }
 
 fn scale(case: &Case, family: Family) -> f32 {
-    if matches!(family, Family::Lightning | Family::Elu1) { 1.0 } else { 1.0 / (case.head_dim as f32).sqrt() }
+    if family == Family::Lightning || family.is_elu1() { 1.0 } else { 1.0 / (case.head_dim as f32).sqrt() }
 }
 
 fn describe(case: &Case, family: Family, data: &Data, gates: &Gates) -> LinearAttention {
@@ -75,7 +75,10 @@ fn describe(case: &Case, family: Family, data: &Data, gates: &Gates) -> LinearAt
     if family == Family::Lightning {
         linear = linear.decay(Decay::PerHead((0..case.heads).map(|h| log_decay_of_head(case, h)).collect()));
     }
-    if family == Family::Elu1 {
+    if family == Family::Elu1Full {
+        linear = linear.not_causal();
+    }
+    if family.is_elu1() {
         linear = linear.map(FeatureMap::Elu1).normalizer(Normalizer::Add(EPS));
     }
     if let Some((log_decay, _)) = &gates.log_decay {
@@ -171,7 +174,7 @@ fn oracle<T: Real>(
     let of_columns =
         |rows: Vec<T>| -> Vec<T> { rows.chunks(case.v_dim).flat_map(|row| columns.iter().map(|&e| row[e])).collect() };
     let [mut q, mut k, v] = [0, 1, 2].map(|n| read(&data.host[n], bh * len, len));
-    if family == Family::Elu1 {
+    if family.is_elu1() {
         let none = FeatureRules { omega: &[], longest: len, scale: T::of(1.0), of_keys: false };
         [q, k] = [q, k].map(|x| features(&FeatureMap::Elu1, &x, len, case.head_dim, none));
     }
@@ -190,11 +193,17 @@ fn oracle<T: Real>(
     let rules = LinearRules {
         log_decay: &log_decay,
         beta: beta.as_deref(),
-        normalizer: if family == Family::Elu1 { Normalizer::Add(EPS) } else { Normalizer::None },
+        normalizer: if family.is_elu1() { Normalizer::Add(EPS) } else { Normalizer::None },
         initial_state: initial.as_deref(),
         ..LinearRules::additive(T::of(scale(case, family).into()))
     };
-    let result = linear_attention(sizes, &q, &k, &of_columns(v), rules);
+    let v = of_columns(v);
+    let mut result = linear_attention(sizes, &q, &k, &v, rules);
+    if family == Family::Elu1Full {
+        // What is not causal reads the last state: keys of 0 leave it as it is.
+        let rules = LinearRules { initial_state: Some(&result.state), initial_z: Some(&result.z), ..rules };
+        result = linear_attention(sizes, &q, &vec![T::of(0.0); k.len()], &v, rules);
+    }
     [result.out, result.state].map(|values| values.into_iter().map(T::to_f64).collect())
 }
 
@@ -222,7 +231,9 @@ mod tests {
     #[test]
     fn every_family_has_a_case() {
         let cases = cases::read(None).unwrap();
-        for family in ["lightning", "simple_gla", "gla", "delta", "gated_delta", "kda", "elu1"].map(Family::of) {
+        for family in
+            ["lightning", "simple_gla", "gla", "delta", "gated_delta", "kda", "elu1", "elu1_full"].map(Family::of)
+        {
             assert!(family.is_some() && cases.iter().any(|case| case.linear == family), "{family:?}");
         }
     }
