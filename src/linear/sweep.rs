@@ -4,6 +4,7 @@
 //! so that heads and value columns alone are parallel; where those are few, so are segments of a sequence (`segments.rs`).
 
 mod constants;
+mod pairs;
 mod segments;
 mod whole;
 
@@ -28,10 +29,6 @@ const CHUNKS: [u32; 3] = [48, 32, 16];
 
 /// Likewise with the delta rule. On an H100 there: 48 rows take its sweep from 0.186 to 0.180 ms, and its pairs from 0.124 to 0.205.
 const DELTA_CHUNKS: [u32; 2] = [32, 16];
-
-/// Chunks of a run of pairs at most. On an H100 at dims of 128 and 8192 chunks, with a gate a channel (GLA): 1 0.224 ms, 4 0.180, 8 0.176,
-/// 16 0.175.
-const LONGEST_RUN: usize = 8;
 
 /// Subgroups of a workgroup. Fewer would compute the scores again for other value columns: half as many took 0.38 ms there.
 const MOST_STRIPS: usize = 8;
@@ -135,37 +132,12 @@ impl Sweep {
         Problem { chunk: self.chunk as usize, ..p.clone() }
     }
 
-    /// Matrices within a chunk that a stage of their own computes: A and T with the delta rule.
-    fn pairs(&self, p: &Problem) -> u32 {
-        match (&p.beta, &p.gate) {
-            (Some(_), _) => 2,
-            (None, Gate::PerChannel(_)) => 1,
-            (None, _) => 0,
-        }
-    }
-
-    /// Rows of blocks of these matrices, on and below the diagonal, one block after the other.
-    fn pair_rows(&self, p: &Problem) -> u32 {
-        let row_blocks = self.chunk / self.matrices.size;
-        self.pairs(p) * row_blocks * (row_blocks + 1) / 2 * self.matrices.size
-    }
-
-    /// Chunks that a workgroup of pairs takes one after the other: as many as leave each multiprocessor eight workgroups.
-    fn run(chunks: usize, parallel_threads: u32) -> usize {
-        (chunks / (parallel_threads as usize / 256).max(1)).clamp(1, LONGEST_RUN)
-    }
-
     /// Subgroups of a workgroup.
     fn strips(&self, p: &Problem, kind: Kind) -> u32 {
         match kind {
             Kind::Segment | Kind::Sweep | Kind::Read => self.strips,
             Kind::Pairs => PAIR_STRIPS[usize::from(matches!(p.gate, Gate::PerChannel(_)))],
         }
-    }
-
-    /// Whether a stage of its own computes the decays of rows, which have one gate each.
-    fn gates_stored(&self, p: &Problem) -> bool {
-        self.pairs(p) > 0 && matches!(p.gate, Gate::PerHead(_) | Gate::PerToken(_))
     }
 
     /// Whether features lie behind powers of two: a denominator makes small ones count.
@@ -203,14 +175,6 @@ impl Sweep {
             operands.push(Operand::per_head("total", p.dim_k(), p.state_cols()));
         }
         operands
-    }
-
-    /// Powers of two beside A: where that of T lies, and how many there are in all. Pairs that were stored have one for all of A, those
-    /// that the sweep computes one a block.
-    fn scales(&self, p: &Problem) -> (u32, u32) {
-        let row_blocks = self.chunk / self.matrices.size;
-        let of_a = if self.pairs(p) > 0 { 4 } else { (row_blocks * row_blocks).next_multiple_of(4) };
-        (of_a, of_a + if self.pairs(p) == 2 { 4 } else { 0 })
     }
 
     /// `ones_beside`, which puts a one behind the last value of a row where there is a denominator.
@@ -260,41 +224,6 @@ impl Sweep {
         let items = self.sweep_items(p, &chunks, stages);
         let spec = self.spec(p, "states and out in order", files, text, Kind::Sweep);
         stages.launch(&chunks, spec, items, items)
-    }
-
-    /// A of each chunk, T with the delta rule, and the decays of rows.
-    fn pair_stage(&self, p: &Problem, chunks: &Chunks, stages: &mut Stages<'_, '_>) -> Result<()> {
-        let mut text = String::new();
-        let mut files = vec!["linear/pairs_coop.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl"];
-        if p.beta.is_some() {
-            text += "fn beta_at(at: Place, i: u32) -> f32 { return beta_there(at, i, 0u); }\n";
-            files.push("linear/pairs_delta.wgsl");
-        } else {
-            files.push("linear/pairs_plain.wgsl");
-        }
-        if matches!(p.gate, Gate::PerChannel(_)) {
-            let held = if p.beta.is_some() { "put_held_4(at, i, j4, held);" } else { "" };
-            text += &format!(
-                "fn put_rows(at: Place, i: u32, j4: u32, q: vec4<f32>, held: vec4<f32>, k: vec4<f32>) {{\n    \
-                 put_risen_q_4(at, i, j4, q);\n    put_fallen_k_4(at, i, j4, k);\n    {held}\n}}\n"
-            );
-            files.push("linear/pairs_channels.wgsl");
-        } else {
-            let put = if self.gates_stored(p) {
-                "put_row_decays(at, 0u, i, rise); put_row_decays(at, 0u, CHUNK + i, fall);"
-            } else {
-                ""
-            };
-            text += &(rows("rows_q", "q") + &rows("rows_k", "k"));
-            text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
-            files.extend(["linear/pairs_gates.wgsl", self.gates(p, false)]);
-        }
-        let (instances, device) = (stages.part.instances(), stages.builder.ctx().capabilities());
-        stages.run = Sweep::run(instances * chunks.count, device.parallel_threads);
-        let items = (instances * chunks.count.div_ceil(stages.run)) as u64;
-        let mut spec = self.spec(p, "products within each chunk", files, text, Kind::Pairs);
-        spec.constants.extend(self.pair_constants(p));
-        stages.launch(chunks, spec, items, items)
     }
 
     /// `feature_fits`: the powers of two behind which features of q and k lie, where there are any; 1 for those that are not named.
