@@ -4,11 +4,12 @@ use super::check::Problem;
 use super::lower::{Owned, Part, bind, params, user};
 use super::visit::Visiting;
 use crate::Result;
+use crate::gpu::attention_spec::AttentionSpec;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::lists::Lists;
 use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use crate::gpu::plan::{Bound, fold_grid};
-use crate::gpu::spec::{AttentionSpec, Spec};
+use crate::gpu::spec::Spec;
 
 /// Where the lists will be.
 pub(super) fn found(v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buffer>) -> Lists {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::check::{Problem, each_head, finite};
+use crate::gpu::attention_spec::ScoreMod;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::PerHead;
-use crate::gpu::spec::ScoreMod;
 use crate::gpu::tensor::Input;
 use crate::mask::{RuleData, broadcastable};
 use crate::score::{Relative, RelativeKind, Rule};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::tasks::{Task, check_tasks, places};
 use super::{Attention, Weights};
+use crate::gpu::attention_spec::Visitor;
 use crate::gpu::capabilities::Capabilities;
 use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
-use crate::gpu::spec::Visitor;
 use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
 use crate::mask::{self, Compiled, Node, Order, Rule, RuleData, Slots};

@@ -1,12 +1,13 @@
 //! The grid of specialisations: what tests link, validate and translate, and what `examples/dump_shaders` writes for other
 //! compilers. Kernels of linear attention follow from descriptions instead: planning them is the way to their specs.
 
+use super::attention_spec::{AttentionSpec, ScoreMod, Storage, Visitor};
 use super::flat_spec::{CombineSpec, HalvesSpec, PermuteSpec};
 use super::layout::DType;
 use super::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
 use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::probe::ProbeSpec;
-use super::spec::{AttentionSpec, ScoreMod, Spec, Storage, Visitor};
+use super::spec::Spec;
 use super::tiles::ALL_TILES;
 use super::tuning::{Products, Tile};
 use crate::attention::Weights;

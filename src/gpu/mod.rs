@@ -1,5 +1,6 @@
 //! From descriptions to dispatches: device, tensors, shaders, plans.
 
+pub(crate) mod attention_spec;
 pub(crate) mod builder;
 pub(crate) mod capabilities;
 pub(crate) mod context;

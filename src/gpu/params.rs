@@ -144,11 +144,12 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
+    use crate::gpu::attention_spec::example_attention_spec;
     use crate::gpu::flat_spec::{HalvesSpec, PermuteSpec};
     use crate::gpu::layout::DType;
     use crate::gpu::linear_spec::LinearSpec;
     use crate::gpu::link::reflect_struct;
-    use crate::gpu::spec::{Spec, example_attention_spec, example_combine_spec};
+    use crate::gpu::spec::{Spec, example_combine_spec};
 
     macro_rules! offsets {
         ($ty:ty: $($field:ident)*) => { vec![$((stringify!($field).to_string(), offset_of!($ty, $field) as u32)),*] };
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn rust_and_wgsl_agree_on_every_field() {
-        let attention = example_attention_spec().link().unwrap().module;
+        let attention = Spec::Attention(example_attention_spec()).link().unwrap().module;
         let fields = offsets!(AttentionParams: q k v out lse bias mask_bits sinks relative first_batch first_head heads
             heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse kv_slots q_slots order_q order_kv heads_at places lists list_batch kv_tiles
             instances all_heads parts part_batches);

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::attention_spec::{AttentionSpec, ScoreMod, Storage};
 use super::layout::DType;
 use super::params::MAX_PER_HEAD;
-use super::spec::{AttentionSpec, ScoreMod, Storage};
 use super::tuning::Products;
 use crate::mask::MAX_RULES;
 
