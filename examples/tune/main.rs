@@ -4,15 +4,14 @@
 //!     cargo run --release --example tune -- --case dense_f32_b4_h16_n4096_d128 --out tiles.toml
 //!     cargo run --release --example tune -- --case dense_f32_b4_h16_n4096_d128 --load tiles.toml
 
-// Of the bench's modules some things are for it alone.
 mod candidates;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some of it is for bench alone")]
 #[path = "../bench/cases.rs"]
 mod cases;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some of it is for bench alone")]
 #[path = "../bench/data.rs"]
 mod data;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some of it is for bench alone")]
 #[path = "../bench/family.rs"]
 mod family;
 mod rows;
@@ -20,7 +19,7 @@ mod rows;
 mod tile_text;
 #[path = "../bench/timing.rs"]
 mod timing;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some of it is for bench alone")]
 #[path = "../bench/verify.rs"]
 mod verify;
 

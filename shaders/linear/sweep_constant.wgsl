@@ -1,11 +1,8 @@
 // G[i] = (i + 1) max(log_decay, -80) over the rows of a chunk, one gate a head; kept for two chunks, whose numbers of rows may differ.
 //
-// provides  fetch_gates sum_gates rise fall kept_of pair_decay fade
-// requires  chunk.wgsl, operands (log_decay_there)
+// provides  fetch_gates sum_gates pair_decay
+// requires  chunk.wgsl, sweep_decays.wgsl (rises falls), operands (log_decay_there)
 
-// e^G, and e^(G_last - G).
-var<workgroup> rises: array<f32, 2u * CHUNK>;
-var<workgroup> falls: array<f32, 2u * CHUNK>;
 // The gate of a row; four for each chunk, since blocks are loaded from addresses that divide by 16.
 var<workgroup> gate: array<f32, 8>;
 
@@ -25,26 +22,6 @@ fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, at: Place,
     }
 }
 
-fn rise(half: u32, i: u32) -> f32 {
-    return rises[half + i];
-}
-
-fn fall(half: u32, i: u32) -> f32 {
-    return falls[half + i];
-}
-
-// What the chunk leaves of channel d.
-fn kept_of(half: u32, d: u32) -> f32 {
-    return rises[half + CHUNK - 1u];
-}
-
 fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return exp(gate[half / CHUNK * 4u] * f32(i - min(j, i)));
-}
-
-fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
-    let kept = kept_of(half, 0u) * factor;
-    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        (*state)[d] = (*state)[d] * kept;
-    }
 }

@@ -1,13 +1,10 @@
 // G[i] = sum_{s <= i} max(log_decay[s], -80) over the rows of a chunk, one gate a row: summed by one subgroup, and kept for two chunks, so
 // that the next chunk's are there when it begins.
 //
-// provides  fetch_gates sum_gates rise fall kept_of pair_decay fade
-// requires  chunk.wgsl, operands (log_decay_there)
+// provides  fetch_gates sum_gates pair_decay
+// requires  chunk.wgsl, sweep_decays.wgsl (rises falls), operands (log_decay_there)
 
 var<workgroup> sums: array<f32, 2u * CHUNK>;
-// e^G, and e^(G_last - G).
-var<workgroup> rises: array<f32, 2u * CHUNK>;
-var<workgroup> falls: array<f32, 2u * CHUNK>;
 
 fn fetch_gates(gates: ptr<function, array<f32, GATE_PARTS>>, at: Place, strip: u32, member: u32) {
     if (strip != STRIPS - 1u) { return; }
@@ -39,26 +36,6 @@ fn sum_gates(gates: ptr<function, array<f32, GATE_PARTS>>, half: u32, at: Place,
     }
 }
 
-fn rise(half: u32, i: u32) -> f32 {
-    return rises[half + i];
-}
-
-fn fall(half: u32, i: u32) -> f32 {
-    return falls[half + i];
-}
-
-// What the chunk leaves of channel d.
-fn kept_of(half: u32, d: u32) -> f32 {
-    return rises[half + CHUNK - 1u];
-}
-
 fn pair_decay(half: u32, i: u32, j: u32) -> f32 {
     return exp(min(0.0, sums[half + i] - sums[half + j]));
-}
-
-fn fade(state: ptr<function, array<block_c, K_BLOCKS>>, half: u32, factor: f32, member: u32) {
-    let kept = kept_of(half, 0u) * factor;
-    for (var d = 0u; d < K_BLOCKS; d++) { // unroll
-        (*state)[d] = (*state)[d] * kept;
-    }
 }

@@ -252,14 +252,14 @@ impl Sweep {
         }
     }
 
-    /// The file that knows the gates: those that a stage before has summed and stored, or the caller's.
-    fn gates(&self, p: &Problem, stored: bool) -> &'static str {
+    /// The files that know the gates: those that a stage before has summed and stored, or the caller's.
+    fn gates(&self, p: &Problem, stored: bool) -> &'static [&'static str] {
         match p.gate {
-            Gate::None => "linear/sweep_ungated.wgsl",
-            Gate::PerHead(_) | Gate::PerToken(_) if stored => "linear/sweep_rows.wgsl",
-            Gate::PerHead(_) if p.beta.is_none() => "linear/sweep_constant.wgsl",
-            Gate::PerHead(_) | Gate::PerToken(_) => "linear/sweep_gates.wgsl",
-            Gate::PerChannel(_) => "linear/sweep_channels.wgsl",
+            Gate::None => &["linear/sweep_ungated.wgsl"],
+            Gate::PerHead(_) | Gate::PerToken(_) if stored => &["linear/sweep_rows.wgsl"],
+            Gate::PerHead(_) if p.beta.is_none() => &["linear/sweep_constant.wgsl", "linear/sweep_decays.wgsl"],
+            Gate::PerHead(_) | Gate::PerToken(_) => &["linear/sweep_gates.wgsl", "linear/sweep_decays.wgsl"],
+            Gate::PerChannel(_) => &["linear/sweep_channels.wgsl"],
         }
     }
 
@@ -280,8 +280,9 @@ fn rows(name: &str, operand: &str) -> String {
 }
 
 /// Files of every sweep over rows of q, but for the roles that differ.
-fn sweep_files(gates: &'static str) -> Vec<&'static str> {
-    vec!["linear/sweep_coop.wgsl", "linear/sweep_place.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl", gates]
+fn sweep_files(gates: &[&'static str]) -> Vec<&'static str> {
+    let files = ["linear/sweep_coop.wgsl", "linear/sweep_place.wgsl", "linear/blocks_coop.wgsl", "linear/powers.wgsl"];
+    files.iter().chain(gates).copied().collect()
 }
 
 /// The file that divides out by its denominator, if there is one, and what it calls.

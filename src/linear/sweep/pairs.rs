@@ -69,7 +69,8 @@ impl Sweep {
             };
             text += &(rows("rows_q", "q") + &rows("rows_k", "k"));
             text += &format!("fn put_row_decay(at: Place, i: u32, rise: f32, fall: f32) {{ {put} }}\n");
-            files.extend(["linear/pairs_gates.wgsl", self.gates(p, false)]);
+            files.push("linear/pairs_gates.wgsl");
+            files.extend(self.gates(p, false));
         }
         let (instances, device) = (stages.part.instances(), stages.builder.ctx().capabilities());
         stages.run = Sweep::run(instances * chunks.count, device.parallel_threads);

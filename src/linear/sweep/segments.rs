@@ -90,13 +90,13 @@ impl Sweep {
             "fn put_own(at: Place, d: u32, e: u32, x: f32) {{ put_segment_state(at, d, e, x); }}\n\
              fn put_kept(at: Place, d: u32, x: f32) {{ {kept} }}\n"
         );
-        let files = vec![
+        let mut files = vec![
             "linear/segment_coop.wgsl",
             "linear/sweep_place.wgsl",
             "linear/sweep_state.wgsl",
             "linear/blocks_coop.wgsl",
-            self.gates(p, false),
         ];
+        files.extend(self.gates(p, false));
         let items = self.sweep_items(p, &cut, stages);
         let spec = self.spec(p, "states of segments", files, own + of_keys + &Sweep::fits(p, ["", "k"]), Kind::Segment);
         stages.launch(&cut, spec, items, items)?;
