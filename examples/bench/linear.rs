@@ -10,7 +10,7 @@ use crate::data::{Data, Rows, upload};
 use crate::family::Family;
 use crate::verify::read_head;
 use crate::ways::Way;
-use crate::{Args, Measured, timing};
+use crate::{Args, Measured};
 
 /// Columns of v that are checked: they do not know of one another. Of more than LONG tokens, 2.
 const CHECKED: usize = 8;
@@ -117,7 +117,7 @@ pub fn measure(
     }
     let rel_err = verify(ctx, case, family, data, &gates, &plan)?;
     let io = gates.io(data);
-    let seconds = timing::median_seconds(ctx, args.repeats, |encoder| {
+    let seconds = args.seconds_of_call(ctx, |encoder| {
         plan.encode(encoder, &io).expect("the plan was made for these tensors");
     });
     let path = plan.stages().join(" + ");

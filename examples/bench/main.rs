@@ -47,6 +47,10 @@ struct Args {
     /// Timed repetitions; the median counts.
     #[arg(long, default_value_t = 11)]
     repeats: usize,
+    /// Calls between two time stamps, one behind the other, whose mean counts. 1 has in it what stamps and an idle device cost a call
+    /// that comes alone; more of them what a call adds among others, as in a model.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    calls: u32,
     /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:PRODUCTS
     /// (0 for staged, the subgroup size to broadcast within, s and the threads that stream a key together as in s8, `matrices`
     /// for matrix units, `matrices-memory` for those by way of workgroup memory).
@@ -77,8 +81,16 @@ struct Args {
     plot: Option<PathBuf>,
 }
 
+impl Args {
+    /// Seconds of a call that `record` records.
+    fn seconds_of_call(&self, ctx: &Context, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
+        let all = timing::median_seconds(ctx, self.repeats, |encoder| (0..self.calls).for_each(|_| record(encoder)));
+        all / f64::from(self.calls)
+    }
+}
+
 const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
-                          gbs,of_fma,of_copy,rel_err,tile_density,of_dense,floor_ms,of_floor";
+                          gbs,of_fma,of_copy,rel_err,tile_density,of_dense,floor_ms,of_floor,calls";
 
 fn main() {
     env_logger::init();
@@ -124,7 +136,7 @@ fn run(args: &Args) -> Result<(), String> {
         for way in ways.of(case) {
             let measured = match case.linear {
                 Some(family) => linear::measure(&ctx, case, family, &data, way, args),
-                None if case.mask_name.starts_with("permute") => permute::measure(&ctx, case, &data, args.repeats),
+                None if case.mask_name.starts_with("permute") => permute::measure(&ctx, case, &data, args),
                 None => measure(&ctx, case, &data, way, args),
             };
             match measured {
@@ -134,7 +146,7 @@ fn run(args: &Args) -> Result<(), String> {
                     bar.suspend(|| eprintln!("{}", result.line(case, way, &ceilings)));
                     let ratios = comparison.add(case, result.seconds);
                     bar.suspend(|| ratios.iter().for_each(|ratio| eprintln!("    {ratio}")));
-                    rows.push(result.csv(case, &info, &ceilings));
+                    rows.push(format!("{},{}", result.csv(case, &info, &ceilings), args.calls));
                     // As soon as it is there: a run that is cut short has measured something.
                     if let Some(path) = args.csv.as_ref().filter(|path| path.as_os_str() != "-") {
                         write(path, &(rows.join("\n") + "\n"))?;
@@ -204,7 +216,7 @@ fn measure(ctx: &Context, case: &Case, data: &Data, way: &Way, args: &Args) -> R
         io = io.data("ids", &ids);
     }
     let rel_err = verify(ctx, case, data, &plan, &io)?;
-    let seconds = timing::median_seconds(ctx, args.repeats, |encoder| {
+    let seconds = args.seconds_of_call(ctx, |encoder| {
         plan.encode(encoder, &io).expect("the plan was made for these tensors");
     });
     let tile_density = case

@@ -4,9 +4,9 @@ use wgpu_attention::{Context, Permute, PermuteIo, Tensor, inverse_order};
 
 use crate::cases::Case;
 use crate::data::Data;
-use crate::{Measured, timing};
+use crate::{Args, Measured};
 
-pub fn measure(ctx: &Context, case: &Case, data: &Data, repeats: usize) -> Result<Measured, String> {
+pub fn measure(ctx: &Context, case: &Case, data: &Data, args: &Args) -> Result<Measured, String> {
     let text = |e: wgpu_attention::Error| e.to_string();
     let host = case.mask.host([1, 1, case.len_q, case.len_kv]).map_err(text)?;
     let [tokens, _] = host.order(0).slots([case.len_q, case.len_kv], [64, 64]).map_err(text)?;
@@ -29,7 +29,7 @@ pub fn measure(ctx: &Context, case: &Case, data: &Data, repeats: usize) -> Resul
     if out != data.host[0].read(0, case.batch * case.heads * case.len_q) {
         return Err("tokens came back to other places: not timed".into());
     }
-    let seconds = timing::median_seconds(ctx, repeats, encode);
+    let seconds = args.seconds_of_call(ctx, encode);
     let path = [there.stages(), home.stages()].concat().join(" + ");
     Ok(Measured { seconds, tile_density: None, of_dense: None, splits: 1, rel_err: 0.0, path })
 }
