@@ -47,8 +47,8 @@ struct Args {
     /// Timed repetitions; the median counts.
     #[arg(long, default_value_t = 11)]
     repeats: usize,
-    /// Calls between two time stamps, one behind the other, whose mean counts. 1 has in it what stamps and an idle device cost a call
-    /// that comes alone; more of them what a call adds among others, as in a model.
+    /// Calls between two time stamps, one behind the other, whose mean counts. One has what stamps cost in it; several tell what a
+    /// call adds among others, as in a model.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
     /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:PRODUCTS
@@ -146,7 +146,7 @@ fn run(args: &Args) -> Result<(), String> {
                     bar.suspend(|| eprintln!("{}", result.line(case, way, &ceilings)));
                     let ratios = comparison.add(case, result.seconds);
                     bar.suspend(|| ratios.iter().for_each(|ratio| eprintln!("    {ratio}")));
-                    rows.push(format!("{},{}", result.csv(case, &info, &ceilings), args.calls));
+                    rows.push(result.csv(case, &info, &ceilings, args.calls));
                     // As soon as it is there: a run that is cut short has measured something.
                     if let Some(path) = args.csv.as_ref().filter(|path| path.as_os_str() != "-") {
                         write(path, &(rows.join("\n") + "\n"))?;
@@ -261,14 +261,14 @@ impl Measured {
         )
     }
 
-    fn csv(&self, case: &Case, info: &wgpu::AdapterInfo, ceilings: &Ceilings) -> String {
+    fn csv(&self, case: &Case, info: &wgpu::AdapterInfo, ceilings: &Ceilings, calls: u32) -> String {
         let (tflops, gbs) = (self.tflops(case), case.bytes() / self.seconds * 1e-9);
         let (floor, of_floor) = self.floor(case, ceilings);
         let text = |s: &str| s.replace(',', ";");
         let Case { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim, dtype, .. } = case;
         format!(
             "{},{},{},{dtype},{batch},{heads},{heads_kv},{len_q},{len_kv},{head_dim},{v_dim},{},{},{:.4},{tflops:.4},\
-             {gbs:.1},{:.4},{:.4},{:.2e},{},{},{:.4},{of_floor:.2}",
+             {gbs:.1},{:.4},{:.4},{:.2e},{},{},{:.4},{of_floor:.2},{calls}",
             case.name,
             text(&info.name),
             text(&format!("{} {}", info.driver, info.driver_info)),
