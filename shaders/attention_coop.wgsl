@@ -8,8 +8,11 @@
 // m_i is a score of row i near its largest so far: sums are rescaled only where that has grown by a factor of 2^LAZY, since
 // rescaling touches all of them (FlashAttention-4's rule; the result is the same, every p has the same reference).
 //
+// With TOURS a workgroup takes query tile after query tile, params.teams apart. What the next one needs first is on its way while the
+// result is stored, so that beginnings and ends hide behind one another.
+//
 // provides  main
-// requires  bindings, staging (KvRows kv_rows load_q load_k load_v store_k store_v), fragments (scores_of move_rows store_acc),
+// requires  bindings, staging (KvRows kv_rows load_q fetch_q stage_q forget_nonfinite load_k load_v store_k store_v), fragments (scores_of move_rows store_acc),
 //           products (qk pv mend load_powers store_powers begin_powers), row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), store_lse
 
 @compute @workgroup_size(THREADS)
@@ -20,17 +23,11 @@ fn main(
 ) {
     let linear = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone. Folded grids have a ragged last row.
-    if (linear >= params.workgroups) { return; }
-    let at = q_tile_at(whole_of(linear), part_of(linear));
+    if (linear >= params.teams) { return; }
     let t = subgroup * SUBGROUP + member;
-
-    var rows = rows_init();
-    var acc = array<block_c, ACC_BLOCKS>();
-    var q_blocks = array<block_a, Q_BLOCKS>();
-    let first_row = at.row + subgroup * (ROW_BLOCKS * SIZE);
-    let begin = kv_rows(at);
-    let tiles = tiles_of(at, tile_count(at));
-    let some = tiles.x < tiles.y;
+    var at = q_tile_at(whole_of(linear), part_of(linear));
+    var begin = kv_rows(at);
+    var tiles = tiles_of(at, tile_count(at));
 
     // The loop is one product ahead: while a tile's scores become weights, its successor's are being multiplied, and K of
     // the one after that, and V of the successor, are on their way from memory. The last tile stands for those behind it:
@@ -39,59 +36,108 @@ fn main(
     var next = kv;
     var keys = array<Half8, K_LOADS>();
     var values = array<Half8, V_LOADS>();
-    if (some) {
-        kv = named_tile(at, tiles.x);
+    // Of the second tile, and of the query tile: asked for with the first where one query tile follows another.
+    var next_keys = keys;
+    var q_rows = array<Half8, Q_LOADS>();
+    if (TOURS) {
+        kv = tour_tile(at, tiles, 0u);
         keys = load_k(begin, at, kv.start, t);
         values = load_v(begin, at, kv.start, t);
+        q_rows = fetch_q(at, 0u, t);
+        next = tour_tile(at, tiles, 1u);
+        next_keys = load_k(begin, at, next.start, t);
     }
-    begin_powers(at, t);
-    load_q(&q_blocks, at, t);
-    var products = array<block_c, S_BLOCKS>();
-    if (some) {
-        store_k(&keys, t);
-        store_v(&values, kv.full, t);
-        store_powers(load_powers(begin, at, kv.start, kv.start, t), t);
-        next = named_tile(at, min(tiles.x + 1u, tiles.y - 1u));
-        keys = load_k(begin, at, next.start, t);
-        let powers = load_powers(begin, at, next.start, kv.start, t);
+    for (var item = linear; ; item += params.teams) {
+        var rows = rows_init();
+        var acc = array<block_c, ACC_BLOCKS>();
+        var q_blocks = array<block_a, Q_BLOCKS>();
+        let first_row = at.row + subgroup * (ROW_BLOCKS * SIZE);
+        // A tour has no branch here, which would cost it all that it gains: without a tile, what is loaded and multiplied is not used.
+        let some = TOURS | (tiles.x < tiles.y);
+        if (!TOURS && some) {
+            kv = named_tile(at, tiles.x);
+            keys = load_k(begin, at, kv.start, t);
+            values = load_v(begin, at, kv.start, t);
+        }
+        begin_powers(at, t);
+        if (TOURS) {
+            stage_q(&q_rows, &q_blocks, 0u, t);
+        } else {
+            load_q(&q_blocks, at, t);
+        }
+        forget_nonfinite(t);
         workgroupBarrier();
-        qk(&products, &q_blocks, t);
-        workgroupBarrier();
-        store_k(&keys, t);
-        store_powers(powers, t);
-        workgroupBarrier();
-    }
-    for (var i = tiles.x; i < tiles.y; i++) {
-        let after = named_tile(at, min(i + 2u, tiles.y - 1u));
-        keys = load_k(begin, at, after.start, t);
-        values = load_v(begin, at, next.start, t);
-        let powers = load_powers(begin, at, after.start, next.start, t);
-        var s = scores_of(&products, t);
-        // No branch around products, for a subgroup whose rows see nothing of the tile: compilers move loads behind it, and
-        // that costs more than it saves (212 against 248 TFLOP/s, causal at D 128 on an H200).
-        score_tile(&s, at, KvTile(kv.start, kv.full || sees_all(at, kv.start, first_row)), t);
-        move_rows(&rows, &acc, &s, t);
-        products = array<block_c, S_BLOCKS>();
-        qk(&products, &q_blocks, t);
-        rows_weigh(&rows, &s);
-        pv(&acc, &s, t);
-        workgroupBarrier();
-        store_k(&keys, t);
-        store_v(&values, next.full, t);
-        store_powers(powers, t);
-        workgroupBarrier();
-        kv = next;
-        next = after;
-    }
-    mend(&acc, &q_blocks, rows, begin, at, tiles, linear, t);
+        var products = array<block_c, S_BLOCKS>();
+        if (some) {
+            store_k(&keys, t);
+            store_v(&values, kv.full, t);
+            store_powers(load_powers(begin, at, kv.start, kv.start, t), t);
+            if (!TOURS) {
+                next = named_tile(at, min(tiles.x + 1u, tiles.y - 1u));
+                next_keys = load_k(begin, at, next.start, t);
+            }
+            let powers = load_powers(begin, at, next.start, kv.start, t);
+            workgroupBarrier();
+            qk(&products, &q_blocks, t);
+            workgroupBarrier();
+            store_k(&next_keys, t);
+            store_powers(powers, t);
+            workgroupBarrier();
+        }
+        for (var i = tiles.x; i < tiles.y; i++) {
+            let after = named_tile(at, min(i + 2u, tiles.y - 1u));
+            keys = load_k(begin, at, after.start, t);
+            values = load_v(begin, at, next.start, t);
+            let powers = load_powers(begin, at, after.start, next.start, t);
+            var s = scores_of(&products, t);
+            // No branch around products, for a subgroup whose rows see nothing of the tile: compilers move loads behind it, and
+            // that costs more than it saves (212 against 248 TFLOP/s, causal at D 128 on an H200).
+            score_tile(&s, at, KvTile(kv.start, kv.full || sees_all(at, kv.start, first_row)), t);
+            move_rows(&rows, &acc, &s, t);
+            products = array<block_c, S_BLOCKS>();
+            qk(&products, &q_blocks, t);
+            rows_weigh(&rows, &s);
+            pv(&acc, &s, t);
+            workgroupBarrier();
+            store_k(&keys, t);
+            store_v(&values, next.full, t);
+            store_powers(powers, t);
+            workgroupBarrier();
+            kv = next;
+            next = after;
+        }
+        mend(&acc, &q_blocks, rows, begin, at, tiles, item, t);
 
-    let result = rows_finish(rows, at, t);
-    store_acc(&acc, at, result.norm, t);
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        let row = at.row + row_of(t, r);
-        let q_idx = q_token(at, row);
-        if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(row_at(at, row), q_idx, result.lse[r]); }
+        // What is to come is asked for before the result is stored. Behind the last query tile comes one of those again: no branch,
+        // which would wait for what is loaded.
+        var coming = at;
+        if (TOURS) {
+            let there = min(item + params.teams, params.workgroups - 1u);
+            coming = q_tile_at(whole_of(there), part_of(there));
+            begin = kv_rows(coming);
+            tiles = tiles_of(coming, tile_count(coming));
+            kv = tour_tile(coming, tiles, 0u);
+            keys = load_k(begin, coming, kv.start, t);
+            values = load_v(begin, coming, kv.start, t);
+            q_rows = fetch_q(coming, 0u, t);
+            next = tour_tile(coming, tiles, 1u);
+            next_keys = load_k(begin, coming, next.start, t);
+        }
+        let result = rows_finish(rows, at, t);
+        store_acc(&acc, at, result.norm, t);
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            let row = at.row + row_of(t, r);
+            let q_idx = q_token(at, row);
+            if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(row_at(at, row), q_idx, result.lse[r]); }
+        }
+        if (!TOURS || item + params.teams >= params.workgroups) { break; }
+        at = coming;
     }
+}
+
+// Tile n of those to visit, or another where there are fewer, or none at all: what is loaded of it is not used.
+fn tour_tile(at: QTile, tiles: vec2<u32>, n: u32) -> KvTile {
+    return named_tile(at, min(tiles.x + n, max(tiles.y, 1u) - 1u));
 }
 
 // A list's classes know the whole mask; the other visitors know only their own rule.

@@ -47,6 +47,8 @@ struct Params {
     // Parts that the KV tiles of a query tile are split into, and the batches that each part's results are of.
     parts: u32,
     part_batches: u32,
+    // Workgroups that work, each on one query tile and part, or more, after another.
+    teams: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

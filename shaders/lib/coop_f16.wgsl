@@ -84,6 +84,8 @@ fn mend(
             add_met(acc, &p, select(-params.empty_lse, params.empty_lse, sign == 1u), t);
         }
     }
+    // The next query tile writes over the signs.
+    if (TOURS) { workgroupBarrier(); }
 }
 
 fn add_met(

@@ -29,4 +29,6 @@ fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: ar
             }
         }
     }
+    // The next query tile writes over the last slab.
+    if (TOURS) { workgroupBarrier(); }
 }

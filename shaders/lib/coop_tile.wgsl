@@ -2,7 +2,7 @@
 // of a block meet different banks; Q passes through the same memory once. Everything moves
 // in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, load_q load_k load_v store_k store_v store_signs has_nonfinite are_strange
+// provides  kv_tile flags, load_q fetch_q stage_q load_k load_v store_k store_v store_signs has_nonfinite forget_nonfinite are_strange
 // requires  bindings, KvRows, pack (row_at), order (q_token near_kv_row), operands (Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
@@ -12,6 +12,10 @@ var<workgroup> flags: array<atomic<u32>, 4>;
 
 // Set once a partial tile held an infinite or NaN value of V; see add_infinities.
 const NONFINITE: u32 = 0u;
+
+fn forget_nonfinite(t: u32) {
+    if (t == 0u) { atomicStore(&flags[NONFINITE], 0u); }
+}
 
 fn has_nonfinite() -> bool {
     return atomicLoad(&flags[NONFINITE]) != 0u;
@@ -23,23 +27,27 @@ fn put(at4: u32, x: Half8) {
 }
 
 fn load_q(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, t: u32) {
-    if (t == 0u) { atomicStore(&flags[NONFINITE], 0u); }
     for (var slab = 0u; slab < Q_SLABS; slab++) { // unroll
-        load_q_slab(q_blocks, at, slab, t);
+        var x = fetch_q(at, slab, t);
+        workgroupBarrier();
+        stage_q(&x, q_blocks, slab, t);
     }
-    workgroupBarrier();
 }
 
 // As many of Q's blocks at a time as there is room for.
-fn load_q_slab(q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, at: QTile, slab: u32, t: u32) {
+fn fetch_q(at: QTile, slab: u32, t: u32) -> array<Half8, Q_LOADS> {
     var x = array<Half8, Q_LOADS>();
     for (var n = 0u; n < Q_LOADS; n++) { // unroll
         x[n] = q_piece(at, row_of_piece(n, t, Q_SLAB8), slab * Q_SLAB8 + column_of_piece(n, t, Q_SLAB8));
     }
-    workgroupBarrier();
+    return x;
+}
+
+// By way of workgroup memory, which nobody reads any more.
+fn stage_q(x: ptr<function, array<Half8, Q_LOADS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, slab: u32, t: u32) {
     for (var n = 0u; n < Q_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, Q_SLAB8);
-        if (row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, x[n]); }
+        if (row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, (*x)[n]); }
     }
     workgroupBarrier();
     let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;

@@ -15,6 +15,7 @@ use crate::gpu::mask_spec::UserSpec;
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, Slot, Window, fold_grid};
 use crate::gpu::spec::Spec;
+use crate::gpu::splits::tour_teams;
 use crate::gpu::tuning::Products;
 use crate::mask::{self, MAX_RULES};
 use crate::user_wgsl::Text;
@@ -33,7 +34,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     if problem.out.is_empty() {
         return builder.finish();
     }
-    let spec = spec(problem, visiting, ctx);
+    let mut spec = spec(problem, visiting, ctx);
     notes(problem, visiting, &spec, ctx, &mut builder);
     let units = match spec.storage {
         Storage::Scalar => [1, 1],
@@ -41,7 +42,8 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         Storage::Vec8 | Storage::Wide8 => [8, 4],
     };
     let parts = parts(problem, &slots, ctx)?;
-    let grids = parts.iter().map(|part| grid(problem, visiting, part, ctx)).collect::<Result<Vec<_>>>()?;
+    spec.tours = tours(problem, visiting, &parts, ctx);
+    let grids = parts.iter().map(|part| grid(problem, visiting, part, spec.tours, ctx)).collect::<Result<Vec<_>>>()?;
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
@@ -49,6 +51,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     }
     let redone = problem.in_halves().then(|| redo_spec(problem, &spec, ctx));
     let halves = problem.in_halves().then(|| halves::stages(problem, &parts, &grids, &mut builder)).transpose()?;
+    let tours = spec.tours;
     let pieces: Vec<(usize, &Part, [u32; 2])> =
         parts.iter().zip(grids).enumerate().map(|(n, (part, grid))| (n, part, grid)).collect();
     for (spec, halves_read) in std::iter::once((spec, true)).chain(redone.map(|spec| (spec, false))) {
@@ -58,6 +61,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
             |builder, (n, part, grid), name| {
                 if name == "params" {
                     let mut params = params(problem, visiting, part, *grid, units, ctx);
+                    params.teams = started(problem, visiting, part, tours, ctx) as u32;
                     if let Some(halves) = halves.as_ref().filter(|_| halves_read) {
                         [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
                     }
@@ -189,6 +193,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         scores: p.scores.clone(),
         bias_dtype: p.bias.map_or(DType::F32, |bias| bias.dtype()),
         relative_dtype: p.relative.map_or(DType::F32, |table| table.dtype()),
+        tours: false,
         redo: false,
     }
 }
@@ -196,7 +201,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
 /// The same by multiply-adds, for the rows that two f16 cannot hold.
 fn redo_spec(p: &Problem, spec: &AttentionSpec, ctx: &Context) -> AttentionSpec {
     let tile = p.tile.multiply_adds(ctx.capabilities().workgroup_threads);
-    AttentionSpec { tile, subgroups: tile.uses_subgroups(ctx.capabilities()), redo: true, ..spec.clone() }
+    AttentionSpec { tile, subgroups: tile.uses_subgroups(ctx.capabilities()), tours: false, redo: true, ..spec.clone() }
 }
 
 /// The user's texts in a module: those of the mask, and of scores where it computes them.
@@ -310,9 +315,28 @@ fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
     [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
 }
 
-fn grid(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Result<[u32; 2]> {
-    let workgroups = workgroups(p, v, part);
-    fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)
+/// Workgroups that take query tile after query tile, if that is worth it.
+fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
+    let Products::Matrices(matrices) = p.tile.products else { return None };
+    let dims = [p.q.shape()[3] as u32, p.v.shape()[3] as u32];
+    // Sequences of a packed problem may have no key, and nothing to load.
+    let suited = !v.tasks && matrices.suits_tours(&p.tile, dims, p.q.dtype());
+    let multiprocessors = ctx.capabilities().multiprocessors;
+    suited.then(|| tour_teams(&p.tile, workgroups(p, v, part), multiprocessors)).flatten()
+}
+
+fn tours(p: &Problem, v: &Visiting, parts: &[Part], ctx: &Context) -> bool {
+    parts.iter().all(|part| teams(p, v, part, ctx).is_some())
+}
+
+/// Workgroups that are started.
+fn started(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> u64 {
+    let teams = tours.then(|| teams(p, v, part, ctx)).flatten();
+    teams.map_or(workgroups(p, v, part), u64::from)
+}
+
+fn grid(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> Result<[u32; 2]> {
+    fold_grid(started(p, v, part, tours, ctx), ctx.capabilities().workgroups_per_dimension)
 }
 
 pub(super) fn params(
@@ -373,6 +397,7 @@ pub(super) fn params(
         all_heads: all_heads as u32,
         parts: p.parts() as u32,
         part_batches: batch as u32,
+        teams: workgroups(p, v, part) as u32,
     }
 }
 

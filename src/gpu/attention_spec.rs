@@ -73,6 +73,8 @@ pub(crate) struct AttentionSpec {
     pub scores: Vec<ScoreMod>,
     pub bias_dtype: DType,
     pub relative_dtype: DType,
+    /// Whether a workgroup takes query tile after query tile.
+    pub tours: bool,
     /// Whether only those workgroups have work whose rows matrix units could not compute from two f16.
     pub redo: bool,
 }
@@ -267,7 +269,7 @@ impl fmt::Display for AttentionSpec {
         write!(
             f,
             "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}{}{}",
+             {} loads, rows reduced by {}{}{}{}",
             self.dtype,
             self.head_dim,
             self.v_dim,
@@ -284,7 +286,8 @@ impl fmt::Display for AttentionSpec {
                 (_, false) => "workgroup memory",
             },
             if self.pack > 1 { format!(", {} heads a tile", self.pack) } else { String::new() },
-            if self.split { ", keys in parts" } else { "" }
+            if self.split { ", keys in parts" } else { "" },
+            if self.tours { ", query tiles in turn" } else { "" }
         )
     }
 }
@@ -320,6 +323,7 @@ pub(crate) fn example_attention_spec() -> AttentionSpec {
         scores: vec![ScoreMod::Softcap, ScoreMod::Alibi, ScoreMod::Bias],
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        tours: false,
         redo: false,
     }
 }

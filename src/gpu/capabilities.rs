@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::matrices::{Fragments, Matrices};
-use super::tuning;
+use super::{multiprocessors, tuning};
 use crate::{Error, Result};
 
 /// What the kernels need to know about a device.
@@ -42,6 +42,9 @@ pub struct Capabilities {
     /// device, since no API tells; set it with [`Context::restricted`](crate::Context::restricted), also higher, if you
     /// know better. 0 never splits.
     pub parallel_threads: u32,
+    /// Multiprocessors, where the driver tells: NVIDIA's on Vulkan. With matrix units some kernels start as many workgroups as run at
+    /// once, which follows from it; without, each workgroup has one piece of work. May be set like `parallel_threads`.
+    pub multiprocessors: Option<u32>,
 }
 
 /// Mesa's software drivers end all loops of a thread once they have taken this many turns together
@@ -71,6 +74,7 @@ impl Capabilities {
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             cpu: info.device_type == wgpu::DeviceType::Cpu,
             parallel_threads: tuning::parallel_threads(info.device_type),
+            multiprocessors: multiprocessors::of(device),
         }
     }
 

@@ -43,6 +43,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         scores: Vec::new(),
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        tours: false,
         redo: false,
     }
 }
@@ -206,6 +207,12 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     spec.sinks = true;
                 } else if dims[0] == 7 {
                     spec.weights = Weights::Relu;
+                }
+                if fragments == quads && [strips, block_kv] == [4, 32] && dims[0] == 64 {
+                    let dims = AttentionSpec { head_dim: 128, v_dim: 80, tours: true, ..spec.clone() };
+                    specs.push(Spec::Attention(dims.clone()));
+                    let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dims };
+                    specs.push(Spec::Attention(listed));
                 }
                 specs.push(Spec::Attention(spec));
             }

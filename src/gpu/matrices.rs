@@ -170,6 +170,16 @@ impl Matrices {
         }
     }
 
+    /// Whether a workgroup may take query tile after query tile: where all rows of a query tile pass through workgroup memory at once,
+    /// so that they can be on their way while a result is stored, and in the one tile that this was measured with. The large ones
+    /// begin and end seldom, and narrower rows leave room for more workgroups.
+    pub(crate) fn suits_tours(&self, tile: &Tile, dims: [u32; 2], dtype: DType) -> bool {
+        let measured =
+            *tile == self.tile(4, 1, 32) && dtype == DType::F16 && (65..=128).contains(&dims[0].max(dims[1]));
+        let sizes = self.sizes(tile, dims, dtype);
+        measured && sizes.q_slab == sizes.qk_parts && matches!(self.fragments, Fragments::Registers(_))
+    }
+
     fn stores_f32(&self) -> bool {
         match self.fragments {
             Fragments::Registers(layout) => layout.has_pairs_of_halves(self.size) || layout.has_single_columns(),

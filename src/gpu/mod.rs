@@ -14,6 +14,7 @@ pub(crate) mod link;
 pub(crate) mod lists;
 pub(crate) mod mask_spec;
 pub(crate) mod matrices;
+pub(crate) mod multiprocessors;
 pub(crate) mod params;
 pub(crate) mod pipeline;
 pub(crate) mod plan;

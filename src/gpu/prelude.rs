@@ -117,6 +117,7 @@ impl AttentionSpec {
                     even && cols == used
                 );
             }
+            text += &format!("const TOURS: bool = {};\n", self.tours);
             8.0
         } else {
             let s = self.tile.sizes(self.head_dim, self.v_dim);

@@ -55,10 +55,21 @@ pub(crate) fn splits(
 const BEGIN_KEYS: usize = 220;
 const MERGE_KEYS: [usize; 2] = [2500, 500];
 
-/// Workgroups of so many threads that a device runs at once on matrix units, where registers leave room for an eighth of the threads
-/// that a multiprocessor holds.
+/// Threads of a multiprocessor that registers leave room for on matrix units.
+const MATRIX_THREADS: u32 = MULTIPROCESSOR[0] / 8;
+
+/// Workgroups of so many threads that a device runs at once on matrix units.
 pub(crate) fn resident_on_matrix_units(threads: u32, parallel_threads: u32) -> usize {
-    (parallel_threads / (8 * threads)) as usize
+    (parallel_threads / (MULTIPROCESSOR[0] / MATRIX_THREADS * threads)) as usize
+}
+
+/// Workgroups of a tour, where each takes query tile after query tile: as many as are resident, so the device's multiprocessors must be
+/// known. None where there are too few query tiles to be worth it.
+pub(crate) fn tour_teams(tile: &Tile, workgroups: u64, multiprocessors: Option<u32>) -> Option<u32> {
+    let resident = u64::from(multiprocessors?) * u64::from(MATRIX_THREADS / tile.threads);
+    // Numbers of query tiles must not wrap behind the last.
+    let worth = resident > 0 && workgroups >= 4 * resident && workgroups < 1 << 31;
+    worth.then_some(resident as u32)
 }
 
 /// The number of parts that makes the time least, counted in keys that a workgroup visits.

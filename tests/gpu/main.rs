@@ -32,6 +32,7 @@ mod sharing;
 mod split;
 mod stream;
 mod support;
+mod tours;
 mod user_limits;
 mod user_rules;
 mod window;
