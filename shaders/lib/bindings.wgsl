@@ -49,6 +49,8 @@ struct Params {
     part_batches: u32,
     // Workgroups that work, each on one query tile and part, or more, after another.
     teams: u32,
+    // Heads (packed ones as one) whose query tiles are visited side by side; it divides their number.
+    abreast: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

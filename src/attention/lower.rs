@@ -15,7 +15,7 @@ use crate::gpu::mask_spec::UserSpec;
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, Slot, Window, fold_grid};
 use crate::gpu::spec::Spec;
-use crate::gpu::splits::tour_teams;
+use crate::gpu::splits::{heads_abreast, tour_teams};
 use crate::gpu::tuning::Products;
 use crate::mask::{self, MAX_RULES};
 use crate::user_wgsl::Text;
@@ -315,6 +315,13 @@ fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
     [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
 }
 
+/// Heads whose query tiles are visited side by side: more than one under a causal mask, where query tiles differ in cost.
+fn abreast(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> usize {
+    let causal = v.visitor == Visitor::Window && v.window[0].is_none() && v.window[1].is_some();
+    let heads = part.heads.len() / v.pack;
+    if causal { heads_abreast(&p.tile, heads, v.tiles[0], ctx.capabilities().parallel_threads) } else { 1 }
+}
+
 /// Workgroups that take query tile after query tile, if that is worth it.
 fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
     let Products::Matrices(matrices) = p.tile.products else { return None };
@@ -398,6 +405,7 @@ pub(super) fn params(
         parts: p.parts() as u32,
         part_batches: batch as u32,
         teams: workgroups(p, v, part) as u32,
+        abreast: abreast(p, v, part, ctx) as u32,
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) struct AttentionParams {
     pub parts: u32,
     pub part_batches: u32,
     pub teams: u32,
+    pub abreast: u32,
 }
 
 /// WGSL `Params` of `linear/chunk.wgsl`, field by field.
@@ -161,7 +162,7 @@ mod tests {
         let attention = Spec::Attention(example_attention_spec()).link().unwrap().module;
         let fields = offsets!(AttentionParams: q k v out lse bias mask_bits sinks relative first_batch first_head heads
             heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse kv_slots q_slots order_q order_kv heads_at places lists list_batch kv_tiles
-            instances all_heads parts part_batches teams);
+            instances all_heads parts part_batches teams abreast);
         assert_eq!(reflect_struct(&attention, "Params"), Some((fields, size_of::<AttentionParams>() as u32)));
         let view: Vec<_> = offsets!(View: batch head row col offset powers);
         let (reflected, size) = reflect_struct(&attention, "View").unwrap();

@@ -1,6 +1,7 @@
 //! Causal masks and windows, on lengths that tell one border from another.
 
-use crate::support::Case;
+use crate::masks::SMALL;
+use crate::support::{Case, ctx};
 
 fn window(len_q: usize, len_kv: usize, left: impl Into<Option<usize>>, right: impl Into<Option<usize>>) -> Case {
     Case { left: left.into(), right: right.into(), ..Case::new(len_q, len_kv) }
@@ -30,6 +31,18 @@ fn long_enough_for_full_tiles() {
     window(200, 200, 100, 60).check();
     window(300, 150, 70, 0).check();
     Case { sizes: Case::new(150, 220).heads(2, 4, 2).sizes, ..window(150, 220, 90, 30) }.check();
+}
+
+/// Under a causal mask, as many heads go abreast as the device has room for: one, some of those of a batch, or all.
+#[test]
+fn heads_go_abreast() {
+    for resident in [0, 2, 1000] {
+        let mut capabilities = ctx().capabilities().clone();
+        capabilities.parallel_threads = 4 * SMALL.threads * resident;
+        let ctx = ctx().restricted(capabilities).expect("how much runs at once may be set");
+        let case = Case::new(70, 90).heads(2, 6, 2).causal();
+        Case { tile: Some(SMALL), splits: Some(1), ..case }.check_on("abreast", &ctx);
+    }
 }
 
 #[test]
