@@ -42,6 +42,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         Storage::Vec8 | Storage::Wide8 => [8, 4],
     };
     let parts = parts(problem, &slots, ctx)?;
+    spec.abreast = parts.iter().any(|part| abreast(problem, visiting, part, ctx) > 1);
     spec.tours = tours(problem, visiting, &parts, ctx);
     let grids = parts.iter().map(|part| grid(problem, visiting, part, spec.tours, ctx)).collect::<Result<Vec<_>>>()?;
     let owned = owned(problem, visiting, &mut builder)?;
@@ -193,6 +194,7 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         scores: p.scores.clone(),
         bias_dtype: p.bias.map_or(DType::F32, |bias| bias.dtype()),
         relative_dtype: p.relative.map_or(DType::F32, |table| table.dtype()),
+        abreast: false,
         tours: false,
         redo: false,
     }
@@ -317,7 +319,7 @@ fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
 
 /// Heads whose query tiles are visited side by side: more than one under a causal mask, where query tiles differ in cost.
 fn abreast(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> usize {
-    let causal = v.visitor == Visitor::Window && v.window[0].is_none() && v.window[1].is_some();
+    let causal = v.visitor == Visitor::Window && !v.tasks && v.window[0].is_none() && v.window[1].is_some();
     let heads = part.heads.len() / v.pack;
     if causal { heads_abreast(&p.tile, heads, v.tiles[0], ctx.capabilities().parallel_threads) } else { 1 }
 }

@@ -73,6 +73,8 @@ pub(crate) struct AttentionSpec {
     pub scores: Vec<ScoreMod>,
     pub bias_dtype: DType,
     pub relative_dtype: DType,
+    /// Whether query tiles of several heads are visited side by side.
+    pub abreast: bool,
     /// Whether a workgroup takes query tile after query tile.
     pub tours: bool,
     /// Whether only those workgroups have work whose rows matrix units could not compute from two f16.
@@ -103,7 +105,11 @@ impl AttentionSpec {
                 Visitor::Window => fragment("window.wgsl"),
                 Visitor::List => fragment("sparse.wgsl"),
             },
-            pick(self.tasks, "lib/place_tasks.wgsl", "lib/place_grid.wgsl"),
+            fragment(match (self.tasks, self.abreast) {
+                (true, _) => "lib/place_tasks.wgsl",
+                (false, true) => "lib/place_abreast.wgsl",
+                (false, false) => "lib/place_grid.wgsl",
+            }),
             pick(self.sinks, "mods/sink.wgsl", "mods/sink_none.wgsl"),
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
@@ -323,6 +329,7 @@ pub(crate) fn example_attention_spec() -> AttentionSpec {
         scores: vec![ScoreMod::Softcap, ScoreMod::Alibi, ScoreMod::Bias],
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        abreast: false,
         tours: false,
         redo: false,
     }

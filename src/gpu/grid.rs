@@ -43,6 +43,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         scores: Vec::new(),
         bias_dtype: DType::F32,
         relative_dtype: DType::F32,
+        abreast: false,
         tours: false,
         redo: false,
     }
@@ -149,6 +150,7 @@ pub(super) fn options() -> Vec<Spec> {
         for scores in scores {
             let mut spec = spec(tile, [16, 16], if on(0) { DType::F16 } else { DType::F32 }, Storage::Vec4, true);
             spec.visitor = if on(1) { Visitor::Window } else { Visitor::Dense };
+            spec.abreast = on(1) && on(3);
             spec.lse = on(2);
             spec.mask = if on(3) { mask(&["bits"]) } else { MaskSpec::default() };
             spec.test_all = on(3);

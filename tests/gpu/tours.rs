@@ -1,6 +1,6 @@
 //! Workgroups that take query tile after query tile: the tile that does, as on a device of one multiprocessor.
 
-use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Tile};
+use wgpu_attention::{Attention, BlockMask, Context, DType, Fragments, Mask, Tile, TileClass, Visit};
 
 use crate::masks;
 use crate::matrices::{growing, strange_values_at};
@@ -55,6 +55,18 @@ fn tile_lists() {
     let host = mask.host([2, 8, 150, 190]).unwrap();
     let visits = masks::VISITS.map(|visit| (visit, Some(tile)));
     masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &visits);
+}
+
+/// More tiles than a workgroup has threads, of which the list names most, few or none.
+#[test]
+fn long_lists() {
+    let Some((ctx, tile)) = tours() else { return };
+    let case = Case::new(192, 3200).dims(72, 72).heads(1, 8, 8).f16();
+    let (row_ptr, col_idx) = ([0, 45, 47, 47], (0..50).filter(|n| n % 10 != 3).chain([7, 31]).collect::<Vec<u32>>());
+    let classes = vec![TileClass::Full; col_idx.len()];
+    let mask = Mask::blocks(&BlockMask::new([192, 3200], [64, 64], 1, &row_ptr, &col_idx, &classes).unwrap());
+    let host = mask.host([1, 8, 192, 3200]).unwrap();
+    masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &[(Visit::Listed, Some(tile))]);
 }
 
 #[test]
