@@ -9,7 +9,8 @@
 // rescaling touches all of them (FlashAttention-4's rule; the result is the same, every p has the same reference).
 //
 // With TOURS a workgroup takes query tile after query tile, params.teams apart. What the next one needs first is on its way while the
-// result is stored, so that beginnings and ends hide behind one another.
+// result is stored, so that beginnings and ends hide behind one another. All of a query tile stands in main: a function of it, called
+// in a loop, takes longer with NVIDIA's compiler (H100: D 256 2.39 instead of 2.13 ms, a window of 512 keys 0.722 for 0.704).
 //
 // provides  main
 // requires  bindings, staging (KvRows kv_rows load_q fetch_q stage_q forget_nonfinite load_k load_v store_k store_v), fragments (scores_of move_rows store_acc),

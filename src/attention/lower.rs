@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::check::Problem;
+use super::grids::{abreast, grid, started, tours, workgroups};
 use super::halves;
 use super::lists;
 use super::split::{self, Partials};
@@ -13,9 +14,8 @@ use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::mask_spec::UserSpec;
 use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
-use crate::gpu::plan::{Bound, Plan, Slot, Window, fold_grid};
+use crate::gpu::plan::{Bound, Plan, Slot, Window};
 use crate::gpu::spec::Spec;
-use crate::gpu::splits::{heads_abreast, tour_teams};
 use crate::gpu::tuning::Products;
 use crate::mask::{self, MAX_RULES};
 use crate::user_wgsl::Text;
@@ -311,41 +311,6 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
             )));
         }
     }
-}
-
-fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
-    [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
-}
-
-/// Heads whose query tiles are visited side by side: more than one under a causal mask, where query tiles differ in cost.
-fn abreast(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> usize {
-    let causal = v.visitor == Visitor::Window && !v.tasks && v.window[0].is_none() && v.window[1].is_some();
-    let heads = part.heads.len() / v.pack;
-    if causal { heads_abreast(&p.tile, heads, v.tiles[0], ctx.capabilities().parallel_threads) } else { 1 }
-}
-
-/// Workgroups that take query tile after query tile, if that is worth it.
-fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
-    let Products::Matrices(matrices) = p.tile.products else { return None };
-    let dims = [p.q.shape()[3] as u32, p.v.shape()[3] as u32];
-    // Sequences of a packed problem may have no key, and nothing to load.
-    let suited = !v.tasks && matrices.suits_tours(&p.tile, dims, p.q.dtype());
-    let multiprocessors = ctx.capabilities().multiprocessors;
-    suited.then(|| tour_teams(&p.tile, workgroups(p, v, part), multiprocessors)).flatten()
-}
-
-fn tours(p: &Problem, v: &Visiting, parts: &[Part], ctx: &Context) -> bool {
-    parts.iter().all(|part| teams(p, v, part, ctx).is_some())
-}
-
-/// Workgroups that are started.
-fn started(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> u64 {
-    let teams = tours.then(|| teams(p, v, part, ctx)).flatten();
-    teams.map_or(workgroups(p, v, part), u64::from)
-}
-
-fn grid(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> Result<[u32; 2]> {
-    fold_grid(started(p, v, part, tours, ctx), ctx.capabilities().workgroups_per_dimension)
 }
 
 pub(super) fn params(

@@ -1,6 +1,7 @@
 //! Softmax attention: the description, and the tensors of one call.
 
 mod check;
+mod grids;
 mod halves;
 mod io;
 mod lists;

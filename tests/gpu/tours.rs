@@ -89,4 +89,8 @@ fn a_plan_says_so() {
         let text = describe().plan(&ctx.restricted(capabilities).unwrap()).unwrap().to_string();
         assert!(!text.contains("in turn"), "{text}");
     }
+    // Without keys there is nothing to ask for ahead.
+    let none = upload(&ctx, DType::F16, [1, 16, 0, 72], &[]).unwrap();
+    let text = Attention::new(&x, &none, &none).tile(tile).plan(&ctx).unwrap().to_string();
+    assert!(!text.contains("in turn"), "{text}");
 }
