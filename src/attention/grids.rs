@@ -11,39 +11,59 @@ use crate::gpu::plan::fold_grid;
 use crate::gpu::splits::{heads_abreast, tour_teams};
 use crate::gpu::tuning::Products;
 
-/// Pieces of work: a query tile, or one of the parts of its keys, of a head or of heads that share it.
-pub(super) fn workgroups(p: &Problem, v: &Visiting, part: &Part) -> u64 {
+/// How the pieces of work of a part are shared out: a piece is a query tile, or one of the parts of its keys, of a head or of heads that
+/// share it.
+pub(super) struct Share {
+    pub workgroups: u32,
+    /// Workgroups that are started; fewer than pieces where each takes several.
+    pub teams: u32,
+    pub grid: [u32; 2],
+    /// Heads whose query tiles are visited side by side.
+    pub abreast: u32,
+}
+
+impl Share {
+    /// A piece a workgroup, head after head.
+    pub(super) fn one_each(workgroups: u64, ctx: &Context) -> Result<Share> {
+        let grid = fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)?;
+        Ok(Share { workgroups: workgroups as u32, teams: workgroups as u32, grid, abreast: 1 })
+    }
+
+    fn of(p: &Problem, v: &Visiting, part: &Part, teams: Option<u32>, ctx: &Context) -> Result<Share> {
+        let workgroups = pieces(p, v, part);
+        let share = Share::one_each(teams.map_or(workgroups, u64::from), ctx)?;
+        Ok(Share { workgroups: workgroups as u32, abreast: abreast(p, v, part, ctx) as u32, ..share })
+    }
+}
+
+/// A share a part, and whether workgroups take piece after piece: all parts run one kernel.
+pub(super) fn share_out(p: &Problem, v: &Visiting, parts: &[Part], ctx: &Context) -> Result<(Vec<Share>, bool)> {
+    let teams: Option<Vec<u32>> = parts.iter().map(|part| teams(p, v, part, ctx)).collect();
+    let share = |(n, part)| Share::of(p, v, part, teams.as_ref().map(|teams| teams[n]), ctx);
+    Ok((parts.iter().enumerate().map(share).collect::<Result<_>>()?, teams.is_some()))
+}
+
+fn pieces(p: &Problem, v: &Visiting, part: &Part) -> u64 {
     [v.tiles[0], p.parts(), part.heads.len() / v.pack, part.batches.len()].iter().map(|&n| n as u64).product()
 }
 
-/// Heads whose query tiles are visited side by side: more than one under a causal mask, where query tiles differ in cost.
-pub(super) fn abreast(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> usize {
+/// More than one under a causal mask, where query tiles differ in cost.
+fn abreast(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> usize {
     let causal = v.visitor == Visitor::Window && !v.tasks && v.window[0].is_none() && v.window[1].is_some();
     let heads = part.heads.len() / v.pack;
     if causal { heads_abreast(&p.tile, heads, v.tiles[0], ctx.capabilities().parallel_threads) } else { 1 }
 }
 
-/// Workgroups that take query tile after query tile, if that is worth it.
-fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
-    let Products::Matrices(matrices) = p.tile.products else { return None };
+/// Whether workgroups may take piece after piece.
+pub(super) fn suits_tours(p: &Problem, v: &Visiting) -> bool {
+    let Products::Matrices(matrices) = p.tile.products else { return false };
     let dims = [p.q.shape()[3] as u32, p.v.shape()[3] as u32];
     // A tour loads a tile of keys whatever a query tile visits, and sequences of a packed problem may have none.
     let has_keys = !v.tasks && p.k.shape()[2] > 0;
-    let suited = has_keys && matrices.suits_tours(&p.tile, dims, p.q.dtype());
-    let multiprocessors = ctx.capabilities().multiprocessors;
-    suited.then(|| tour_teams(&p.tile, workgroups(p, v, part), multiprocessors)).flatten()
+    has_keys && matrices.suits_tours(&p.tile, dims, p.q.dtype())
 }
 
-pub(super) fn tours(p: &Problem, v: &Visiting, parts: &[Part], ctx: &Context) -> bool {
-    parts.iter().all(|part| teams(p, v, part, ctx).is_some())
-}
-
-/// Workgroups that are started.
-pub(super) fn started(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> u64 {
-    let teams = tours.then(|| teams(p, v, part, ctx)).flatten();
-    teams.map_or(workgroups(p, v, part), u64::from)
-}
-
-pub(super) fn grid(p: &Problem, v: &Visiting, part: &Part, tours: bool, ctx: &Context) -> Result<[u32; 2]> {
-    fold_grid(started(p, v, part, tours, ctx), ctx.capabilities().workgroups_per_dimension)
+/// Workgroups that take piece after piece, if that is worth it.
+fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
+    suits_tours(p, v).then(|| tour_teams(&p.tile, pieces(p, v, part), ctx.capabilities().multiprocessors)).flatten()
 }

@@ -2,6 +2,7 @@
 //! numbers that two f16 cannot hold.
 
 use super::check::Problem;
+use super::grids::Share;
 use super::lower::{Part, part_of};
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
@@ -53,8 +54,8 @@ impl Halves {
     }
 }
 
-/// Adds the stages that split q, k and v; the pieces of the loop have these grids.
-pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &mut PlanBuilder<'_>) -> Result<Halves> {
+/// Adds the stages that split q, k and v; so are the pieces of the loop shared out.
+pub(super) fn stages(p: &Problem, shares: &[Share], builder: &mut PlanBuilder<'_>) -> Result<Halves> {
     let storage = wgpu::BufferUsages::STORAGE;
     let Products::Matrices(matrices) = p.tile.products else { unreachable!("halves are for matrix units") };
     let (mut operands, mut rows) = (Vec::new(), 0);
@@ -69,9 +70,10 @@ pub(super) fn stages(p: &Problem, parts: &[Part], grids: &[[u32; 2]], builder: &
     let heads_kv = p.k.shape()[0] * p.k.shape()[1];
     let totals = builder.owned_of_size("totals", storage, &[], 4 * heads_kv as u64)?;
     let powers = builder.owned_of_size("powers", storage, &[], 8 * rows as u64)?;
-    let workgroups = |grid: &[u32; 2]| u64::from(grid[0]) * u64::from(grid[1]);
-    let redo =
-        parts.iter().zip(grids).map(|(_, grid)| builder.owned_of_size("redo", storage, &[], 4 * workgroups(grid)));
+    let redo = shares.iter().map(|share| {
+        let workgroups = u64::from(share.grid[0]) * u64::from(share.grid[1]);
+        builder.owned_of_size("redo", storage, &[], 4 * workgroups)
+    });
     let redo = redo.collect::<Result<Vec<_>>>()?;
     // Operands that differ in nothing but their rows share a kernel and a stage.
     let alike = |(operand, x): &(Operand, Layout)| HalvesSpec {

@@ -1,6 +1,7 @@
 //! The dispatches that make tile lists: classes of all tiles, then a list a row.
 
 use super::check::Problem;
+use super::grids::Share;
 use super::lower::{Owned, Part, bind, params, user};
 use super::visit::Visiting;
 use crate::Result;
@@ -8,7 +9,7 @@ use crate::gpu::attention_spec::AttentionSpec;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::lists::Lists;
 use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
-use crate::gpu::plan::{Bound, fold_grid};
+use crate::gpu::plan::Bound;
 use crate::gpu::spec::Spec;
 
 /// Where the lists will be.
@@ -48,7 +49,7 @@ pub(super) fn stages(
             mask: if classifies { v.mask.clone() } else { MaskSpec::default() },
             user: if classifies { user(p, v, false) } else { UserSpec::default() },
         };
-        let grid = fold_grid(workgroups, builder.ctx().capabilities().workgroups_per_dimension)?;
+        let share = Share::one_each(workgroups, builder.ctx())?;
         builder.stage(
             Spec::Lists(lists),
             &[()],
@@ -56,12 +57,11 @@ pub(super) fn stages(
                 if name != "params" {
                     return Ok(bind(name, p, &whole, owned, builder));
                 }
-                let mut params = params(p, v, &whole, grid, [1, 1], builder.ctx());
-                params.workgroups = workgroups as u32;
+                let params = params(p, v, &whole, &share, [1, 1], builder.ctx());
                 let bytes = bytemuck::bytes_of(&params);
                 Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytes)?))
             },
-            |()| grid,
+            |()| share.grid,
         )?;
     }
     if !v.dynamic {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::check::Problem;
-use super::grids::{abreast, grid, started, tours, workgroups};
+use super::grids::{Share, share_out, suits_tours};
 use super::halves;
 use super::lists;
 use super::split::{self, Partials};
@@ -42,27 +42,25 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         Storage::Vec8 | Storage::Wide8 => [8, 4],
     };
     let parts = parts(problem, &slots, ctx)?;
-    spec.abreast = parts.iter().any(|part| abreast(problem, visiting, part, ctx) > 1);
-    spec.tours = tours(problem, visiting, &parts, ctx);
-    let grids = parts.iter().map(|part| grid(problem, visiting, part, spec.tours, ctx)).collect::<Result<Vec<_>>>()?;
+    let (shares, tours) = share_out(problem, visiting, &parts, ctx)?;
+    spec.tours = tours;
+    spec.abreast = shares.iter().any(|share| share.abreast > 1);
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
     let redone = problem.in_halves().then(|| redo_spec(problem, &spec, ctx));
-    let halves = problem.in_halves().then(|| halves::stages(problem, &parts, &grids, &mut builder)).transpose()?;
-    let tours = spec.tours;
-    let pieces: Vec<(usize, &Part, [u32; 2])> =
-        parts.iter().zip(grids).enumerate().map(|(n, (part, grid))| (n, part, grid)).collect();
+    let halves = problem.in_halves().then(|| halves::stages(problem, &shares, &mut builder)).transpose()?;
+    let pieces: Vec<(usize, &Part, &Share)> =
+        parts.iter().zip(&shares).enumerate().map(|(n, (part, share))| (n, part, share)).collect();
     for (spec, halves_read) in std::iter::once((spec, true)).chain(redone.map(|spec| (spec, false))) {
         builder.stage(
             Spec::Attention(spec),
             &pieces,
-            |builder, (n, part, grid), name| {
+            |builder, (n, part, share), name| {
                 if name == "params" {
-                    let mut params = params(problem, visiting, part, *grid, units, ctx);
-                    params.teams = started(problem, visiting, part, tours, ctx) as u32;
+                    let mut params = params(problem, visiting, part, share, units, ctx);
                     if let Some(halves) = halves.as_ref().filter(|_| halves_read) {
                         [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
                     }
@@ -81,7 +79,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                     _ => bind(name, problem, part, &owned, builder),
                 })
             },
-            |(_, _, grid)| *grid,
+            |(_, _, share)| share.grid,
         )?;
     }
     if let Some((split, partials)) = problem.split.as_ref().zip(owned.partials.as_ref()) {
@@ -257,6 +255,9 @@ fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder
     if let Some(reason) = &v.note {
         builder.note(reason.clone());
     }
+    if ctx.capabilities().multiprocessors.is_none() && suits_tours(p, v) {
+        builder.note("a workgroup takes one query tile, because the driver does not tell how many run at once".into());
+    }
     if !spec.user.texts.is_empty() && !spec.user.trusted {
         let loops = if spec.user.loops { " and bounds its loops" } else { "" };
         builder
@@ -317,7 +318,7 @@ pub(super) fn params(
     p: &Problem,
     v: &Visiting,
     part: &Part,
-    grid: [u32; 2],
+    share: &Share,
     [unit, out_unit]: [usize; 2],
     ctx: &Context,
 ) -> AttentionParams {
@@ -350,8 +351,8 @@ pub(super) fn params(
         len_q: len_q as u32,
         len_kv: len_kv as u32,
         q_tiles: v.tiles[0] as u32,
-        workgroups: workgroups(p, v, part) as u32,
-        grid_x: grid[0],
+        workgroups: share.workgroups,
+        grid_x: share.grid[0],
         left: side(v.window[0]),
         right: side(v.window[1]),
         scale: p.scale,
@@ -371,8 +372,8 @@ pub(super) fn params(
         all_heads: all_heads as u32,
         parts: p.parts() as u32,
         part_batches: batch as u32,
-        teams: workgroups(p, v, part) as u32,
-        abreast: abreast(p, v, part, ctx) as u32,
+        teams: share.teams,
+        abreast: share.abreast,
     }
 }
 

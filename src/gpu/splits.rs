@@ -40,8 +40,7 @@ pub(crate) fn splits(
             let resident = (capabilities.workgroup_memory / bytes.max(1)).min(most).min(most_threads / tile.threads);
             threads * resident / most_threads
         }
-        // The other products need registers, and leave room for a quarter.
-        _ => threads / (4 * tile.threads),
+        _ => threads / (REGISTERS * tile.threads),
     };
     let wanted = at_once as usize / visits.workgroups.max(1);
     // A part visits tiles enough to pay for its result, which is written and read again in f32: `block_q` rows for `block_kv` keys.
@@ -54,6 +53,9 @@ pub(crate) fn splits(
 /// its parts' results, in f16 and in f32.
 const BEGIN_KEYS: usize = 220;
 const MERGE_KEYS: [usize; 2] = [2500, 500];
+
+/// Multiply-adds in registers leave room for one in so many of the threads that a multiprocessor holds.
+const REGISTERS: u32 = 4;
 
 /// Threads of a multiprocessor that registers leave room for on matrix units.
 const MATRIX_THREADS: u32 = MULTIPROCESSOR[0] / 8;
@@ -69,7 +71,7 @@ pub(crate) fn resident_on_matrix_units(threads: u32, parallel_threads: u32) -> u
 pub(crate) fn heads_abreast(tile: &Tile, heads: usize, q_tiles: usize, parallel_threads: u32) -> usize {
     let resident = match tile.products {
         Products::Matrices(_) => resident_on_matrix_units(tile.threads, parallel_threads),
-        _ => (parallel_threads / (4 * tile.threads)) as usize,
+        _ => (parallel_threads / (REGISTERS * tile.threads)) as usize,
     };
     let enough = (4 * resident).div_ceil(q_tiles.max(1)).clamp(1, heads.max(1));
     (enough..heads).find(|n| heads.is_multiple_of(*n)).unwrap_or(heads).max(1)

@@ -88,6 +88,7 @@ fn a_plan_says_so() {
         capabilities.multiprocessors = multiprocessors;
         let text = describe().plan(&ctx.restricted(capabilities).unwrap()).unwrap().to_string();
         assert!(!text.contains("in turn"), "{text}");
+        assert_eq!(text.contains("one query tile, because the driver"), multiprocessors.is_none(), "{text}");
     }
     // Without keys there is nothing to ask for ahead.
     let none = upload(&ctx, DType::F16, [1, 16, 0, 72], &[]).unwrap();
