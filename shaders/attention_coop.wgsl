@@ -48,7 +48,7 @@ fn main(
         next = tour_tile(at, tiles, 1u);
         next_keys = load_k(begin, at, next.start, t);
     }
-    for (var item = linear; ; item += params.teams) {
+    for (var item = linear; ; item += params.teams) { // once where IN_HALVES
         var rows = rows_init();
         var acc = array<block_c, ACC_BLOCKS>();
         var q_blocks = array<block_a, Q_BLOCKS>();
@@ -131,7 +131,7 @@ fn main(
             let q_idx = q_token(at, row);
             if (q_idx != NO_TOKEN && t % LANES == 0u) { store_lse(row_at(at, row), q_idx, result.lse[r]); }
         }
-        if (!TOURS || item + params.teams >= params.workgroups) { break; }
+        if (!TOURS || item + params.teams >= params.workgroups) { break; } // loop
         at = coming;
     }
 }

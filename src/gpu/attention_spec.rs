@@ -232,7 +232,7 @@ impl AttentionSpec {
     }
 
     /// Whether f32 is multiplied on matrix units, split into two f16.
-    fn in_halves(&self) -> bool {
+    pub(super) fn in_halves(&self) -> bool {
         matches!(self.tile.products, Products::Matrices(_)) && self.dtype == DType::F32
     }
 

@@ -23,6 +23,7 @@ impl AttentionSpec {
             ("LANE_STEPS", tile.lanes.trailing_zeros()),
             ("THREADS", tile.threads),
             ("PACK", self.pack),
+            ("IN_HALVES", u32::from(self.in_halves())),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ];

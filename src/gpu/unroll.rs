@@ -13,6 +13,9 @@
 /// one of `constants`. `// unroll where SWITCH` leaves the loop as it is where that constant is 0. Other lines pass unchanged, so
 /// the text means the same with or without this pass.
 ///
+/// `for (var i = FIRST; ...) { // once where SWITCH` is a loop of one turn where that constant is not 0: its body in a block, without the
+/// lines that end with `// loop`.
+///
 /// # Panics
 /// When a marked loop is malformed or its bound is unknown: shipped shaders only, and a test links them all.
 pub(crate) fn unroll(text: &str, constants: &[(&str, u32)]) -> String {
@@ -25,6 +28,16 @@ pub(crate) fn unroll(text: &str, constants: &[(&str, u32)]) -> String {
 fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
     let mut at = 0;
     while at < lines.len() {
+        if let Some((counter, first)) = once(lines[at], constants) {
+            let end = at + closing_brace(&lines[at..]);
+            let body: Vec<&str> =
+                lines[at + 1..end].iter().copied().filter(|line| !line.ends_with("// loop")).collect();
+            out.push_str(&format!("{{ let {counter} = {first};\n"));
+            unroll_lines(&body, constants, out);
+            out.push_str("}\n");
+            at = end + 1;
+            continue;
+        }
         let Some((counter, bound)) = marked_loop(lines[at], constants) else {
             out.push_str(lines[at]);
             out.push('\n');
@@ -39,6 +52,16 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
         }
         at = end + 1;
     }
+}
+
+/// Counter and first value of a loop that is to be a block.
+fn once<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, &'a str)> {
+    let (header, switch) = line.trim().split_once("// once where ")?;
+    let on = constants.iter().find(|(known, _)| *known == switch.trim()).map(|&(_, n)| n > 0);
+    let begin = header.strip_prefix("for (var ").and_then(|rest| rest.split_once(" = ")).zip(on);
+    let Some(((counter, rest), on)) = begin else { panic!("not a loop that can be a block: {header}") };
+    let (first, _) = rest.split_once(';')?;
+    on.then_some((counter, first))
 }
 
 fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, u32)> {
@@ -95,6 +118,13 @@ mod tests {
         let text = "for (var i = 0u; i < 2u; i++) { // unroll where WIDE\n  b;\n}\n";
         assert_eq!(unroll(text, &[("WIDE", 0)]), text);
         assert_eq!(unroll(text, &[("WIDE", 1)]), "{ const i = 0u;\n  b;\n}\n{ const i = 1u;\n  b;\n}\n");
+    }
+
+    #[test]
+    fn loops_of_one_turn_are_blocks() {
+        let text = "for (var i = a; ; i += 2u) { // once where ALONE\n  b;\n  if (c) { break; } // loop\n}\n";
+        assert_eq!(unroll(text, &[("ALONE", 0)]), text);
+        assert_eq!(unroll(text, &[("ALONE", 1)]), "{ let i = a;\n  b;\n}\n");
     }
 
     #[test]
