@@ -54,12 +54,19 @@ const GPU: [Tile; 6] = [
 const GPU_NARROW: Tile = staged([128, 32], 8, 128, [32, 16], false);
 
 /// Where the large ones leave most of the device idle. H200, f32, 8 heads, D 64: 128 queries in tiles of 128, 64, 32 and 16 rows
-/// take 30, 22, 19 and 17 microseconds (32 x 32 with 64 threads 25, 16 x 64 21, two parts 28); 1024 queries 145, 106, 120 and 192.
-const GPU_SMALL: [Tile; 3] = [
+/// take 30, 22, 19 and 17 microseconds (32 x 32 with 64 threads 25, two parts 28); 1024 queries 145, 106, 120 and 192.
+const GPU_SMALL: [Tile; 4] = [
     staged([64, 64], 16, 256, [32, 32], false),
     staged([32, 64], 16, 256, [32, 32], false),
     staged([16, 128], 32, 256, [32, 64], false),
+    staged([16, 64], 16, 256, [32, 32], false),
 ];
+
+/// Columns up to which the last of those comes before the one above it. A thread has one row, which compiles faster: H100, f32, D 64, the
+/// first plan of a process takes 108 to 121 milliseconds instead of 153 to 219 in the same minutes. Microseconds with 128 queries of 8
+/// heads: 128 keys 18 and 18, 2048 keys 64 and 65, 8192 keys in one part 203 and 210; 32 keys of 32 heads 15 and 19; at D 128 with 128 keys
+/// 24 and 21, with 2048 110 and 85. At D 256 the one above does not fit, and 256 queries of 2 heads take 43 instead of the 84 of `GPU`.
+const SHORT_SMALL: u32 = 64;
 
 /// Workgroups of `GPU_SMALL` that are worth having, as a share of the device's parallel threads: half of what is resident.
 const SMALL_SHARE: u32 = 8;
@@ -133,7 +140,7 @@ pub(crate) const PACKED_QUERIES: usize = 32;
 pub(crate) const LISTED_TILES: usize = 16;
 
 /// Every tile of the tables, for the grid of shaders.
-pub(crate) const ALL_TILES: [Tile; 20] = [
+pub(crate) const ALL_TILES: [Tile; 21] = [
     GPU[0],
     GPU[1],
     GPU[2],
@@ -154,6 +161,7 @@ pub(crate) const ALL_TILES: [Tile; 20] = [
     GPU_NARROW,
     GPU_SMALL[1],
     GPU_SMALL[2],
+    GPU_SMALL[3],
 ];
 
 /// The tiles to consider, best first.
@@ -263,7 +271,11 @@ fn small_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     if enough(&GPU[0]) {
         return Vec::new();
     }
-    let first = GPU_SMALL.iter().position(enough).unwrap_or(GPU_SMALL.len() - 1);
-    let fits = |tile: &&Tile| workgroups(tile) <= (capabilities.workgroups_per_dimension as usize).saturating_pow(2);
-    GPU_SMALL[first..].iter().filter(fits).copied().collect()
+    let fits = |tile: &Tile| workgroups(tile) <= (capabilities.workgroups_per_dimension as usize).saturating_pow(2);
+    let mut tiles = GPU_SMALL;
+    if shape.head_dim.max(shape.v_dim) <= SHORT_SMALL {
+        tiles.swap(2, 3);
+    }
+    let first = tiles.iter().position(enough).unwrap_or(2);
+    tiles.into_iter().skip(first).filter(fits).collect()
 }
