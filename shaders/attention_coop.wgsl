@@ -14,7 +14,7 @@
 //
 // provides  main
 // requires  bindings, staging (KvRows kv_rows load_q fetch_q stage_q forget_nonfinite load_k load_v store_k store_v), fragments (scores_of move_rows store_acc),
-//           products (qk pv mend load_powers store_powers begin_powers), row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), store_lse
+//           products (qk pv mend load_powers store_powers begin_powers), row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), visits (visit first_visit ask_visits stage_visits), store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -40,12 +40,14 @@ fn main(
     // Of the second tile, and of the query tile: asked for with the first where one query tile follows another.
     var next_keys = keys;
     var q_rows = array<Half8, Q_LOADS>();
+    var asked = 0u;
     if (TOURS) {
-        kv = tour_tile(at, tiles, 0u);
+        asked = ask_visits(at, t);
+        kv = first_visit(at, tiles, 0u);
         keys = load_k(begin, at, kv.start, t);
         values = load_v(begin, at, kv.start, t);
         q_rows = fetch_q(at, 0u, t);
-        next = tour_tile(at, tiles, 1u);
+        next = first_visit(at, tiles, 1u);
         next_keys = load_k(begin, at, next.start, t);
     }
     for (var item = linear; ; item += params.teams) { // once where IN_HALVES
@@ -60,6 +62,7 @@ fn main(
             keys = load_k(begin, at, kv.start, t);
             values = load_v(begin, at, kv.start, t);
         }
+        stage_visits(asked, t);
         begin_powers(at, t);
         if (TOURS) {
             stage_q(&q_rows, &q_blocks, 0u, t);
@@ -86,7 +89,7 @@ fn main(
             workgroupBarrier();
         }
         for (var i = tiles.x; i < tiles.y; i++) {
-            let after = named_tile(at, min(i + 2u, tiles.y - 1u));
+            let after = visit(at, min(i + 2u, tiles.y - 1u));
             keys = load_k(begin, at, after.start, t);
             values = load_v(begin, at, next.start, t);
             let powers = load_powers(begin, at, after.start, next.start, t);
@@ -117,11 +120,12 @@ fn main(
             coming = q_tile_at(whole_of(there), part_of(there));
             begin = kv_rows(coming);
             tiles = tiles_of(coming, tile_count(coming));
-            kv = tour_tile(coming, tiles, 0u);
+            asked = ask_visits(coming, t);
+            kv = first_visit(coming, tiles, 0u);
             keys = load_k(begin, coming, kv.start, t);
             values = load_v(begin, coming, kv.start, t);
             q_rows = fetch_q(coming, 0u, t);
-            next = tour_tile(coming, tiles, 1u);
+            next = first_visit(coming, tiles, 1u);
             next_keys = load_k(begin, coming, next.start, t);
         }
         let result = rows_finish(rows, at, t);
@@ -136,14 +140,12 @@ fn main(
     }
 }
 
-// Tile n of those to visit, or another where there are fewer, or none at all: what is loaded of it is not used.
-fn tour_tile(at: QTile, tiles: vec2<u32>, n: u32) -> KvTile {
-    return named_tile(at, min(tiles.x + n, max(tiles.y, 1u) - 1u));
-}
-
 // A list's classes know the whole mask; the other visitors know only their own rule.
 fn named_tile(at: QTile, i: u32) -> KvTile {
-    let named = tile_at(at, i);
+    return tested(tile_at(at, i));
+}
+
+fn tested(named: KvTile) -> KvTile {
     return KvTile(named.start, named.full && !TEST_ALL);
 }
 

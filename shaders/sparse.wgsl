@@ -2,16 +2,24 @@
 // count, then for each tile its number with FULL_BIT set where every pair attends; `classify.wgsl` and `compact.wgsl`
 // write it. Tiles that are not named cost nothing.
 //
-// provides  tile_count tile_at rows_see_all seen
-// requires  bindings, tables, list_row FULL_BIT
+// provides  tile_count tile_at list_entry listed rows_see_all seen
+// requires  bindings, tables, list_row FULL_BIT, prelude (WHOLE_TILES)
 
 fn tile_count(at: QTile) -> u32 {
     return tables[list_row(at)];
 }
 
 fn tile_at(at: QTile, i: u32) -> KvTile {
-    let entry = tables[list_row(at) + 1u + i];
-    return KvTile((entry & ~FULL_BIT) * BLOCK_KV, (entry & FULL_BIT) != 0u);
+    return listed(list_entry(at, i));
+}
+
+fn list_entry(at: QTile, i: u32) -> u32 {
+    return tables[list_row(at) + 1u + i];
+}
+
+// With WHOLE_TILES the mask is known to cut none: then nothing that a cut tile takes is compiled.
+fn listed(entry: u32) -> KvTile {
+    return KvTile((entry & ~FULL_BIT) * BLOCK_KV, WHOLE_TILES | ((entry & FULL_BIT) != 0u));
 }
 
 fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {

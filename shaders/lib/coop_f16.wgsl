@@ -61,7 +61,7 @@ fn mend(
     linear: u32,
     t: u32,
 ) {
-    if (!has_nonfinite()) { return; }
+    if (WHOLE_TILES || !has_nonfinite()) { return; }
     for (var i = tiles.x; i < tiles.y; i++) {
         let kv = named_tile(at, i);
         if (kv.full) { continue; }

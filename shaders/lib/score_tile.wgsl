@@ -15,7 +15,7 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
             (*s)[r * KEYS4 + c] = scored((*s)[r * KEYS4 + c] * factor, at, own, q_idx, kv.start, c, t);
         }
     }
-    if (kv.full) { return; }
+    if (WHOLE_TILES || kv.full) { return; }
     for (var r = 0u; r < ROWS; r++) { // unroll
         let q_idx = min(q_token(at, at.row + row_of(t, r)), at.len_q - 1u);
         let own = row_at(at, at.row + row_of(t, r));

@@ -44,6 +44,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     let parts = parts(problem, &slots, ctx)?;
     let (shares, tours) = share_out(problem, visiting, &parts, ctx)?;
     spec.tours = tours;
+    spec.staged_list = tours && visiting.whole_tiles.is_some_and(|most| most <= problem.tile.threads as usize);
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {
@@ -186,6 +187,8 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         mask: v.mask.clone(),
         user: user(p, v, true),
         test_all: v.test_all,
+        whole_tiles: v.whole_tiles.is_some(),
+        staged_list: false,
         tasks: v.tasks,
         scale_per_head: p.scale_per_head,
         sinks: p.sinks.is_some(),
@@ -201,7 +204,14 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
 /// The same by multiply-adds, for the rows that two f16 cannot hold.
 fn redo_spec(p: &Problem, spec: &AttentionSpec, ctx: &Context) -> AttentionSpec {
     let tile = p.tile.multiply_adds(ctx.capabilities().workgroup_threads);
-    AttentionSpec { tile, subgroups: tile.uses_subgroups(ctx.capabilities()), tours: false, redo: true, ..spec.clone() }
+    AttentionSpec {
+        tile,
+        subgroups: tile.uses_subgroups(ctx.capabilities()),
+        tours: false,
+        staged_list: false,
+        redo: true,
+        ..spec.clone()
+    }
 }
 
 /// The user's texts in a module: those of the mask, and of scores where it computes them.

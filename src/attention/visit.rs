@@ -38,6 +38,8 @@ pub(super) struct Visiting {
     pub mask: MaskSpec,
     pub texts: Vec<Arc<Text>>,
     pub test_all: bool,
+    /// Where the mask cuts no tile: the most that a row of a list can name.
+    pub whole_tiles: Option<usize>,
     /// Whether lists are made anew at each call, because the mask reads tensors.
     pub dynamic: bool,
     pub tasks: bool,
@@ -239,6 +241,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, tasks: Opti
         mask: MaskSpec::default(),
         texts: Vec::new(),
         test_all: tested,
+        whole_tiles: None,
         dynamic: false,
         tasks: tasks.is_some(),
         pack,
@@ -294,6 +297,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
         mask: MaskSpec { order: ordered, ..MaskSpec::default() },
         texts: Vec::new(),
         test_all: a.visit == Visit::ListedPartial,
+        whole_tiles: None,
         dynamic: compiled.dynamic,
         tasks: false,
         pack: if compiled.one_head() && !ordered && blocks[0].is_multiple_of(pack) { pack } else { 1 },
@@ -315,9 +319,14 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
     }
     visiting.tiles = [(visiting.slots[0] * visiting.pack).div_ceil(blocks[0]), visiting.slots[1].div_ceil(blocks[1])];
     visiting.longest = visiting.tiles[1];
+    // A tile of keys that reaches past the last is cut, too.
+    if !ordered && !visiting.test_all && lens[1].is_multiple_of(blocks[1]) {
+        visiting.whole_tiles = a.mask.whole_tiles([blocks[0] / visiting.pack, blocks[1]], visiting.tiles[1]);
+    }
     visiting.add_mask(compiled);
     let rows = visiting.batches * visiting.instances * visiting.tiles[0];
-    visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64;
+    // And a word for each thread behind the last list: a workgroup asks for as much of its list before it knows how long that is.
+    visiting.list_words = (rows * (visiting.tiles[1] + 1)) as u64 + u64::from(tile.threads);
     Ok(visiting)
 }
 

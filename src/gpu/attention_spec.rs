@@ -66,6 +66,10 @@ pub(crate) struct AttentionSpec {
     pub user: UserSpec,
     /// Whether the visitor's full tiles are tested all the same.
     pub test_all: bool,
+    /// Whether the mask is known to cut no tile of a list: pairs of a tile all attend, or none does.
+    pub whole_tiles: bool,
+    /// Whether a query tile's list passes through workgroup memory, for tours.
+    pub staged_list: bool,
     /// Whether rows hold several sequences.
     pub tasks: bool,
     pub scale_per_head: bool,
@@ -82,6 +86,13 @@ pub(crate) struct AttentionSpec {
 }
 
 impl AttentionSpec {
+    /// Bytes of workgroup memory.
+    #[cfg(test)]
+    pub(crate) fn workgroup_bytes(&self) -> u32 {
+        let list = if self.staged_list { 4 * self.tile.threads } else { 0 };
+        self.tile.workgroup_bytes([self.head_dim, self.v_dim], self.dtype, self.subgroups) + list
+    }
+
     pub(super) fn sources(&self) -> Vec<Source> {
         let pick = |yes: bool, a: &'static str, b: &'static str| fragment(if yes { a } else { b });
         let mut sources = vec![
@@ -132,6 +143,7 @@ impl AttentionSpec {
                         "lib/coop_registers.wgsl",
                     ),
                     fragment("attention_coop.wgsl"),
+                    pick(self.staged_list, "lib/visits_staged.wgsl", "lib/visits_named.wgsl"),
                     pick(self.in_halves(), "lib/coop_f32.wgsl", "lib/coop_f16.wgsl"),
                 ]);
                 if self.in_halves() {
@@ -275,7 +287,7 @@ impl fmt::Display for AttentionSpec {
         write!(
             f,
             "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}{}{}{}",
+             {} loads, rows reduced by {}{}{}{}{}",
             self.dtype,
             self.head_dim,
             self.v_dim,
@@ -293,6 +305,7 @@ impl fmt::Display for AttentionSpec {
             },
             if self.pack > 1 { format!(", {} heads a tile", self.pack) } else { String::new() },
             if self.split { ", keys in parts" } else { "" },
+            if self.whole_tiles { ", no tile cut" } else { "" },
             if self.tours { ", query tiles in turn" } else { "" }
         )
     }
@@ -323,6 +336,8 @@ pub(crate) fn example_attention_spec() -> AttentionSpec {
         },
         user: UserSpec::default(),
         test_all: true,
+        whole_tiles: false,
+        staged_list: false,
         tasks: false,
         scale_per_head: true,
         sinks: true,

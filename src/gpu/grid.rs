@@ -37,6 +37,8 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         mask: MaskSpec::default(),
         user: UserSpec::default(),
         test_all: false,
+        whole_tiles: false,
+        staged_list: false,
         tasks: false,
         scale_per_head: false,
         sinks: false,
@@ -214,6 +216,8 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     let dims = AttentionSpec { head_dim: 128, v_dim: 80, tours: true, ..spec.clone() };
                     specs.push(Spec::Attention(dims.clone()));
                     let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dims };
+                    let staged = AttentionSpec { whole_tiles: true, staged_list: true, ..listed.clone() };
+                    specs.push(Spec::Attention(staged));
                     specs.push(Spec::Attention(listed));
                 }
                 specs.push(Spec::Attention(spec));

@@ -146,7 +146,9 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     // A device that runs nothing takes no SPIR-V either.
     let elements = spec.elements().filter(|_| device.adapter_info().backend != wgpu::Backend::Noop);
     let made = match elements {
-        Some(elements) => Made::Spirv(spirv::write(&module, &bindings, elements, checks(&spec))?),
+        Some(elements) => {
+            Made::Spirv(spirv::write(&module, &bindings, elements, |name| spec.pins(name), checks(&spec))?)
+        }
         None => Made::Module(Box::new(module)),
     };
     ctx.checked(&label, || {

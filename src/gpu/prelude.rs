@@ -129,6 +129,7 @@ impl AttentionSpec {
         text += &format!("const LAZY: f32 = {lazy:?};\n");
         text += &format!("const SCORED: bool = {};\n", !self.scores.is_empty());
         text += &format!("const TEST_ALL: bool = {};\n", self.test_all);
+        text += &format!("const WHOLE_TILES: bool = {};\n", self.whole_tiles);
         text
     }
 }

@@ -13,7 +13,7 @@ fn workgroup_memory_is_what_the_tile_says() {
     for spec in tiles_and_dims().into_iter().chain(on_matrix_units()) {
         let Spec::Attention(a) = &spec else { continue };
         let reflected = reflect_workgroup_bytes(&spec.link().unwrap().module);
-        assert_eq!(a.tile.workgroup_bytes([a.head_dim, a.v_dim], a.dtype, a.subgroups), reflected, "{spec}");
+        assert_eq!(a.workgroup_bytes(), reflected, "{spec}");
     }
 }
 

@@ -209,7 +209,7 @@ impl Shader {
     pub fn spirv(&self) -> Result<Vec<u32>> {
         let (bindings, checks) = (reflect_bindings(&self.module), self.checks());
         match self.spec.elements() {
-            Some(elements) => spirv::write(&self.module, &bindings, elements, checks),
+            Some(elements) => spirv::write(&self.module, &bindings, elements, |name| self.spec.pins(name), checks),
             None => spirv::write_plain(&self.module, &bindings, checks),
         }
     }

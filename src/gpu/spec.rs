@@ -81,6 +81,17 @@ impl Spec {
         }
     }
 
+    /// Whether a binding is not said to be read-only though nobody writes it. Loads of memory that nobody writes move to where they are
+    /// used, past every barrier; without that knowledge they stay where they stand, ahead of the work that is to hide them. In other
+    /// loops of softmax attention none of the operands gains by it.
+    pub(crate) fn pins(&self, binding: &str) -> bool {
+        match self {
+            Spec::Linear(_) => binding.ends_with("_data"),
+            Spec::Attention(spec) => spec.staged_list && binding == "v",
+            _ => false,
+        }
+    }
+
     /// Threads of a workgroup.
     pub(crate) fn threads(&self) -> u32 {
         match self {

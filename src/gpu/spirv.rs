@@ -52,10 +52,6 @@ const SHARED_CLASSES: [u32; 2] = [4, 12];
 /// Decoration NonWritable.
 const NON_WRITABLE: u32 = 24;
 
-/// What names of operands of linear attention end with. Loads of memory that nobody writes move to where they are used, past every
-/// barrier; without that knowledge they stay where they stand, ahead of the work that is to hide them.
-const PINNED: &str = "_data";
-
 /// Memory operand NonPrivatePointer.
 const NON_PRIVATE: u32 = 0x20;
 
@@ -71,10 +67,11 @@ pub(crate) fn write(
     module: &naga::Module,
     bindings: &[Binding],
     elements: u32,
+    pins: impl Fn(&str) -> bool,
     checks: wgpu::ShaderRuntimeChecks,
 ) -> Result<Vec<u32>> {
     let words = write_plain(module, bindings, checks)?;
-    give_bodies(words, elements).and_then(share_memory).map_err(failed)
+    give_bodies(words, elements).and_then(|words| share_memory(words, pins)).map_err(failed)
 }
 
 fn failed(what: impl std::fmt::Display) -> Error {
@@ -173,8 +170,8 @@ fn give_bodies(words: Vec<u32>, elements: u32) -> std::result::Result<Vec<u32>, 
 
 /// Says which memory threads share. Under the Vulkan memory model, which cooperative matrices bring along, an access is the
 /// thread's own business unless it says otherwise, and a barrier makes nothing visible unless it says so; naga says
-/// neither, and compilers do make use of it. And takes from `PINNED` variables that nobody writes them.
-fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> {
+/// neither, and compilers do make use of it. And takes from variables that are pinned (`Spec::pins`) that nobody writes them.
+fn share_memory(words: Vec<u32>, pins: impl Fn(&str) -> bool) -> std::result::Result<Vec<u32>, &'static str> {
     let mut editor = Editor::read(words)?;
     // Types of pointers into shared memory, then pointers of such types.
     let (mut types, mut pointers, mut constants) = (HashSet::new(), HashSet::new(), HashMap::new());
@@ -186,8 +183,6 @@ fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> 
             _ => {}
         }
     }
-    let pinned: HashSet<u32> =
-        editor.names.iter().filter(|(name, _)| name.ends_with(PINNED)).map(|(_, id)| *id).collect();
     let mut changed = Vec::with_capacity(editor.words.len() * 9 / 8);
     changed.extend(&editor.words[..HEADER]);
     let (first_function, mut barriers) = (editor.first_function, HashMap::new());
@@ -201,7 +196,8 @@ fn share_memory(words: Vec<u32>) -> std::result::Result<Vec<u32>, &'static str> 
             op::STORE | op::MATRIX_STORE => Some(operands[0]),
             _ => None,
         };
-        if opcode == op::DECORATE && operands[1] == NON_WRITABLE && pinned.contains(&operands[0]) {
+        let pinned = |id| editor.names.get(&id).is_some_and(|name| pins(name));
+        if opcode == op::DECORATE && operands[1] == NON_WRITABLE && pinned(operands[0]) {
             continue;
         }
         if pointer.is_some_and(|pointer| pointers.contains(&pointer)) {
@@ -252,7 +248,7 @@ struct Function {
 struct Editor {
     words: Vec<u32>,
     bound: u32,
-    names: HashMap<String, u32>,
+    names: HashMap<u32, String>,
     first_function: usize,
     declarations: Vec<u32>,
     bodies: Vec<(std::ops::Range<usize>, Vec<u32>)>,
@@ -265,7 +261,7 @@ impl Editor {
         let mut first_function = words.len();
         for (at, opcode, operands) in instructions(&words) {
             if opcode == op::NAME {
-                names.insert(text(&operands[1..]), operands[0]);
+                names.insert(operands[0], text(&operands[1..]));
             } else if opcode == op::FUNCTION {
                 first_function = first_function.min(at);
             }
@@ -321,7 +317,7 @@ impl Editor {
     }
 
     fn function(&self, name: &str) -> Option<Function> {
-        let id = *self.names.get(name)?;
+        let (&id, _) = self.names.iter().find(|(_, known)| *known == name)?;
         let mut all = instructions(&self.words);
         let (_, _, header) = all.find(|(_, code, operands)| *code == op::FUNCTION && operands[1] == id)?;
         let (_, code, parameter) = all.next()?;

@@ -45,6 +45,20 @@ impl Mask {
         }
     }
 
+    /// Where no tile of `[queries, keys]` is cut, since all pairs within agree: how many of the `all` tiles along a row attend, at most.
+    pub(crate) fn whole_tiles(&self, tile: [usize; 2], all: usize) -> Option<usize> {
+        let of = |mask: &Mask| mask.whole_tiles(tile, all);
+        match &*self.node {
+            Node::Constant(attends) => Some(if *attends { all } else { 0 }),
+            Node::Rule(Rule::Blocks { list, .. }) => list.whole_tiles(tile),
+            Node::Rule(_) => None,
+            Node::And(a, b) => Some(of(a)?.min(of(b)?)),
+            Node::Or(a, b) => Some((of(a)? + of(b)?).min(all)),
+            Node::Not(a) => of(a).map(|_| all),
+            Node::PerHead(masks) => masks.iter().map(of).try_fold(0, |most, mask| Some(most.max(mask?))),
+        }
+    }
+
     fn constant(&self) -> Option<bool> {
         if let Node::Constant(value) = *self.node { Some(value) } else { None }
     }

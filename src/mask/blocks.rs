@@ -198,6 +198,13 @@ impl BlockMask {
         self.col_idx.len() as f64 / (rows * cols * self.heads).max(1) as f64
     }
 
+    /// Where blocks are tiles of `[queries, keys]` as a whole: how many of those the longest row lists.
+    pub(crate) fn whole_tiles(&self, tile: [usize; 2]) -> Option<usize> {
+        let whole = self.tile.iter().zip(tile).all(|(block, side)| block.is_multiple_of(side));
+        let longest = self.row_ptr.windows(2).map(|row| (row[1] - row[0]) as usize).max().unwrap_or(0);
+        whole.then_some(longest * (self.tile[1] / tile[1]))
+    }
+
     /// Whether the block of a pair is listed, or listed as full.
     pub(crate) fn lists(&self, h: usize, q_idx: usize, kv_idx: usize, full_only: bool) -> bool {
         let class = self.class(h, q_idx / self.tile[0], kv_idx / self.tile[1]);

@@ -1,8 +1,8 @@
 //! Tile lists: what the GPU finds, and what it then does not visit.
 
-use wgpu_attention::{Attention, DType, Layout, Mask, Tensor, TileClass, Visit, pack_bits};
+use wgpu_attention::{Attention, BlockMask, DType, Layout, Mask, Tensor, TileClass, Visit, pack_bits};
 
-use crate::masks::{SMALL, VISITS, small};
+use crate::masks::{SMALL, VISITS, check_by, small};
 use crate::support::{ctx, download, upload};
 
 /// What the GPU lists is what the host counts, pair by pair; slots that hold no token are never full there.
@@ -46,6 +46,35 @@ fn tile_classes_equal_brute_force() {
             (true, false) => TileClass::Full,
         };
         assert_eq!(tiles.class(0, row, col), want, "{row}, {col}\n{tiles}");
+    }
+}
+
+/// Blocks whose sides are whole tiles leave no tile to test; anything that may cut one is known, too.
+#[test]
+fn a_plan_knows_whether_the_mask_cuts_tiles() {
+    let blocks = |len_kv: usize, sides: [usize; 2]| {
+        let rows = 64usize.div_ceil(sides[0]) as u32;
+        let (row_ptr, col_idx): (Vec<u32>, Vec<u32>) =
+            ((0..=2 * rows).step_by(2).collect(), [0, 2].repeat(rows as usize));
+        let classes = vec![TileClass::Full; col_idx.len()];
+        Mask::blocks(&BlockMask::new([64, len_kv], sides, 1, &row_ptr, &col_idx, &classes).unwrap())
+    };
+    for (mask, len_kv, visit, whole) in [
+        (blocks(96, [32, 16]), 96, Visit::Listed, true),
+        (blocks(96, [16, 32]) | !blocks(96, [32, 16]), 96, Visit::Listed, true),
+        (Mask::per_head([blocks(96, [16, 32]), Mask::all()]), 96, Visit::Listed, true),
+        (blocks(96, [32, 16]), 96, Visit::ListedPartial, false),
+        (blocks(90, [32, 16]), 90, Visit::Listed, false),
+        (blocks(96, [24, 16]), 96, Visit::Listed, false),
+        (blocks(96, [32, 24]), 96, Visit::Listed, false),
+        (blocks(96, [32, 16]) & Mask::causal(), 96, Visit::Listed, false),
+    ] {
+        let case = small(64, len_kv);
+        let [q, k, v] = case.upload(ctx()).unwrap();
+        let plan = Attention::new(&q, &k, &v).mask(mask.clone()).visit(visit).tile(SMALL).plan(ctx()).unwrap();
+        assert_eq!(plan.to_string().contains("no tile cut"), whole, "{visit:?} {mask:?}\n{plan}");
+        let host = mask.host([2, 2, 64, len_kv]).unwrap();
+        check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), ctx(), &[(visit, Some(SMALL))]);
     }
 }
 

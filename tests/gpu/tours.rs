@@ -57,16 +57,21 @@ fn tile_lists() {
     masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &visits);
 }
 
-/// More tiles than a workgroup has threads, of which the list names most, few or none.
+/// Blocks that are whole tiles, of which a list names as many as a workgroup has threads, or one more, or few, or none.
 #[test]
-fn long_lists() {
+fn lists_of_whole_tiles() {
     let Some((ctx, tile)) = tours() else { return };
-    let case = Case::new(192, 3200).dims(72, 72).heads(1, 8, 8).f16();
-    let (row_ptr, col_idx) = ([0, 45, 47, 47], (0..50).filter(|n| n % 10 != 3).chain([7, 31]).collect::<Vec<u32>>());
-    let classes = vec![TileClass::Full; col_idx.len()];
-    let mask = Mask::blocks(&BlockMask::new([192, 3200], [64, 64], 1, &row_ptr, &col_idx, &classes).unwrap());
-    let host = mask.host([1, 8, 192, 3200]).unwrap();
-    masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &[(Visit::Listed, Some(tile))]);
+    // A block is two tiles.
+    let most = tile.threads / 2;
+    for long in [most, most + 1] {
+        let len_kv = 64 * (most as usize + 2);
+        let case = Case::new(192, len_kv).dims(72, 72).heads(1, 8, 8).f16();
+        let (row_ptr, col_idx) = ([0, long, long + 2, long + 2], (1..=long).chain([0, most]).collect::<Vec<u32>>());
+        let classes = vec![TileClass::Full; col_idx.len()];
+        let mask = Mask::blocks(&BlockMask::new([192, len_kv], [64, 64], 1, &row_ptr, &col_idx, &classes).unwrap());
+        let host = mask.host([1, 8, 192, len_kv]).unwrap();
+        masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &[(Visit::Listed, Some(tile))]);
+    }
 }
 
 #[test]
