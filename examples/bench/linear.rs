@@ -117,8 +117,8 @@ pub fn measure(
     }
     let rel_err = verify(ctx, case, family, data, &gates, &plan)?;
     let io = gates.io(data);
-    let seconds = args.seconds_of_call(ctx, |encoder| {
-        plan.encode(encoder, &io).expect("the plan was made for these tensors");
+    let seconds = args.seconds_of_call(ctx, |pass| {
+        plan.encode_in(pass, &io).expect("the plan was made for these tensors");
     });
     let path = plan.stages().join(" + ");
     Ok(Measured { seconds, tile_density: None, of_dense: None, rel_err, splits: 1, path })

@@ -47,8 +47,8 @@ struct Args {
     /// Timed repetitions; the median counts.
     #[arg(long, default_value_t = 11)]
     repeats: usize,
-    /// Calls between two time stamps, one behind the other, whose mean counts. One has what stamps cost in it; several tell what a
-    /// call adds among others, as in a model.
+    /// Calls between two time stamps, one behind the other in one pass, whose mean counts. One has what a pass and stamps cost in it;
+    /// several tell what a call adds among others, as in a model.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
     /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:PRODUCTS
@@ -83,8 +83,11 @@ struct Args {
 
 impl Args {
     /// Seconds of a call that `record` records.
-    fn seconds_of_call(&self, ctx: &Context, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
-        let all = timing::median_seconds(ctx, self.repeats, |encoder| (0..self.calls).for_each(|_| record(encoder)));
+    fn seconds_of_call(&self, ctx: &Context, mut record: impl FnMut(&mut wgpu::ComputePass<'_>)) -> f64 {
+        let all = timing::median_seconds(ctx, self.repeats, |encoder| {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            (0..self.calls).for_each(|_| record(&mut pass));
+        });
         all / f64::from(self.calls)
     }
 }
@@ -216,8 +219,8 @@ fn measure(ctx: &Context, case: &Case, data: &Data, way: &Way, args: &Args) -> R
         io = io.data("ids", &ids);
     }
     let rel_err = verify(ctx, case, data, &plan, &io)?;
-    let seconds = args.seconds_of_call(ctx, |encoder| {
-        plan.encode(encoder, &io).expect("the plan was made for these tensors");
+    let seconds = args.seconds_of_call(ctx, |pass| {
+        plan.encode_in(pass, &io).expect("the plan was made for these tensors");
     });
     let tile_density = case
         .against

@@ -15,14 +15,14 @@ pub fn measure(ctx: &Context, case: &Case, data: &Data, args: &Args) -> Result<M
     let permuted = Tensor::zeros(ctx, case.dtype, shape).map_err(text)?;
     let there = Permute::new(&data.q, &tokens).plan(ctx).map_err(text)?;
     let home = Permute::new(&permuted, &back).plan(ctx).map_err(text)?;
-    let encode = |encoder: &mut wgpu::CommandEncoder| {
+    let encode = |pass: &mut wgpu::ComputePass<'_>| {
         for x in [&data.k, &data.v, &data.q] {
-            there.encode(encoder, &PermuteIo::new(x, &permuted)).expect("the plan was made for these tensors");
+            there.encode_in(pass, &PermuteIo::new(x, &permuted)).expect("the plan was made for these tensors");
         }
-        home.encode(encoder, &PermuteIo::new(&permuted, &data.out)).expect("the plan was made for these tensors");
+        home.encode_in(pass, &PermuteIo::new(&permuted, &data.out)).expect("the plan was made for these tensors");
     };
     let mut encoder = ctx.device().create_command_encoder(&Default::default());
-    encode(&mut encoder);
+    encode(&mut encoder.begin_compute_pass(&Default::default()));
     ctx.queue().submit([encoder.finish()]);
     // There and back, q is what it was.
     let out: Vec<f32> = pollster::block_on(data.out.read(ctx)).map_err(text)?;

@@ -67,7 +67,8 @@ impl<'a> PlanBuilder<'a> {
         self.compile()?;
         let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
         let stages = std::mem::take(&mut self.plan.stages);
-        self.plan.record(&mut encoder, &stages, &[])?;
+        let groups = self.plan.bind(&stages, &[])?;
+        self.plan.record(&mut encoder, &stages, &groups);
         self.plan.prepared.extend(stages.iter().map(Stage::to_string));
         self.ctx.queue().submit([encoder.finish()]);
         Ok(())

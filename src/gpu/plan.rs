@@ -131,6 +131,16 @@ pub(crate) fn fold_grid(workgroups: u64, per_dimension: u32) -> Result<[u32; 2]>
     Ok([x as u32, y as u32])
 }
 
+fn dispatch(pass: &mut wgpu::ComputePass<'_>, stages: &[Stage], groups: &[Vec<wgpu::BindGroup>]) {
+    for (stage, groups) in stages.iter().zip(groups) {
+        pass.set_pipeline(&stage.kernel.pipeline);
+        for (piece, group) in stage.pieces.iter().zip(groups) {
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
+        }
+    }
+}
+
 impl Plan {
     /// Records the computation into your encoder. Allocates no GPU memory and submits nothing.
     ///
@@ -141,6 +151,40 @@ impl Plan {
     /// output shares its buffer with another tensor; [`Error::Device`] when a tensor cannot be bound, as one of another
     /// device.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, io: &impl Io) -> Result<()> {
+        let groups = self.bind(&self.stages, &self.tensors(io)?)?;
+        self.record(encoder, &self.stages, &groups);
+        Ok(())
+    }
+
+    /// Records the computation into a compute pass of yours. [`encode`](Plan::encode) opens one for each call, which costs a GPU some
+    /// microseconds (6 on an H100); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers, and
+    /// kernels of your own between them, may share one. The pass's pipeline and its bind group 0 are others afterwards.
+    ///
+    /// ```no_run
+    /// # use wgpu_attention::{Attention, AttentionIo, Context, Tensor};
+    /// # let ctx = pollster::block_on(Context::request())?;
+    /// # let [q, k, v] = [1, 2, 3].map(|_| Tensor::zeros(&ctx, [1, 8, 1024, 64], wgpu_attention::DType::F32).unwrap());
+    /// # let [mid, out] = [1, 2].map(|_| Tensor::zeros(&ctx, [1, 8, 1024, 64], wgpu_attention::DType::F32).unwrap());
+    /// let plan = Attention::new(&q, &k, &v).plan(&ctx)?;
+    /// let mut encoder = ctx.device().create_command_encoder(&Default::default());
+    /// let mut pass = encoder.begin_compute_pass(&Default::default());
+    /// plan.encode_in(&mut pass, &AttentionIo::new(&q, &k, &v, &mid))?;
+    /// plan.encode_in(&mut pass, &AttentionIo::new(&mid, &k, &v, &out))?;
+    /// drop(pass);
+    /// ctx.queue().submit([encoder.finish()]);
+    /// # Ok::<(), wgpu_attention::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`encode`](Plan::encode)'s; the pass is as it was then.
+    pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>, io: &impl Io) -> Result<()> {
+        let groups = self.bind(&self.stages, &self.tensors(io)?)?;
+        dispatch(pass, &self.stages, &groups);
+        Ok(())
+    }
+
+    /// A call's tensors in the order of the plan's slots, each of them checked.
+    fn tensors<'a>(&self, io: &'a impl Io) -> Result<Vec<&'a Tensor>> {
         let given = io.tensors();
         let tensors = self.slots.iter().map(|slot| find(slot, &given)).collect::<Result<Vec<_>>>()?;
         if let Some((name, _)) = given.iter().find(|(name, _)| self.slots.iter().all(|slot| slot.name != **name)) {
@@ -150,16 +194,11 @@ impl Plan {
             self.check_layout(slot, tensor.layout())?;
         }
         self.check_aliases(&tensors)?;
-        self.record(encoder, &self.stages, &tensors)
+        Ok(tensors)
     }
 
-    /// Records these stages, or nothing: what can fail, binding, is done for all of them first.
-    pub(super) fn record(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        stages: &[Stage],
-        tensors: &[&Tensor],
-    ) -> Result<()> {
+    /// The bind groups of every piece of these stages: all of a call that can fail, before anything is recorded.
+    pub(super) fn bind(&self, stages: &[Stage], tensors: &[&Tensor]) -> Result<Vec<Vec<wgpu::BindGroup>>> {
         let bind = |stage: &Stage| -> Vec<_> {
             stage.pieces.iter().map(|piece| self.bind_group(stage, piece, tensors)).collect()
         };
@@ -167,20 +206,17 @@ impl Plan {
         if let Some(recorder) = self.ctx.recorder() {
             recorder.keep(self, stages, tensors)?;
         }
+        Ok(groups)
+    }
+
+    /// Records these stages, in one pass: wgpu orders dispatches within it, and on an H100 each further pass takes 6 microseconds.
+    pub(super) fn record(&self, encoder: &mut wgpu::CommandEncoder, stages: &[Stage], groups: &[Vec<wgpu::BindGroup>]) {
         if stages.is_empty() {
-            return Ok(());
+            return;
         }
-        // One pass for all: wgpu orders dispatches within it, and on an H100 each further pass takes 7 microseconds.
         let mut pass =
             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(self.name), timestamp_writes: None });
-        for (stage, groups) in stages.iter().zip(&groups) {
-            pass.set_pipeline(&stage.kernel.pipeline);
-            for (piece, group) in stage.pieces.iter().zip(groups) {
-                pass.set_bind_group(0, group, &[]);
-                pass.dispatch_workgroups(piece.grid[0], piece.grid[1], 1);
-            }
-        }
-        Ok(())
+        dispatch(&mut pass, stages, groups);
     }
 
     /// Bytes of GPU memory that the plan owns.

@@ -23,6 +23,26 @@ fn a_plan_outlives_its_tensors_and_serves_others() {
     }
 }
 
+/// The second call reads what the first wrote, and each has stages that do so of each other.
+#[test]
+fn calls_share_a_pass() {
+    let [q, k, v] = Case::new(40, 700).upload(ctx()).unwrap();
+    let zeros = || Tensor::zeros(ctx(), DType::F32, [1, 2, 40, 64]).unwrap();
+    let (mid, out) = (zeros(), zeros());
+    let plan = Attention::new(&q, &k, &v).splits(3).plan(ctx()).unwrap();
+    let mut encoder = ctx().device().create_command_encoder(&Default::default());
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    plan.encode_in(&mut pass, &AttentionIo::new(&q, &k, &v, &mid)).unwrap();
+    let refusal = plan.encode_in(&mut pass, &AttentionIo::new(&q, &k, &v, &q)).unwrap_err().to_string();
+    assert!(refusal.starts_with("out: is an output, but shares its buffer with q"), "{refusal}");
+    plan.encode_in(&mut pass, &AttentionIo::new(&mid, &k, &v, &out)).unwrap();
+    drop(pass);
+    ctx().queue().submit([encoder.finish()]);
+    let alone = |q: &Tensor| Attention::new(q, &k, &v).splits(3).run(ctx()).unwrap();
+    assert_eq!(download(ctx(), &mid).unwrap(), download(ctx(), &alone(&q)).unwrap());
+    assert_eq!(download(ctx(), &out).unwrap(), download(ctx(), &alone(&alone(&q))).unwrap());
+}
+
 #[test]
 fn a_plan_from_layouts_alone() {
     let layout = |len| Layout::new(DType::F32, [1, 2, len, 64]).unwrap();
