@@ -13,7 +13,7 @@ TABLE = Path(__file__).resolve().parent.parent / "cases.toml"
 # Of examples/bench/main.rs; first_s is the peers' own: seconds from the first call to its result, compilation included.
 COLUMNS = (
     "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,gbs,of_fma,of_copy,"
-    "rel_err,tile_density,of_dense,floor_ms,of_floor,first_s"
+    "rel_err,tile_density,of_dense,floor_ms,of_floor,calls,first_s"
 ).split(",")
 
 
@@ -129,7 +129,7 @@ class Case:
             [self.batch, self.heads_kv, self.len_kv, self.v_dim],
         ]
 
-    def row(self, device: str, driver: str, path: str, seconds: float, rel_err: float, first: float) -> dict:
+    def row(self, device: str, driver: str, path: str, seconds: float, calls: int, rel_err: float, first: float) -> dict:
         """A row of the CSV; what peers do not know stays empty."""
         text = lambda words: words.replace(",", ";")
         return {
@@ -142,6 +142,7 @@ class Case:
             "tflops": f"{self.flops() / seconds * 1e-12:.4f}",
             "gbs": f"{self.bytes() / seconds * 1e-9:.1f}",
             "rel_err": f"{rel_err:.2e}",
+            "calls": str(calls),
             "first_s": f"{first:.2f}",
         }
 

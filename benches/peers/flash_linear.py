@@ -132,7 +132,7 @@ class Linear(Bench):
         if not rel_err <= REL_ERR[dtype]:
             raise Unsuitable(f"is wrong by {rel_err:.1e} of the largest value: not timed")
         del out
-        return case.row(self.name, self.driver, f"fla {name} {dtype}", self.seconds(lambda: kernel(**given)), rel_err, first)
+        return case.row(self.name, self.driver, f"fla {name} {dtype}", self.seconds(lambda: kernel(**given)), self.calls, rel_err, first)
 
 
 def arguments() -> argparse.Namespace:
@@ -142,10 +142,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=Path, default=case_table.TABLE, help="another case table")
     parser.add_argument("--csv", type=Path, help="where rows go, each as soon as it is measured")
     parser.add_argument("--repeats", type=int, default=21, help="timed repetitions; the median counts")
+    parser.add_argument("--calls", type=int, default=1, help="calls between two events, whose mean counts, as bench --calls")
     parser.add_argument("--dry-run", action="store_true", help="lists what would be measured; needs no PyTorch")
     parser.add_argument("--traceback", action="store_true", help="prints where an error arose, too")
     args = parser.parse_args()
     args.case = [name for names in args.case for name in names.split(",")]
+    if args.calls < 1:
+        parser.error(f"--calls: is {args.calls}, but must be at least 1")
     return args
 
 
@@ -162,7 +165,7 @@ def main() -> int:
             print(f"{case.name:<40} {case.flops() * 1e-9:>12.3f} GFLOP {case.bytes() * 1e-6:>9.1f} MB")
         return 0
 
-    bench = Linear("cuda", args.repeats)
+    bench = Linear("cuda", args.repeats, args.calls)
     bench.introduce()
     dtypes = [args.dtype] if args.dtype else ["f16", "bf16"]
     measure_all(bench, [(case, dtype) for case in work for dtype in dtypes], args, "fla", bench.measure_linear)

@@ -48,14 +48,14 @@ class Unsuitable(Exception):
 
 
 class Bench:
-    def __init__(self, device: str, repeats: int):
+    def __init__(self, device: str, repeats: int, calls: int):
         # Not at the top: --dry-run does without.
         import masks
         import torch
 
         self.torch, self.masks = torch, masks
         self.device = torch.device(device)
-        self.repeats = repeats
+        self.repeats, self.calls = repeats, calls
         torch.manual_seed(7)
         torch.set_grad_enabled(False)
         torch.set_float32_matmul_precision("highest")
@@ -77,7 +77,7 @@ class Bench:
             self.torch.cuda.synchronize()
 
     def seconds(self, call) -> float:
-        """Median of the repetitions, after a warm-up."""
+        """Of a call: the median of the repetitions, after a warm-up."""
         start = time.perf_counter()
         while True:
             call()
@@ -90,17 +90,19 @@ class Bench:
         """By events on the GPU's stream, behind other work: the host is ahead by then, and its own time does not count."""
         if not self.cuda:
             start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
+            for _ in range(self.calls):
+                call()
+            return (time.perf_counter() - start) / self.calls
         a, b, c = self.small
         for _ in range(40):
             self.torch.mm(a, b, out=c)
         start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        call()
+        for _ in range(self.calls):
+            call()
         end.record()
         self.sync()
-        return start.elapsed_time(end) * 1e-3
+        return start.elapsed_time(end) * 1e-3 / self.calls
 
     def ceilings(self):
         """Prints what a copy and matrix products reach."""
@@ -186,7 +188,7 @@ class Bench:
         if not rel_err <= REL_ERR[case.dtype]:
             raise Unsuitable(f"is wrong by {rel_err:.1e} of the largest value: not timed")
         del out
-        return case.row(self.name, self.driver, f"torch {path}", self.seconds(call), rel_err, first)
+        return case.row(self.name, self.driver, f"torch {path}", self.seconds(call), self.calls, rel_err, first)
 
     def tensors(self, case: Case):
         """Random q, k and v."""
@@ -218,11 +220,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, help="where rows go, each as soon as it is measured")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--repeats", type=int, default=21, help="timed repetitions; the median counts")
+    parser.add_argument("--calls", type=int, default=1, help="calls between two events, whose mean counts, as bench --calls")
     parser.add_argument("--dry-run", action="store_true", help="lists what would be measured; needs no PyTorch")
     parser.add_argument("--traceback", action="store_true", help="prints where an error arose, too")
     args = parser.parse_args()
     args.case = [name for names in args.case for name in names.split(",")]
     args.backend = [name for names in args.backend for name in names.split(",")]
+    if args.calls < 1:
+        parser.error(f"--calls: is {args.calls}, but must be at least 1")
     for name in args.backend:
         if name not in [*SDPA, FLEX]:
             parser.error(f"--backend: {name} is none of {', '.join(SDPA)}, {FLEX}")
@@ -274,7 +279,7 @@ def main() -> int:
             print(f"{case.name:<40} {case.flops() * 1e-9:>12.3f} GFLOP {case.bytes() * 1e-6:>9.1f} MB  {', '.join(found)}")
         return 0
 
-    bench = Bench(args.device, args.repeats)
+    bench = Bench(args.device, args.repeats, args.calls)
     bench.introduce()
     bench.ceilings()
     kept: dict[str, dict] = {}
