@@ -82,11 +82,13 @@ fn encode_layers(
     let plan = Attention::new(layout, layout, layout).out(layout).mask(Mask::causal()).plan(&ctx)?;
     println!("{plan}");
 
-    // An encoder records commands; nothing runs yet.
+    // An encoder records commands; nothing runs yet. A compute pass costs a GPU some microseconds, so the layers share one.
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("two layers") });
-    plan.encode(&mut encoder, &AttentionIo::new(&x, &x, &x, &hidden))?;
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    plan.encode_in(&mut pass, &AttentionIo::new(&x, &x, &x, &hidden))?;
     // The second layer reads what the first writes; wgpu sees that and puts a barrier between.
-    plan.encode(&mut encoder, &AttentionIo::new(&hidden, &hidden, &hidden, &y))?;
+    plan.encode_in(&mut pass, &AttentionIo::new(&hidden, &hidden, &hidden, &y))?;
+    drop(pass);
     // finish() closes the recording, submit() starts the GPU on it and returns at once.
     queue.submit([encoder.finish()]);
     Ok((ctx, y))
