@@ -1,5 +1,6 @@
 // A query tile's list in workgroup memory, an entry a thread, for tours: an entry from there is known at once, where one from memory
-// holds up the load of K that waits for it. The list is asked for with the query tile's first keys.
+// holds up the load of K that waits for it. The list is asked for with the query tile's first keys. A workgroup visits all that a list
+// names: where a part of the keys began in it, only its length would tell.
 //
 // provides  visit first_visit ask_visits stage_visits
 // requires  bindings, visitor (list_entry listed), tested

@@ -44,7 +44,9 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     let parts = parts(problem, &slots, ctx)?;
     let (shares, tours) = share_out(problem, visiting, &parts, ctx)?;
     spec.tours = tours;
-    spec.staged_list = tours && visiting.whole_tiles.is_some_and(|most| most <= problem.tile.threads as usize);
+    // Where a part of the keys begins in a list is known only when it is known how long the list is.
+    let staged = tours && problem.split.is_none();
+    spec.staged_list = staged && visiting.whole_tiles.is_some_and(|most| most <= problem.tile.threads as usize);
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {

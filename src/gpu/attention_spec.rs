@@ -287,7 +287,7 @@ impl fmt::Display for AttentionSpec {
         write!(
             f,
             "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
-             {} loads, rows reduced by {}{}{}{}{}",
+             {} loads, rows reduced by {}{}{}{}{}{}",
             self.dtype,
             self.head_dim,
             self.v_dim,
@@ -306,6 +306,7 @@ impl fmt::Display for AttentionSpec {
             if self.pack > 1 { format!(", {} heads a tile", self.pack) } else { String::new() },
             if self.split { ", keys in parts" } else { "" },
             if self.whole_tiles { ", no tile cut" } else { "" },
+            if self.staged_list { ", list staged" } else { "" },
             if self.tours { ", query tiles in turn" } else { "" }
         )
     }

@@ -45,19 +45,24 @@ pub fn check(case: &Case, mask: &Mask, pairs: Pairs<'_>) {
 
 /// Runs a mask in these ways and compares with the oracle.
 pub fn check_by(case: &Case, mask: &Mask, pairs: Pairs<'_>, ctx: &Context, ways: &[(Visit, Option<Tile>)]) {
-    let (exact, plain) = (oracle::<f64>(case, pairs), oracle::<f32>(case, pairs));
     let [q, k, v] = case.upload(ctx).unwrap();
-    for (visit, tile) in ways {
-        let mut description = Attention::new(&q, &k, &v).mask(mask.clone()).visit(*visit);
-        if let Some(tile) = tile {
-            description = description.tile(*tile);
-        }
-        let (out, lse) = description.run_with_lse(ctx).unwrap_or_else(|e| panic!("{visit:?}: {e}\n{mask:?}"));
+    let described = |(visit, tile): &(Visit, Option<Tile>)| {
+        let described = Attention::new(&q, &k, &v).mask(mask.clone()).visit(*visit);
+        let described = if let Some(tile) = tile { described.tile(*tile) } else { described };
+        (format!("{visit:?}, tile {tile:?}: {mask:?}"), described)
+    };
+    check_described(case, pairs, ctx, &ways.iter().map(described).collect::<Vec<_>>());
+}
+
+/// Runs these descriptions of a case, each with a name, and compares with the oracle.
+pub fn check_described(case: &Case, pairs: Pairs<'_>, ctx: &Context, described: &[(String, Attention)]) {
+    let (exact, plain) = (oracle::<f64>(case, pairs), oracle::<f32>(case, pairs));
+    for (name, described) in described {
+        let (out, lse) = described.run_with_lse(ctx).unwrap_or_else(|e| panic!("{e}\n{name}"));
         let got = [download(ctx, &out).unwrap(), download(ctx, &lse).unwrap()];
         let all = [(&got[0], &exact.0, &plain.0, case.dtype), (&got[1], &exact.1, &plain.1, DType::F32)];
         for (got, exact, plain, dtype) in all {
-            wgpu_attention::reference::check(got, exact, plain, dtype)
-                .unwrap_or_else(|e| panic!("{visit:?}, tile {tile:?}: {e}\n{mask:?}"));
+            wgpu_attention::reference::check(got, exact, plain, dtype).unwrap_or_else(|e| panic!("{e}\n{name}"));
         }
     }
 }

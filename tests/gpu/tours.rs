@@ -57,7 +57,8 @@ fn tile_lists() {
     masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &visits);
 }
 
-/// Blocks that are whole tiles, of which a list names as many as a workgroup has threads, or one more, or few, or none.
+/// Blocks that are whole tiles, of which a list names as many as a workgroup has threads, or one more, or few, or none; and parts of the
+/// keys, which begin within a list.
 #[test]
 fn lists_of_whole_tiles() {
     let Some((ctx, tile)) = tours() else { return };
@@ -70,7 +71,15 @@ fn lists_of_whole_tiles() {
         let classes = vec![TileClass::Full; col_idx.len()];
         let mask = Mask::blocks(&BlockMask::new([192, len_kv], [64, 64], 1, &row_ptr, &col_idx, &classes).unwrap());
         let host = mask.host([1, 8, 192, len_kv]).unwrap();
-        masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &[(Visit::Listed, Some(tile))]);
+        let [q, k, v] = case.upload(&ctx).unwrap();
+        let described = [1, 3].map(|splits| {
+            let described =
+                Attention::new(&q, &k, &v).mask(mask.clone()).visit(Visit::Listed).tile(tile).splits(splits);
+            let plan = described.plan(&ctx).unwrap().to_string();
+            assert_eq!(plan.contains("list staged"), splits == 1 && long == most, "{plan}");
+            (format!("{long} of {len_kv} keys' blocks, {splits} parts"), described)
+        });
+        masks::check_described(&case, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &described);
     }
 }
 
