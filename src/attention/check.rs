@@ -80,8 +80,8 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     }
     let [batch, heads, len_q, head_dim] = q.shape();
     let len_kv = k.shape()[2];
-    let out = output("out", &a.out, wanted, "[batch, heads, len_q, v_dim]")?;
-    let lse = output("lse", &a.lse_out, a.default_lse()?, "[batch, heads, len_q, 1]")?;
+    let out = Input::output(&a.out, "out", wanted, "[batch, heads, len_q, v_dim]")?;
+    let lse = Input::output(&a.lse_out, "lse", a.default_lse()?, "[batch, heads, len_q, 1]")?;
     let (tile, mut visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
     let mut problem = Problem {
         q,
@@ -246,29 +246,6 @@ fn shapes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The layout an output is given, or a contiguous one.
-fn output(name: &str, given: &Option<Input>, wanted: Layout, rule: &str) -> Result<Layout> {
-    let Some(Input { layout, .. }) = given else { return Ok(wanted) };
-    if layout.dtype() != wanted.dtype() {
-        return Err(Error::DType(format!("{name}: is {}, but must be {}", layout.dtype(), wanted.dtype())));
-    }
-    if layout.shape() != wanted.shape() {
-        return Err(Error::Shape(format!(
-            "{name}: shape is {:?}, but must be {rule} ({:?})",
-            layout.shape(),
-            wanted.shape()
-        )));
-    }
-    if !layout.is_injective() {
-        return Err(Error::Layout(format!(
-            "{name}: strides {:?} let elements of shape {:?} overlap, but an output needs each to itself",
-            layout.strides(),
-            layout.shape()
-        )));
-    }
-    Ok(*layout)
 }
 
 /// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.

@@ -195,6 +195,31 @@ pub struct Input {
     pub(crate) tensor: Option<Tensor>,
 }
 
+impl Input {
+    /// The layout an output is given, or a contiguous one.
+    pub(crate) fn output(given: &Option<Input>, name: &str, wanted: Layout, rule: &str) -> Result<Layout> {
+        let Some(Input { layout, .. }) = given else { return Ok(wanted) };
+        if layout.dtype() != wanted.dtype() {
+            return Err(Error::DType(format!("{name}: is {}, but must be {}", layout.dtype(), wanted.dtype())));
+        }
+        if layout.shape() != wanted.shape() {
+            return Err(Error::Shape(format!(
+                "{name}: shape is {:?}, but must be {rule} ({:?})",
+                layout.shape(),
+                wanted.shape()
+            )));
+        }
+        if !layout.is_injective() {
+            return Err(Error::Layout(format!(
+                "{name}: strides {:?} let elements of shape {:?} overlap, but an output needs each to itself",
+                layout.strides(),
+                layout.shape()
+            )));
+        }
+        Ok(*layout)
+    }
+}
+
 impl From<&Tensor> for Input {
     fn from(tensor: &Tensor) -> Input {
         Input { layout: *tensor.layout(), tensor: Some(tensor.clone()) }

@@ -6,6 +6,7 @@ use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
 use crate::attention::{MAX_LEN, sequences};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
+use crate::gpu::tensor::Input;
 use crate::layers::check::{finite, floats, shaped};
 use crate::{Error, Result};
 
@@ -128,6 +129,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     let [batch, _, len, dim] = q.shape();
     let [_, heads, rows, dim_v] = v.shape();
     let out = Layout::new(v.dtype(), [batch, heads, len, dim_v])?;
+    let out = Input::output(&a.out, "out", out, "[batch, heads, len, dim_v]")?;
     for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &out)] {
         ctx.require_buffer(name, layout)?;
     }

@@ -129,6 +129,7 @@ pub struct LinearAttention {
     q: Input,
     k: Input,
     v: Input,
+    out: Option<Input>,
     map: FeatureMap,
     normalizer: Normalizer,
     causal: bool,
@@ -171,6 +172,7 @@ impl LinearAttention {
             q: q.into(),
             k: k.into(),
             v: v.into(),
+            out: None,
             map: FeatureMap::Identity,
             normalizer: Normalizer::None,
             causal: true,
@@ -183,6 +185,13 @@ impl LinearAttention {
             chunk: None,
             recurrent: None,
         }
+    }
+
+    /// Where out lies: `[batch, heads, len, dim_v]` of v's type, with any strides; contiguous unless given. For [`run`](LinearAttention::run),
+    /// also the tensor it is written to.
+    pub fn out(mut self, out: impl Into<Input>) -> Self {
+        self.out = Some(out.into());
+        self
     }
 
     /// What q and k go through first.
@@ -321,7 +330,11 @@ impl LinearAttention {
         Ok(LinearOutput { out, state, z })
     }
 
+    /// Where out goes: the tensor that is given, or a new one.
     fn new_out(&self, ctx: &Context) -> Result<Tensor> {
+        if let Some(out) = &self.out {
+            return Ok(tensor("out", out)?.clone());
+        }
         let [batch, _, len, _] = self.q.layout.shape();
         let [_, heads, _, dim] = self.v.layout.shape();
         Tensor::zeros(ctx, self.v.layout.dtype(), [batch, heads, len, dim])

@@ -38,6 +38,17 @@ fn shapes_and_types() {
     refused(with(q, q, [2, 4, 12, 0]), "q and v: dims are 16 and 0, but must be at least 1");
     let numbers = layout(DType::U32, q);
     refused(LinearAttention::new(numbers, floats(q), floats(v)).plan(ctx()), "q: is u32, but must be f32 or f16");
+    refused(
+        described().out(floats([2, 12, 4, 8])).plan(ctx()),
+        "out: shape is [2, 12, 4, 8], but must be [batch, heads, len, dim_v] ([2, 4, 12, 8])",
+    );
+    refused(described().out(layout(DType::F16, v)).plan(ctx()), "out: is f16, but must be f32");
+    let one_row = Layout::new(DType::F32, [2, 4, 1, 8]).unwrap().expand(2, 12).unwrap();
+    refused(
+        described().out(one_row).plan(ctx()),
+        "out: strides [32, 8, 0, 1] let elements of shape [2, 4, 12, 8] overlap, but an output needs each to itself",
+    );
+    refused(described().out(floats(v)).run(ctx()), "out: was described by its layout, but run needs a tensor");
     refused(described().steps(0).plan(ctx()), "steps: is 0, but must be at least 1");
     refused(described().scale(f32::NAN).plan(ctx()), "scale: is NaN, but must be finite");
 }

@@ -38,6 +38,17 @@ fn batches_groups_and_packed_sequences() {
     case.check();
 }
 
+/// As layers have them: tokens first, heads beside one another.
+#[test]
+fn token_after_token() {
+    for mut case in [Case::new(75).gates(Gates::PerHead), Case::new(75).gates(Gates::PerChannel).delta()] {
+        (case.batch, case.heads, case.group, case.token_major) = (2, 4, 2, true);
+        case.clone().dims(24, 40).check();
+        // Rows that are no multiple of eight.
+        case.dims(7, 3).check();
+    }
+}
+
 /// Beyond what f16 holds, and far below it: the state and the scores are scaled.
 #[test]
 fn large_and_small_numbers() {

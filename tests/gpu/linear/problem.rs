@@ -3,8 +3,8 @@
 use half::f16;
 use wgpu_attention::reference::{FeatureRules, LinearSizes, features};
 use wgpu_attention::{
-    Context, DType, Decay, FeatureMap, LinearAttention, LinearGradients, LinearIo, LinearOutput, Normalizer, Result,
-    Tensor,
+    Context, DType, Decay, FeatureMap, Layout, LinearAttention, LinearGradients, LinearIo, LinearOutput, Normalizer,
+    Result, Tensor,
 };
 
 use super::judge::cast;
@@ -34,7 +34,7 @@ pub struct Problem {
     pub initial: bool,
     pub chunk: Option<usize>,
     pub recurrent: bool,
-    /// q, k and v lie as `[batch, len, heads, dim]`, between rows of NaN.
+    /// q, k, v and out lie as `[batch, len, heads, dim]`, between rows of NaN.
     pub strided: bool,
     pub seed: u64,
 }
@@ -251,7 +251,20 @@ impl Problem {
     }
 
     pub fn run(&self, ctx: &Context) -> Result<Outputs> {
-        outputs(ctx, &self.describe(&self.upload(ctx)?).run_with_state(&self.context(ctx))?)
+        let described = self.describe(&self.upload(ctx)?);
+        if !self.strided {
+            return outputs(ctx, &described.run_with_state(&self.context(ctx))?);
+        }
+        let LinearSizes { batch, heads, len, dim_v, .. } = self.sizes;
+        let zeros = vec![0.0; batch * heads * len * dim_v];
+        let out = upload_strided(ctx, self.dtype, [batch, heads, len, dim_v], &zeros)?;
+        let found = outputs(ctx, &described.out(&out).run_with_state(&self.context(ctx))?)?;
+        // All of out's buffer: rows and columns that are not out's are as they were.
+        let (rows, wide) = (len + 5, dim_v + 8);
+        let whole = Tensor::from_buffer(out.buffer(), Layout::new(self.dtype, [batch, rows, heads, wide])?)?;
+        let untouched = download(ctx, &whole)?.iter().filter(|x| x.is_nan()).count();
+        assert_eq!(untouched, batch * heads * (rows * wide - len * dim_v), "out was written beside: {self:?}");
+        Ok(found)
     }
 
     /// Where it runs: matrix units, which f16 takes, round what they multiply; `linear_matrices.rs` judges them.

@@ -46,6 +46,8 @@ pub struct Case {
     pub chunk: Option<usize>,
     /// What values are multiplied by.
     pub loud: f32,
+    /// q, k, v and out lie as `[batch, len, heads, dim]`.
+    pub token_major: bool,
     pub seed: u64,
 }
 
@@ -71,6 +73,7 @@ impl Case {
             cu_seqlens: None,
             chunk: Some(16),
             loud: 1.0,
+            token_major: false,
             seed: 1,
         }
     }
@@ -286,7 +289,14 @@ impl Case {
     pub fn describe(&self, ctx: &Context, x: &Data) -> LinearAttention {
         let Case { batch, heads, group, len, dim_k, dim_v, steps, .. } = *self;
         let (rows, features) = (self.key_len() * steps, self.features());
-        let half = |shape, values: &[f32]| upload(ctx, DType::F16, shape, values).unwrap();
+        let half = |[b, h, l, d]: [usize; 4], values: &[f32]| {
+            if !self.token_major {
+                return upload(ctx, DType::F16, [b, h, l, d], values).unwrap();
+            }
+            let row = |n: usize| &values[((n / h / l * h + n % h) * l + n / h % l) * d..][..d];
+            let turned: Vec<f32> = (0..b * h * l).flat_map(row).copied().collect();
+            upload(ctx, DType::F16, [b, l, h, d], &turned).unwrap().transpose(1, 2).unwrap()
+        };
         let full = |shape, values: &[f32]| Tensor::from_slice(ctx, shape, values).unwrap();
         let q = half([batch, heads / group, len, dim_k], &x.q);
         let k = half([batch, heads / group, rows, dim_k], &x.k);
@@ -314,6 +324,9 @@ impl Case {
         }
         if let Some(chunk) = self.chunk {
             linear = linear.chunk(chunk);
+        }
+        if self.token_major {
+            linear = linear.out(&half([batch, heads, len, dim_v], &vec![0.0; batch * heads * len * dim_v]));
         }
         linear
     }
