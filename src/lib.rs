@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Data flows one way: a description ([`Attention`], [`Merge`]) is checked and compiled into a [`Plan`], once a shape;
-//! the plan records dispatches into *your* command encoder, as often as you like. All refusal happens when planning, in
+//! the plan records dispatches into *your* command encoder or compute pass, as often as you like. All refusal happens when planning, in
 //! sentences ([`Error`]). A plan prints what will run and why not faster.
 //!
 //! Tensors are `[batch, heads, len, dim]` with any strides ([`Layout`]); a [`Mask`] says which query sees which key, a

@@ -26,7 +26,7 @@ pub(crate) mod sealed {
     }
 }
 
-/// A decided computation: made once a shape by `plan`, run as often as wanted with [`encode`](Plan::encode), for any
+/// A decided computation: made once a shape by `plan`, run as often as wanted with [`encode`](Plan::encode) or [`encode_in`](Plan::encode_in), for any
 /// tensors of the planned layouts. `Send + Sync`; it holds none of your buffers.
 ///
 /// Printing it tells what will run, on which tile and grid, and which faster path was not taken and why.
