@@ -11,6 +11,7 @@ use crate::cases::Case;
 pub struct Peer {
     /// As in "torch FLASH_ATTENTION".
     pub path: String,
+    pub device: String,
     pub ms: f64,
 }
 
@@ -19,11 +20,12 @@ pub type Peers = HashMap<String, Vec<Peer>>;
 
 /// Reads CSV files; a later row of the same case and path takes the place of an earlier one. Rows of other tables' cases
 /// are passed over, but a row that has a case's name must have its shape.
-pub fn read(files: &[PathBuf], cases: &[Case]) -> Result<Peers, String> {
+pub fn read(argument: &str, files: &[PathBuf], cases: &[Case]) -> Result<Peers, String> {
     let mut peers = Peers::new();
     for file in files {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("--against: {}: {e}", file.display()))?;
-        parse(&text, cases, &mut peers).map_err(|e| format!("--against: {}: {e}", file.display()))?;
+        let named = |e: String| format!("{argument}: {}: {e}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|e| named(e.to_string()))?;
+        parse(&text, cases, &mut peers).map_err(named)?;
     }
     Ok(peers)
 }
@@ -34,7 +36,7 @@ fn parse(text: &str, cases: &[Case], peers: &mut Peers) -> Result<(), String> {
     let column = |name: &str| {
         columns.iter().position(|&column| column == name).ok_or(format!("its first line names no column {name:?}"))
     };
-    let [name_at, path_at, ms_at] = [column("case")?, column("path")?, column("ms")?];
+    let [name_at, path_at, ms_at, device_at] = [column("case")?, column("path")?, column("ms")?, column("device")?];
     for (n, line) in lines {
         let cells: Vec<&str> = line.split(',').collect();
         if cells.len() != columns.len() {
@@ -54,7 +56,7 @@ fn parse(text: &str, cases: &[Case], peers: &mut Peers) -> Result<(), String> {
         let path = cells[path_at].split(';').next().unwrap_or_default().to_string();
         let rows = peers.entry(case.name.clone()).or_default();
         rows.retain(|peer| peer.path != path);
-        rows.push(Peer { path, ms });
+        rows.push(Peer { path, device: cells[device_at].into(), ms });
     }
     Ok(())
 }
@@ -132,6 +134,24 @@ impl Comparison {
         ratios
     }
 
+    /// Takes the times of an earlier run from its file, in the order of the table; returns the device that they are of.
+    pub fn add_recorded(
+        &mut self,
+        file: &PathBuf,
+        cases: &[Case],
+        wanted: impl Fn(&&Case) -> bool,
+    ) -> Result<String, String> {
+        let recorded = read("--recorded", std::slice::from_ref(file), cases)?;
+        let mut device = None;
+        for case in cases.iter().filter(wanted) {
+            for row in recorded.get(&case.name).into_iter().flatten() {
+                self.add(case, row.ms * 1e-3);
+                device = Some(row.device.clone());
+            }
+        }
+        device.ok_or(format!("--recorded: {} has no row of a case that is asked for", file.display()))
+    }
+
     /// Markdown: the cases that somebody else ran too, beside the fastest of them.
     pub fn table(&self) -> String {
         let mut text =
@@ -196,6 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_run_takes_the_place_of_measuring() {
+        let file = std::env::temp_dir().join(format!("recorded-{}.csv", std::process::id()));
+        std::fs::write(&file, format!("{HEADER}\n{}\n", row("attention dense; f32", "2.0"))).unwrap();
+        let mut comparison = Comparison::new(parsed(&[row("torch MATH", "4.0")]).unwrap());
+        assert_eq!(comparison.add_recorded(&file, &[case()], |_| true).unwrap(), "card");
+        assert!(comparison.table().contains("| torch MATH | 0.537 TFLOP/s | 2.00 |"));
+        let error = Comparison::new(Peers::new()).add_recorded(&file, &[case()], |_| false).unwrap_err();
+        assert!(error.ends_with("has no row of a case that is asked for"), "{error}");
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn bandwidth_counts_where_memory_is_the_work() {
         let decode = Case { len_q: 1, ..case() };
         let mut comparison = Comparison::new(Peers::new());
@@ -207,7 +239,7 @@ mod tests {
     #[test]
     fn bad_files_get_a_sentence() {
         let file = PathBuf::from("no/such/peers.csv");
-        let error = read(&[file], &[]).unwrap_err();
+        let error = read("--against", &[file], &[]).unwrap_err();
         assert!(error.starts_with("--against: no/such/peers.csv: "), "{error}");
 
         let error = |text: &str| parse(text, &[case()], &mut Peers::new()).unwrap_err();

@@ -73,6 +73,9 @@ struct Args {
     /// CSV files of the same form, by benches/peers or by an earlier run, to compare each case with.
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     against: Vec<PathBuf>,
+    /// A CSV file of an earlier run of this program, whose times are compared and drawn instead of measuring; needs no device.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "host", "tile", "splits", "chunk"])]
+    recorded: Option<PathBuf>,
     /// Where the Markdown table of that comparison goes; standard output unless given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
@@ -104,15 +107,20 @@ fn main() {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
-    let info = ctx.device().adapter_info();
     let mut cases = cases::read(args.cases.as_deref())?;
     for name in &args.case {
         if cases.iter().all(|case| case.name != *name) {
             return Err(format!("--case: {name} is not in the case table"));
         }
     }
-    let mut comparison = Comparison::new(against::read(&args.against, &cases)?);
+    let mut comparison = Comparison::new(against::read("--against", &args.against, &cases)?);
+    if let Some(file) = &args.recorded {
+        let wanted = |case: &&Case| args.case.is_empty() || args.case.contains(&case.name);
+        let device = comparison.add_recorded(file, &cases, wanted)?;
+        return report(args, &[], &comparison, &device);
+    }
+    let ctx = pollster::block_on(Context::request()).map_err(|e| e.to_string())?;
+    let info = ctx.device().adapter_info();
     cases.retain(|case| {
         let wanted =
             if args.case.is_empty() { case.cpu || !ctx.capabilities().cpu } else { args.case.contains(&case.name) };
