@@ -132,6 +132,9 @@ pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Con
             }
         },
     };
+    // No more parts than it takes, and those of a size: a last one of little would leave most of the device idle for as long as the others.
+    let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most).max(1)).max(1);
+    let (batches, per_batch) = (even(batch, batches), even(heads / group, per_batch / group) * group);
     let mut parts = Vec::new();
     for b in (0..batch).step_by(batches) {
         for h in (0..heads).step_by(per_batch) {
