@@ -5,6 +5,7 @@ use super::grid::{masks, on_matrix_units, tiles_and_dims};
 use super::layout::DType;
 use super::link::{FRAGMENTS, reflect_bindings, reflect_workgroup_bytes};
 use super::spec::Spec;
+use super::spirv;
 use super::tiles::ALL_TILES;
 use super::tuning::Products;
 
@@ -122,4 +123,26 @@ fn an_error_names_the_fragment_and_its_line() {
     let source = super::link::Source::generated("score_mod", text);
     let refusal = super::link::assemble("const A: u32 = 1u;\n", &[], &[source]).parse().unwrap_err();
     assert_eq!(refusal.to_string(), "score_mod:2: no definition in scope for identifier: `slope`");
+}
+
+/// Where loads are to stay is said by leaving out that nobody writes.
+#[test]
+fn pinned_operands_are_not_read_only() {
+    const DECORATE: u32 = 71;
+    const NON_WRITABLE: u32 = 24;
+    let staged = |spec: &Spec| matches!(spec, Spec::Attention(attention) if attention.staged_list);
+    let spec = on_matrix_units().into_iter().find(staged).expect("a list is staged in the grid");
+    let module = spec.link().unwrap().module;
+    let (bindings, checks) = (reflect_bindings(&module), wgpu::ShaderRuntimeChecks::unchecked());
+    let read_only = |pins: &dyn Fn(&str) -> bool| {
+        let words = spirv::write(&module, &bindings, spec.elements().unwrap(), pins, checks).unwrap();
+        let (mut at, mut count) = (5, 0);
+        while at < words.len() {
+            let (length, opcode) = ((words[at] >> 16) as usize, words[at] & 0xffff);
+            count += u32::from(opcode == DECORATE && words[at + 2] == NON_WRITABLE);
+            at += length;
+        }
+        count
+    };
+    assert_eq!(read_only(&|name| spec.pins(name)) + 1, read_only(&|_| false));
 }
