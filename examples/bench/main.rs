@@ -74,7 +74,7 @@ struct Args {
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     against: Vec<PathBuf>,
     /// A CSV file of an earlier run of this program, whose times are compared and drawn instead of measuring; needs no device.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "host", "tile", "splits", "chunk"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "host", "tile", "splits", "chunk", "plan", "calls", "repeats"])]
     recorded: Option<PathBuf>,
     /// Where the Markdown table of that comparison goes; standard output unless given.
     #[arg(long, value_name = "FILE")]
@@ -113,8 +113,11 @@ fn run(args: &Args) -> Result<(), String> {
             return Err(format!("--case: {name} is not in the case table"));
         }
     }
-    let mut comparison = Comparison::new(against::read("--against", &args.against, &cases)?);
+    let mut comparison = Comparison::new(against::read(&args.against, &cases)?);
     if let Some(file) = &args.recorded {
+        if args.against.is_empty() && args.table.is_none() && args.plot.is_none() {
+            return Err("--recorded: nothing is asked of it; give --against, --table or --plot as well".into());
+        }
         let wanted = |case: &&Case| args.case.is_empty() || args.case.contains(&case.name);
         let device = comparison.add_recorded(file, &cases, wanted)?;
         return report(args, &[], &comparison, &device);

@@ -47,6 +47,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     // Where a part of the keys begins in a list is known only when it is known how long the list is.
     let staged = tours && problem.split.is_none();
     spec.staged_list = staged && visiting.whole_tiles.is_some_and(|most| most <= problem.tile.threads as usize);
+    spec.staged_list &= spec.workgroup_bytes() <= ctx.capabilities().workgroup_memory;
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {

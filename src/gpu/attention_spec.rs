@@ -87,7 +87,6 @@ pub(crate) struct AttentionSpec {
 
 impl AttentionSpec {
     /// Bytes of workgroup memory.
-    #[cfg(test)]
     pub(crate) fn workgroup_bytes(&self) -> u32 {
         let list = if self.staged_list { 4 * self.tile.threads } else { 0 };
         self.tile.workgroup_bytes([self.head_dim, self.v_dim], self.dtype, self.subgroups) + list

@@ -157,7 +157,7 @@ impl Plan {
     }
 
     /// Records the computation into a compute pass of yours. [`encode`](Plan::encode) opens one for each call, which costs a GPU some
-    /// microseconds (8 to 30 on an H100); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers, and
+    /// microseconds (8 to 30 on an H100, 6 for the pass and the rest for code that is fetched anew); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers, and
     /// kernels of your own between them, may share one. The pass's pipeline and its bind group 0 are others afterwards.
     ///
     /// ```no_run

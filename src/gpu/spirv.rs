@@ -317,9 +317,9 @@ impl Editor {
     }
 
     fn function(&self, name: &str) -> Option<Function> {
-        let (&id, _) = self.names.iter().find(|(_, known)| *known == name)?;
+        let named = |id| self.names.get(&id).is_some_and(|known| known == name);
         let mut all = instructions(&self.words);
-        let (_, _, header) = all.find(|(_, code, operands)| *code == op::FUNCTION && operands[1] == id)?;
+        let (_, _, header) = all.find(|(_, code, operands)| *code == op::FUNCTION && named(operands[1]))?;
         let (_, code, parameter) = all.next()?;
         if code != op::FUNCTION_PARAMETER {
             return None;

@@ -149,6 +149,7 @@ impl LinearAttention {
             return refuse("the state is in place");
         }
         let mut description = self.clone().recurrent(false);
+        description.out = None;
         description.state.last = false;
         let problem = check(&description, ctx)?;
         let layouts = Layouts::new(&problem, d_final_state)?;

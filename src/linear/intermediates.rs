@@ -54,6 +54,12 @@ impl LinearAttention {
                 "chunks: are asked for, but only causal sums without a denominator have them".into(),
             ));
         }
+        if p.batch() == 0 || p.heads() == 0 {
+            let (batch, heads) = (p.batch(), p.heads());
+            return Err(Error::Value(format!(
+                "chunks: are asked for, but there are none (batch {batch}, heads {heads})"
+            )));
+        }
         let (plan, buffers) = forward::plan_kept(&p, ctx)?;
         let out = self.new_out(ctx)?;
         let state = Tensor::zeros(ctx, DType::F32, p.state_shape())?;

@@ -187,8 +187,8 @@ impl LinearAttention {
         }
     }
 
-    /// Where out lies: `[batch, heads, len, dim_v]` of v's type, with any strides; contiguous unless given. For [`run`](LinearAttention::run),
-    /// also the tensor it is written to.
+    /// Where out lies: `[batch, heads, len, dim_v]` of v's type, with any strides; contiguous unless given. For [`run`](LinearAttention::run) and
+    /// its like, also the tensor it is written to. Gradients have no use for it.
     pub fn out(mut self, out: impl Into<Input>) -> Self {
         self.out = Some(out.into());
         self

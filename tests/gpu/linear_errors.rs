@@ -254,5 +254,10 @@ fn gradients_and_chunks() {
         described().not_causal().run_chunks(ctx()),
         "chunks: are asked for, but only causal sums without a denominator have them",
     );
+    let none = || floats([0, 2, 12, 16]);
+    refused(
+        LinearAttention::new(none(), none(), none()).run_chunks(ctx()),
+        "chunks: are asked for, but there are none (batch 0, heads 2)",
+    );
     refused(described().run(ctx()), "q: was described by its layout, but run needs a tensor");
 }

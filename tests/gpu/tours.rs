@@ -62,14 +62,15 @@ fn tile_lists() {
 #[test]
 fn lists_of_whole_tiles() {
     let Some((ctx, tile)) = tours() else { return };
-    // A block is two tiles.
-    let most = tile.threads / 2;
+    let most = tile.threads;
     for long in [most, most + 1] {
-        let len_kv = 64 * (most as usize + 2);
+        let len_kv = tile.block_kv as usize * (most as usize + 2);
         let case = Case::new(192, len_kv).dims(72, 72).heads(1, 8, 8).f16();
         let (row_ptr, col_idx) = ([0, long, long + 2, long + 2], (1..=long).chain([0, most]).collect::<Vec<u32>>());
         let classes = vec![TileClass::Full; col_idx.len()];
-        let mask = Mask::blocks(&BlockMask::new([192, len_kv], [64, 64], 1, &row_ptr, &col_idx, &classes).unwrap());
+        let mask = Mask::blocks(
+            &BlockMask::new([192, len_kv], [64, tile.block_kv as usize], 1, &row_ptr, &col_idx, &classes).unwrap(),
+        );
         let host = mask.host([1, 8, 192, len_kv]).unwrap();
         let [q, k, v] = case.upload(&ctx).unwrap();
         let described = [1, 3].map(|splits| {
