@@ -5,7 +5,7 @@ use super::check::Problem;
 use super::lower::Part;
 use super::visit::Visiting;
 use crate::Result;
-use crate::gpu::attention_spec::Visitor;
+use crate::gpu::attention_spec::{AttentionSpec, Visitor};
 use crate::gpu::context::Context;
 use crate::gpu::plan::fold_grid;
 use crate::gpu::splits::{heads_abreast, tour_teams};
@@ -66,4 +66,12 @@ pub(super) fn suits_tours(p: &Problem, v: &Visiting) -> bool {
 /// Workgroups that take piece after piece, if that is worth it.
 fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
     suits_tours(p, v).then(|| tour_teams(&p.tile, pieces(p, v, part), ctx.capabilities().multiprocessors)).flatten()
+}
+
+/// Whether a query tile's list passes through workgroup memory, an entry a thread: in tours of whole tiles, where there is room.
+pub(super) fn stages_list(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context) -> bool {
+    let an_entry_a_thread = v.whole_tiles.is_some_and(|most| most <= p.tile.threads as usize);
+    let bytes = AttentionSpec { staged_list: true, ..spec.clone() }.workgroup_bytes();
+    // Where a part of the keys begins in a list is known only when it is known how long the list is.
+    spec.tours && p.split.is_none() && an_entry_a_thread && bytes <= ctx.capabilities().workgroup_memory
 }

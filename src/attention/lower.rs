@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::check::Problem;
-use super::grids::{Share, share_out, suits_tours};
+use super::grids::{Share, share_out, stages_list, suits_tours};
 use super::halves;
 use super::lists;
 use super::split::{self, Partials};
@@ -44,10 +44,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     let parts = parts(problem, &slots, ctx)?;
     let (shares, tours) = share_out(problem, visiting, &parts, ctx)?;
     spec.tours = tours;
-    // Where a part of the keys begins in a list is known only when it is known how long the list is.
-    let staged = tours && problem.split.is_none();
-    spec.staged_list = staged && visiting.whole_tiles.is_some_and(|most| most <= problem.tile.threads as usize);
-    spec.staged_list &= spec.workgroup_bytes() <= ctx.capabilities().workgroup_memory;
+    spec.staged_list = stages_list(problem, visiting, &spec, ctx);
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
     let owned = owned(problem, visiting, &mut builder)?;
     if visiting.visitor == Visitor::List {

@@ -26,8 +26,8 @@ pub(crate) mod sealed {
     }
 }
 
-/// A decided computation: made once a shape by `plan`, run as often as wanted with [`encode`](Plan::encode) or [`encode_in`](Plan::encode_in), for any
-/// tensors of the planned layouts. `Send + Sync`; it holds none of your buffers.
+/// A decided computation: made once a shape by `plan`, run as often as wanted with [`encode`](Plan::encode) or
+/// [`encode_in`](Plan::encode_in), for any tensors of the planned layouts. `Send + Sync`; it holds none of your buffers.
 ///
 /// Printing it tells what will run, on which tile and grid, and which faster path was not taken and why.
 #[derive(Debug)]
@@ -157,8 +157,8 @@ impl Plan {
     }
 
     /// Records the computation into a compute pass of yours. [`encode`](Plan::encode) opens one for each call, which costs a GPU some
-    /// microseconds (8 to 30 on an H100, 6 for the pass and the rest for code that is fetched anew); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers, and
-    /// kernels of your own between them, may share one. The pass's pipeline and its bind group 0 are others afterwards.
+    /// microseconds (8 to 30 on an H100); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers,
+    /// and kernels of your own between them, may share one. The pass's pipeline and its bind group 0 are others afterwards.
     ///
     /// ```no_run
     /// # use wgpu_attention::{Attention, AttentionIo, Context, Error, Tensor};
