@@ -66,10 +66,10 @@ class Case:
         _, side, density = self.words
         each_side = int(side)
         count = -(-self.len_q // each_side)
-        # Half away from zero, as Rust rounds.
-        each = int(count * float(density) + 0.5)
+        # Half away from zero, as Rust rounds: the share that the name says, in each row as many or one more.
+        before = lambda row: int(row * count * float(density) + 0.5)
         draw = random.Random(5)
-        return each_side, [sorted(draw.sample(range(count), each)) for _ in range(count)]
+        return each_side, [sorted(draw.sample(range(count), before(n + 1) - before(n))) for n in range(count)]
 
     def pairs(self) -> int:
         """Pairs that attend, a head."""

@@ -166,13 +166,14 @@ fn mask(name: &str, len: usize) -> Option<(Mask, Option<Wgsl>)> {
     Some((own, None))
 }
 
-/// Each row of blocks the same number of them, drawn evenly: the share of blocks is what the name says.
+/// The share of blocks that the name says, in each row as many or one more, drawn evenly.
 fn random_blocks(len: usize, side: usize, density: f64) -> Mask {
     let blocks = len.div_ceil(side);
-    let each = (blocks as f64 * density).round() as usize;
+    let before = |row: usize| (row as f64 * blocks as f64 * density).round() as usize;
     let mut rng = rand::rngs::StdRng::seed_from_u64(5);
     let (mut row_ptr, mut col_idx) = (vec![0], Vec::new());
-    for _ in 0..blocks {
+    for n in 0..blocks {
+        let each = before(n + 1) - before(n);
         let mut row: Vec<u32> =
             rand::seq::index::sample(&mut rng, blocks, each).iter().map(|block| block as u32).collect();
         row.sort_unstable();

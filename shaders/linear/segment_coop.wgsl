@@ -16,9 +16,18 @@ fn main(
     let item = group.y * params.grid_x + group.x;
     // Uniform: decided by the workgroup's id alone.
     if (item >= params.items) { return; }
-    let t = strip * SUBGROUP + member;
-    let e0 = first_column(item);
     let ends = owned_sequence(item);
+    for (var w = 0u; w < WINDOWS; w++) { // unroll
+        if (ends.window == w) {
+            var there = ends;
+            there.window = w;
+            sum_segment(there, first_column(item), strip, member);
+        }
+    }
+}
+
+fn sum_segment(ends: Place, e0: u32, strip: u32, member: u32) {
+    let t = strip * SUBGROUP + member;
     // No segment is empty.
     let range = chunks_of(ends.sequence);
     let begin = range.z;

@@ -15,6 +15,8 @@ pub(crate) struct LinearSpec {
     pub text: String,
     pub f16: bool,
     pub threads: u32,
+    /// Bindings over which tensors larger than one are spread.
+    pub windows: u32,
     /// The matrix units it runs on, if it does.
     pub matrices: Option<Matrices>,
 }
@@ -22,7 +24,7 @@ pub(crate) struct LinearSpec {
 impl LinearSpec {
     pub(super) fn assemble(&self) -> Assembled {
         let mut constants = self.constants.clone();
-        constants.push(("THREADS", self.threads));
+        constants.extend([("THREADS", self.threads), ("WINDOWS", self.windows)]);
         let mut files = vec![fragment("lib/view.wgsl"), fragment("linear/chunk.wgsl")];
         let mut prelude = match self.matrices {
             Some(matrices) => {
@@ -50,6 +52,7 @@ impl std::fmt::Display for LinearSpec {
         for (constant, value) in &self.constants[..shown] {
             write!(f, ", {constant} {value}")?;
         }
-        write!(f, ", {} threads", self.threads)
+        write!(f, ", {} threads", self.threads)?;
+        if self.windows > 1 { write!(f, ", tensors in {} bindings each", self.windows) } else { Ok(()) }
     }
 }

@@ -12,7 +12,8 @@ pub(crate) struct View {
     pub col: u32,
     pub offset: u32,
     pub powers: u32,
-    pub pad: [u32; 2],
+    pub second: u32,
+    pub third: u32,
 }
 
 /// WGSL `Params` of `attention.wgsl`, field by field.
@@ -80,6 +81,7 @@ pub(crate) struct LinearParams {
     pub positions: u32,
     pub run: u32,
     pub segments: u32,
+    pub window: u32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.
@@ -164,9 +166,9 @@ mod tests {
             heads_per_kv len_q len_kv q_tiles workgroups grid_x left right scale softcap empty_lse kv_slots q_slots order_q order_kv heads_at places lists list_batch kv_tiles
             instances all_heads parts part_batches teams abreast);
         assert_eq!(reflect_struct(&attention, "Params"), Some((fields, size_of::<AttentionParams>() as u32)));
-        let view: Vec<_> = offsets!(View: batch head row col offset powers);
+        let view: Vec<_> = offsets!(View: batch head row col offset powers second third);
         let (reflected, size) = reflect_struct(&attention, "View").unwrap();
-        assert_eq!((&reflected[..6], size), (&view[..], size_of::<View>() as u32));
+        assert_eq!((&reflected[..], size), (&view[..], size_of::<View>() as u32));
         let (per_head, size) = reflect_struct(&attention, "PerHead").unwrap();
         assert_eq!((&per_head[..2], size), (&offsets!(PerHead: scale slope)[..], size_of::<PerHead>() as u32));
 
@@ -179,12 +181,13 @@ mod tests {
             text: text.into(),
             f16: false,
             threads: 64,
+            windows: 1,
             matrices: None,
         };
         let linear = Spec::Linear(linear).link().unwrap().module;
         let (reflected, size) = reflect_struct(&linear, "Params").unwrap();
         let fields = offsets!(LinearParams: views heads group chunks sequences instances items grid_x scale eps first_head zero
-            rate keep positions);
+            rate keep positions run segments window);
         assert_eq!((&reflected[..fields.len()], size), (&fields[..], size_of::<LinearParams>() as u32));
 
         let combine = example_combine_spec().link().unwrap().module;

@@ -112,8 +112,7 @@ impl Window {
             row: stride(2),
             col: if shape[3] > 1 { strides[3] as u32 } else { 0 },
             offset: ((layout.offset() as u64 - start / bytes) / unit as u64) as u32,
-            powers: 0,
-            pad: [0; 2],
+            ..View::default()
         };
         Window { start, size: end - start.min(end), view }
     }

@@ -70,6 +70,7 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     let mut operands = operands(p, g);
     operands.retain(|operand| operand.name != "out");
     let parts = tensors::parts(p, &operands, &slots, ctx)?;
+    tensors::note_parts(&parts, &mut builder);
     let used = |name: &str| match name {
         "g" => p.gate != Gate::None,
         "ended" => g.d_log_decay.is_some(),

@@ -121,6 +121,7 @@ pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>
             text,
             f16: true,
             threads: HALF_THREADS,
+            windows: 1,
             matrices: None,
         };
         stages.launch(chunks, spec, items, items)?;

@@ -12,7 +12,7 @@ use super::formulas::{ANCHOR_ROWS, Gating, helpers};
 use super::operands::{Memory, Operand};
 use super::stages::{Part, Product, Stages, Term};
 use super::sweep::Sweep;
-use super::tensors::{buffers, operands, parts, slots};
+use super::tensors::{buffers, note_parts, operands, parts, slots};
 use super::{FeatureMap, Normalizer};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
@@ -25,7 +25,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     if p.batch() == 0 || p.heads() == 0 {
         return builder.finish();
     }
-    let sweep = match Sweep::new(p, ctx) {
+    let mut sweep = match Sweep::new(p, ctx) {
         Ok(sweep) => Some(sweep),
         Err(reason) => {
             if let Some(reason) = reason {
@@ -36,17 +36,30 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     };
     let cut = sweep.map(|sweep| sweep.problem(p));
     let p = cut.as_ref().unwrap_or(p);
+    let mut operands = operands_with(p, sweep.as_ref());
+    let mut cut_in = parts(p, &operands, &slots, ctx)?;
+    if let Some(sweep) = &mut sweep {
+        // As many segments as the heads of a part leave idle.
+        sweep.cut_sequences(p, cut_in[0].instances(), ctx.capabilities().parallel_threads);
+        operands = operands_with(p, Some(sweep));
+        cut_in = parts(p, &operands, &slots, ctx)?;
+    }
+    note_parts(&cut_in, &mut builder);
+    in_parts(p, &operands, cut_in, sweep, &mut builder)?;
+    builder.finish()
+}
+
+/// What the forward's kernels name.
+fn operands_with(p: &Problem, sweep: Option<&Sweep>) -> Vec<Operand> {
     let mut operands = operands(p);
-    if let Some(sweep) = &sweep {
+    if let Some(sweep) = sweep {
         operands.retain(|operand| matches!(operand.memory, Memory::Slot { .. } | Memory::Constant(_)));
         if p.map != FeatureMap::Identity {
             features::rename_raw(&mut operands);
         }
         operands.extend(sweep.operands(p));
     }
-    let parts = parts(p, &operands, &slots, ctx)?;
-    in_parts(p, &operands, parts, sweep, &mut builder)?;
-    builder.finish()
+    operands
 }
 
 /// The plan on plain kernels, and the buffers between them.

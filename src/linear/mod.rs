@@ -17,6 +17,7 @@ mod slopes;
 mod stages;
 mod sweep;
 mod tensors;
+mod windows;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use intermediates::{DeltaChunks, LinearChunks};

@@ -1,6 +1,7 @@
 //! What formulas may name: tensors of the caller and buffers of the plan, each read and written by a function of its own
 //! name, `x(at, i, j)` and `put_x(at, i, j, value)`, in rows of a chunk.
 
+use super::windows::SUFFIXES;
 use crate::gpu::layout::DType;
 
 /// Which token a row of a chunk stands for.
@@ -82,6 +83,74 @@ pub(super) fn calls(text: &str, name: &str) -> bool {
     })
 }
 
+/// How a kernel binds an operand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bindings {
+    /// The first binding's number; others of the same tensor follow.
+    pub first: usize,
+    pub windows: usize,
+    /// The number of its view, where it has one.
+    pub view: usize,
+    /// How many elements view and bindings count as one.
+    pub unit: usize,
+}
+
+impl Bindings {
+    /// The bindings; of several, functions that choose by a window's number.
+    fn declare(self, name: &str, access: Access, element: &str) -> String {
+        let mode = if access.write { "read_write" } else { "read" };
+        let names = || SUFFIXES[..self.windows].iter().map(|suffix| format!("{name}_{suffix}"));
+        let mut text: String = names()
+            .enumerate()
+            .map(|(n, data)| {
+                let binding = self.first + n;
+                format!("@group(0) @binding({binding}) var<storage, {mode}> {data}: array<{element}>;\n")
+            })
+            .collect();
+        if self.windows == 1 {
+            return text;
+        }
+        let choose = |each: &dyn Fn(String) -> String| -> String {
+            let one = |(n, data): (usize, String)| {
+                let other = if n > 0 { "else " } else { "" };
+                format!("    {other}if (window == {n}u) {{ {} }}\n", each(data))
+            };
+            names().enumerate().map(one).collect()
+        };
+        text += &format!(
+            "fn {name}_in(window: u32, n: u32) -> {element} {{\n    var x = {element}();\n{}    return x;\n}}\n",
+            choose(&|data| format!("x = {data}[n];"))
+        );
+        if access.write {
+            text += &format!(
+                "fn put_{name}_in(window: u32, n: u32, x: {element}) {{\n{}}}\n",
+                choose(&|data| format!("{data}[n] = x;"))
+            );
+        }
+        text
+    }
+
+    /// Where in its window an element lies that lies here in the tensor.
+    fn index(self, of_tensor: String) -> String {
+        if self.windows == 1 {
+            return of_tensor;
+        }
+        format!("{of_tensor} - window_shift(params.views[{}], at.window)", self.view)
+    }
+
+    fn element(self, name: &str, index: &str) -> String {
+        if self.windows == 1 { format!("{name}_data[{index}]") } else { format!("{name}_in(at.window, {index})") }
+    }
+
+    fn put(self, name: &str, index: &str, value: &str) -> String {
+        if self.windows == 1 {
+            format!("{name}_data[{index}] = {value};")
+        } else {
+            format!("put_{name}_in(at.window, {index}, {value});")
+        }
+    }
+}
+
 impl Operand {
     /// The caller's tensor.
     pub(super) fn slot(name: &'static str, slot: &'static str, rows: Rows, dtype: DType, cols: usize) -> Operand {
@@ -140,34 +209,32 @@ impl Operand {
         }
     }
 
-    /// Its binding and its functions. `view` is the number of its view, where it has one; `unit` how many elements that
-    /// view and the binding count as one.
-    pub(super) fn declare(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
+    /// Its bindings and its functions.
+    pub(super) fn declare(&self, bound: Bindings, access: Access) -> String {
         if access.width > 1 {
-            return self.declare_groups(binding, view, access, unit);
+            return self.declare_groups(bound, access);
         }
         let (name, cols) = (self.name, self.cols);
-        let mode = if access.write { "read_write" } else { "read" };
-        let mut text =
-            format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{}>;\n", self.dtype());
-        let (there, index) = self.address(view, 1);
+        let mut text = bound.declare(name, access, &self.dtype().to_string());
+        let (there, index) = self.address(bound.view, 1);
+        let index = bound.index(index);
+        let number = bound.element(name, &index);
         if access.read {
             let missing =
                 if self.ones { format!("select(0.0, 1.0, j == {cols}u && i < at.len)") } else { "0.0".to_string() };
             // No early return: compilers that inline make a loop or a switch of each, and formulas call many.
             text += &format!(
                 "fn {name}(at: Place, i: u32, j: u32) -> f32 {{\n    var x = {missing};\n    \
-                 if ({there}) {{ x = f32({name}_data[{index}]); }}\n    return x;\n}}\n"
+                 if ({there}) {{ x = f32({number}); }}\n    return x;\n}}\n"
             );
             // Of rows and columns that are there: no load waits for a test.
-            let value = self.of_first("0.0", format!("f32({name}_data[{index}])"));
+            let value = self.of_first("0.0", format!("f32({number})"));
             text += &format!("fn {name}_there(at: Place, i: u32, j: u32) -> f32 {{\n    return {value};\n}}\n");
         }
         if access.write {
             text += &format!(
-                "fn put_{name}(at: Place, i: u32, j: u32, value: f32) {{\n    \
-                 if ({there}) {{ {name}_data[{index}] = {}(value); }}\n}}\n",
-                self.dtype()
+                "fn put_{name}(at: Place, i: u32, j: u32, value: f32) {{\n    if ({there}) {{ {} }}\n}}\n",
+                bound.put(name, &index, &format!("{}(value)", self.dtype()))
             );
         }
         text
@@ -175,16 +242,17 @@ impl Operand {
 
     /// Likewise, by fours or eights: as they lie, where unit says so, or one by one. Rows must be there to be read; columns that are
     /// not read as 0, and no load waits for a test.
-    fn declare_groups(&self, binding: usize, view: usize, access: Access, unit: usize) -> String {
-        let (name, dtype, width) = (self.name, self.dtype(), access.width);
-        let mode = if access.write { "read_write" } else { "read" };
+    fn declare_groups(&self, bound: Bindings, access: Access) -> String {
+        let (name, dtype, width, unit) = (self.name, self.dtype(), access.width, bound.unit);
         let element = match (unit, access.write) {
             (1, _) => dtype.to_string(),
             (8, false) => "vec4<u32>".into(),
             _ => format!("vec4<{dtype}>"),
         };
-        let (there, index) = self.address(view, unit);
-        let mut text = format!("@group(0) @binding({binding}) var<storage, {mode}> {name}_data: array<{element}>;\n");
+        let (there, index) = self.address(bound.view, unit);
+        let index = bound.index(index);
+        let mut text = bound.declare(name, access, &element);
+        let of = |index: &str| bound.element(name, index);
         let group = if width == 8 { "Half8" } else { "vec4<f32>" };
         let [read, put] = [
             format!("fn {name}_{width}(at: Place, i: u32, j{width}: u32) -> {group} {{\n"),
@@ -205,8 +273,9 @@ impl Operand {
                 };
                 text += &format!(
                     "fn {name}_1(at: Place, i: u32, j: u32) -> {number} {{\n    var x = {number}(0.0);\n    \
-                     if ({there}) {{ x = {number}({name}_data[{index}]); }}\n    return x;\n}}\n\
-                     {read}    return {all};\n}}\n"
+                     if ({there}) {{ x = {number}({}); }}\n    return x;\n}}\n\
+                     {read}    return {all};\n}}\n",
+                    of(&index)
                 );
                 if width == 4 {
                     text += &format!(
@@ -226,7 +295,8 @@ impl Operand {
                     .collect();
                 text += &format!(
                     "fn put_{name}_1(at: Place, i: u32, j: u32, x: {number}) {{\n    \
-                     if ({there}) {{ {name}_data[{index}] = {dtype}(x); }}\n}}\n{put}{puts}}}\n"
+                     if ({there}) {{ {} }}\n}}\n{put}{puts}}}\n",
+                    bound.put(name, &index, &format!("{dtype}(x)"))
                 );
             }
             return text;
@@ -234,14 +304,12 @@ impl Operand {
         if access.read {
             let value = match (width, access.write) {
                 (8, false) => {
-                    format!(
-                        "let words = {name}_data[{index}];\n    return Half8(halves_of(words.xy), halves_of(words.zw));"
-                    )
+                    format!("let words = {};\n    return Half8(halves_of(words.xy), halves_of(words.zw));", of(&index))
                 }
-                (8, true) => format!("let n = 2u * ({index});\n    return Half8({name}_data[n], {name}_data[n + 1u]);"),
+                (8, true) => format!("let n = 2u * ({index});\n    return Half8({}, {});", of("n"), of("n + 1u")),
                 _ => {
                     let four = format!("vec4<{dtype}>");
-                    format!("return {};", self.of_first(&format!("{four}()"), format!("{four}({name}_data[{index}])")))
+                    format!("return {};", self.of_first(&format!("{four}()"), format!("{four}({})", of(&index))))
                 }
             };
             let columns = self.cols / width;
@@ -260,9 +328,10 @@ impl Operand {
         }
         if access.write {
             let store = if width == 8 {
-                format!("let n = 2u * ({index});\n    {name}_data[n] = x.lo;\n    {name}_data[n + 1u] = x.hi;")
+                let [lo, hi] = [("n", "x.lo"), ("n + 1u", "x.hi")].map(|(n, x)| bound.put(name, n, x));
+                format!("let n = 2u * ({index});\n    {lo}\n    {hi}")
             } else {
-                format!("{name}_data[{index}] = vec4<{dtype}>(x);")
+                bound.put(name, &index, &format!("vec4<{dtype}>(x)"))
             };
             text += &format!("{put}    if ({there}) {{\n    {store}\n    }}\n}}\n");
         }

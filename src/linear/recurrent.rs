@@ -65,6 +65,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         _ => true,
     });
     let parts = tensors::parts(p, &operands, &slots, ctx)?;
+    tensors::note_parts(&parts, &mut builder);
     let buffers = tensors::buffers(p, &operands, |_| true, parts[0].instances(), &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::chunks::Chunks;
-use super::operands::{Access, Memory, Operand, Rows, calls};
+use super::operands::{Access, Bindings, Memory, Operand, Rows, calls};
+use super::windows::{SUFFIXES, whole_bytes, windows};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;
@@ -19,6 +20,8 @@ use crate::{Error, Result};
 pub(super) struct Part {
     pub batches: Range<usize>,
     pub heads: Range<usize>,
+    /// Heads of a window of those tensors that one binding does not hold; all where there are none.
+    pub window: usize,
 }
 
 impl Part {
@@ -191,7 +194,8 @@ impl<'a, 'b> Stages<'a, 'b> {
         items: u64,
         groups: u64,
     ) -> Result<()> {
-        let spec = LinearSpec { title, files: vec![file], constants, text, f16: false, threads, matrices: None };
+        let spec =
+            LinearSpec { title, files: vec![file], constants, text, f16: false, threads, windows: 1, matrices: None };
         self.launch(chunks, spec, items, groups)
     }
 
@@ -213,19 +217,24 @@ impl<'a, 'b> Stages<'a, 'b> {
         }
         let whole = format!("{body}{text}");
         let mut f16 = false;
-        let mut views = [Default::default(); 10];
+        let (mut views, mut view) = ([Default::default(); 10], 0);
         let mut bindings: HashMap<String, (usize, Option<Window>)> = HashMap::new();
+        let mut windows = 1;
         for (index, operand) in self.operands.iter().enumerate() {
             let Some(access) = Access::of(operand.name, &whole) else { continue };
-            let view = bindings.len();
             let unit = self.unit(operand, access.width);
-            let window = self.window(operand, unit)?;
-            if let Some(window) = window {
-                views[view] = window.view;
+            let bound = self.windows(operand, unit)?;
+            if let Some(first) = bound.first() {
+                views[view] = first.view;
             }
             f16 |= operand.dtype() == DType::F16;
-            text += &operand.declare(view + 2, view, access, unit);
-            bindings.insert(format!("{}_data", operand.name), (index, window));
+            let count = bound.len().max(1);
+            text += &operand.declare(Bindings { first: bindings.len() + 2, windows: count, view, unit }, access);
+            windows = windows.max(count as u32);
+            for (n, suffix) in SUFFIXES[..count].iter().enumerate() {
+                bindings.insert(format!("{}_{suffix}", operand.name), (index, bound.get(n).copied()));
+            }
+            view += 1;
         }
         let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
         if items > u32::MAX.into() {
@@ -252,9 +261,10 @@ impl<'a, 'b> Stages<'a, 'b> {
             positions: self.positions,
             run: self.run as u32,
             segments: self.segments as u32,
+            window: self.part.window as u32,
         };
         let table = self.table(chunks)?;
-        let spec = Spec::Linear(LinearSpec { text, f16, ..spec });
+        let spec = Spec::Linear(LinearSpec { text, f16, windows, ..spec });
         let (operands, owned) = (&self.operands, &self.owned);
         self.builder.stage(
             spec,
@@ -291,9 +301,9 @@ impl<'a, 'b> Stages<'a, 'b> {
         }
     }
 
-    /// The window of a caller's tensor that this part needs.
-    fn window(&self, operand: &Operand, unit: usize) -> Result<Option<Window>> {
-        let Memory::Slot { slot, rows, .. } = &operand.memory else { return Ok(None) };
+    /// The window of a caller's tensor that this part needs, or several where a binding does not hold it.
+    fn windows(&self, operand: &Operand, unit: usize) -> Result<Vec<Window>> {
+        let Memory::Slot { slot, rows, .. } = &operand.memory else { return Ok(Vec::new()) };
         let layout = self.builder.layout(self.builder.slot(slot));
         let group = if operand.key_heads { self.group } else { 1 };
         let heads = self.part.heads.start / group..self.part.heads.end.div_ceil(group);
@@ -301,9 +311,16 @@ impl<'a, 'b> Stages<'a, 'b> {
         let packed = self.packed && matches!(rows, Rows::State(_));
         let batches = if packed { 0..layout.shape()[0] } else { self.part.batches.clone() };
         let part = if matches!(rows, Rows::Whole(_)) { *layout } else { layout.part(batches, heads) };
-        let window = Window::of(&part, unit, self.builder.offset_alignment());
+        let alignment = self.builder.offset_alignment();
+        if !packed
+            && !matches!(rows, Rows::Whole(_))
+            && whole_bytes(&part) > self.builder.ctx().capabilities().binding_bytes
+        {
+            return Ok(windows(&part, self.part.window / group, unit, alignment));
+        }
+        let window = Window::of(&part, unit, alignment);
         window.check_fits(slot, self.builder.ctx())?;
-        Ok(Some(window))
+        Ok(vec![window])
     }
 
     fn table(&mut self, chunks: &Chunks) -> Result<wgpu::Buffer> {

@@ -123,7 +123,6 @@ impl Sweep {
             .iter()
             .map(cut)
             .find(fits)
-            .map(|sweep| Sweep { segment: sweep.choose_segment(p, capabilities.parallel_threads), ..sweep })
             .ok_or_else(|| Some(format!("a chunk needs more than {have} bytes of workgroup memory")))
     }
 
@@ -248,6 +247,7 @@ impl Sweep {
             text,
             f16: true,
             threads: self.strips(p, kind) * self.matrices.subgroup,
+            windows: 1,
             matrices: Some(self.matrices),
         }
     }

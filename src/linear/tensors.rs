@@ -5,6 +5,7 @@ use super::features;
 use super::formulas::Gating;
 use super::operands::{Memory, Operand, Rows};
 use super::stages::Part;
+use super::windows::{Bound, heads_of_window, whole_bytes};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::layout::DType;
@@ -112,36 +113,66 @@ pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Con
         operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).max().unwrap_or(0);
     let (batch, heads, group) = (p.batch(), p.heads(), p.group());
     let limit = ctx.capabilities().binding_bytes;
-    let fits = |batches: usize, heads: usize| {
-        let spans = |slot: &Slot| {
-            let [b, h, ..] = slot.layout.shape();
-            let part = slot.layout.part(0..batches.min(b), 0..heads.min(h));
-            (part.end() - part.offset()) as u64 * part.dtype().size() as u64 + 256
-        };
-        (batches * heads) as u64 * widest <= limit && slots.iter().all(|slot| p.packed || spans(slot) <= limit)
+    // The heads of a window, where so many batches and heads can be bound.
+    let window = |batches: usize, heads: usize| {
+        let tensors = bound(p, operands, slots, batches, heads);
+        // Every operand, the parameters aside, and the table of chunks.
+        let spare = (ctx.capabilities().storage_buffers as usize).saturating_sub(operands.len() + 1);
+        let window = heads_of_window(&tensors, [batches * heads, group], limit, spare)?;
+        ((batches * heads) as u64 * widest <= limit).then_some(window)
     };
+    let fits = |batches: usize, heads: usize| window(batches, heads).is_some();
     let (batches, per_batch) = match (1..=batch).rev().find(|&batches| fits(batches, heads)) {
         Some(batches) => (batches, heads),
         None => match (1..=heads / group).rev().map(|n| n * group).find(|&heads| fits(1, heads)) {
             Some(heads) => (1, heads),
-            None => {
-                return Err(Error::Limit(format!(
-                    "workspace: one group of heads needs {} bytes, but the device binds at most {limit}",
-                    group as u64 * widest
-                )));
-            }
+            None => return Err(too_large(p, operands, slots, group as u64 * widest, limit)),
         },
     };
     // No more parts than it takes, and those of a size: a last one of little would leave most of the device idle for as long as the others.
     let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most).max(1)).max(1);
-    let (batches, per_batch) = (even(batch, batches), even(heads / group, per_batch / group) * group);
+    let evened = (even(batch, batches), even(heads / group, per_batch / group) * group);
+    let (batches, per_batch) = if fits(evened.0, evened.1) { evened } else { (batches, per_batch) };
+    let window = window(batches, per_batch).expect("as many were found to fit");
     let mut parts = Vec::new();
     for b in (0..batch).step_by(batches) {
         for h in (0..heads).step_by(per_batch) {
-            parts.push(Part { batches: b..(b + batches).min(batch), heads: h..(h + per_batch).min(heads) });
+            parts.push(Part { batches: b..(b + batches).min(batch), heads: h..(h + per_batch).min(heads), window });
         }
     }
     Ok(parts)
+}
+
+/// Says that parts follow one another, if there are several.
+pub(super) fn note_parts(parts: &[Part], builder: &mut PlanBuilder<'_>) {
+    if parts.len() > 1 {
+        let (count, limit) = (parts.len(), builder.ctx().capabilities().binding_bytes);
+        builder.note(format!("the problem goes in {count} parts, because the device binds at most {limit} bytes"));
+    }
+}
+
+/// The caller's tensors of so many batches and heads, each with how many value heads share one of its own, but for those that are bound whole
+/// whatever the part.
+fn bound(p: &Problem, operands: &[Operand], slots: &[Slot], batches: usize, heads: usize) -> Vec<Bound> {
+    let of = |operand: &Operand| {
+        let Memory::Slot { slot, rows, .. } = &operand.memory else { return None };
+        if matches!(rows, Rows::Whole(_)) || (p.packed && matches!(rows, Rows::State(_))) {
+            return None;
+        }
+        let shared = if operand.key_heads { p.group() } else { 1 };
+        let layout = slots.iter().find(|other| other.name == *slot)?.layout;
+        Some(Bound { name: slot, layout: layout.part(0..batches, 0..heads / shared), shared })
+    };
+    operands.iter().filter_map(of).collect()
+}
+
+/// Why not even one group of heads can be bound.
+fn too_large(p: &Problem, operands: &[Operand], slots: &[Slot], workspace: u64, limit: u64) -> Error {
+    let heads = if p.group() == 1 { "one head" } else { "one group of heads" };
+    let tensors = bound(p, operands, slots, 1, p.group());
+    let mut spans = tensors.iter().map(|tensor| (tensor.name, whole_bytes(&tensor.layout)));
+    let (name, bytes) = spans.find(|(_, bytes)| *bytes > limit).unwrap_or(("workspace", workspace));
+    Error::Limit(format!("{name}: {heads} needs a binding of {bytes} bytes, but the device's end at {limit}"))
 }
 
 /// Buffers behind operands of the plan's own, for the largest part; the same for all parts, which run one after the other.

@@ -236,6 +236,50 @@ fn few_heads_in_segments() {
     check(divided);
 }
 
+/// Values of 2400 bytes a head, 12 heads: two windows or three, which do not begin where bindings are aligned.
+#[test]
+fn tensors_larger_than_a_binding_go_in_windows() {
+    let Some(ctx) = units() else { return };
+    for (gates, token_major) in [(Gates::PerHead, false), (Gates::PerHead, true), (Gates::PerToken, false)] {
+        let mut case = Case::new(75).gates(gates);
+        (case.batch, case.heads, case.group, case.token_major) = (2, 6, 2, token_major);
+        for (bytes, name) in [(16 << 10, "second_data"), (10 << 10, "third_data")] {
+            // Heads that lie abreast span whole batches, of which there are two.
+            if token_major && name == "third_data" {
+                continue;
+            }
+            let mut small = ctx.capabilities().clone();
+            small.binding_bytes = bytes;
+            let small = ctx.restricted(small).unwrap();
+            let shaders = case.describe(&small, &case.data()).plan(&small).unwrap().shaders();
+            assert!(shaders.len() == 1 && shaders[0].contains(name), "{bytes} bytes: {case:?}");
+            case.check_on(&small, "sweep");
+        }
+    }
+}
+
+/// Where kernels may not bind as many, parts follow one another, each cut into segments by its own heads.
+#[test]
+fn parts_of_few_heads_in_segments() {
+    let Some(ctx) = units() else { return };
+    let matrices = ctx.capabilities().matrices.expect("the units were found");
+    let size = matrices.size as usize;
+    let mut case = Case::new(160 * size).gates(Gates::PerHead).dims(16, size);
+    (case.batch, case.heads, case.chunk) = (2, 4, Some(2 * size));
+    // As many workgroups as there are heads run at once.
+    let mut few = ctx.capabilities().clone();
+    few.parallel_threads = 8 * matrices.subgroup * 8;
+    let plan = |ctx: &wgpu_attention::Context| case.describe(ctx, &case.data()).plan(ctx).unwrap();
+    let whole = ctx.restricted(few.clone()).unwrap();
+    assert_eq!(plan(&whole).stages().len(), 1, "{}", plan(&whole));
+    // Three heads of q a binding: three windows would take 15 buffers.
+    (few.binding_bytes, few.storage_buffers) = (3 * 160 * size as u64 * 32 + 512, 12);
+    let few = ctx.restricted(few).unwrap();
+    assert_eq!(plan(&few).stages().len(), 6, "{}", plan(&few));
+    assert!(plan(&few).notes()[0].contains("goes in 2 parts"), "{}", plan(&few));
+    case.check_on(&few, "states that enter segments");
+}
+
 /// Likewise: value columns of a head are shared out.
 #[test]
 fn few_heads_of_the_delta_rule() {

@@ -38,14 +38,18 @@ pub(super) fn share(chunks: usize, copies: usize, at_once: usize) -> usize {
 }
 
 impl Sweep {
-    /// The same, of a problem.
-    pub(super) fn choose_segment(&self, p: &Problem, parallel_threads: u32) -> Option<usize> {
+    /// Cuts the sequences of a problem of which so many heads, counted through batches, go at once.
+    pub(in crate::linear) fn cut_sequences(&mut self, p: &Problem, heads: usize, parallel_threads: u32) {
+        self.segment = self.choose_segment(p, heads, parallel_threads);
+    }
+
+    fn choose_segment(&self, p: &Problem, heads: usize, parallel_threads: u32) -> Option<usize> {
         if p.beta.is_some() {
             return None;
         }
         let chunks: Vec<usize> = p.sequences.iter().map(|rows| rows.div_ceil(self.chunk as usize)).collect();
         let at_once = self.at_once(parallel_threads);
-        let copies = p.batch() * p.heads() * self.v_tiles(p);
+        let copies = heads * self.v_tiles(p);
         if !p.causal {
             return Some(share(chunks[0], copies, at_once));
         }

@@ -137,13 +137,56 @@ fn problems_larger_than_a_binding_go_in_parts() {
         let stages = |ctx: &Context| {
             problem.describe(&problem.upload(ctx).unwrap()).plan(ctx).unwrap().to_string().lines().count()
         };
-        for bytes in [64 << 10, 48 << 10] {
+        // A step keeps no states of chunks, and values go in windows.
+        let smallest = if problem.recurrent { 32 << 10 } else { 48 << 10 };
+        for bytes in [64 << 10, smallest] {
             let small = lowered(|c| c.binding_bytes = bytes);
             assert_eq!(problem.run(&small).unwrap(), whole, "{bytes} bytes a binding: {problem:?}");
         }
-        let small = lowered(|c| c.binding_bytes = 48 << 10);
-        assert!(stages(&small) > stages(ctx()), "a binding of 48 KiB takes no parts: {problem:?}");
+        let small = lowered(|c| c.binding_bytes = smallest);
+        assert!(stages(&small) > stages(ctx()), "a binding of {smallest} bytes takes no parts: {problem:?}");
     }
+}
+
+/// Values of 48 kB a head, 12 heads, and workspaces of 13 kB a head: two windows or three, and where kernels may bind few buffers, parts.
+#[test]
+fn tensors_larger_than_a_binding_go_in_windows() {
+    for gate in [Gate::Head, Gate::Channel] {
+        let mut problem = Problem::new(150, 4, 80).gate(gate).chunk(16);
+        (problem.sizes.heads, problem.sizes.heads_k) = (6, 3);
+        for problem in in_both_ways(&problem).into_iter().flat_map(|it| [it.clone(), Problem { strided: true, ..it }]) {
+            let whole = problem.run(ctx()).unwrap();
+            let plan = |ctx: &Context| problem.describe(&problem.upload(ctx).unwrap()).plan(ctx).unwrap();
+            let stages = plan(ctx()).stages().len();
+            // Rows of heads that lie abreast, with others between, go by halves alone: a batch each.
+            let bytes: &[u64] = if problem.strided { &[600 << 10] } else { &[300 << 10, 190 << 10] };
+            for (&bytes, windows) in bytes.iter().zip([2, 3]) {
+                let small = lowered(|c| c.binding_bytes = bytes);
+                let shaders = plan(&small).shaders().concat();
+                let found = 1 + ["second_data", "third_data"].iter().filter(|name| shaders.contains(*name)).count();
+                assert_eq!((found, plan(&small).stages().len()), (windows, stages), "{bytes} bytes: {problem:?}");
+                assert_eq!(problem.run(&small).unwrap(), whole, "{bytes} bytes a binding: {problem:?}");
+                let few = lowered(|c| (c.binding_bytes, c.storage_buffers) = (bytes, 7));
+                let parts = plan(&few);
+                assert!(parts.stages().len() > stages && parts.notes()[0].contains("goes in"), "{parts}");
+                assert_eq!(problem.run(&few).unwrap(), whole, "{bytes} bytes a binding, 7 buffers: {problem:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_larger_than_a_binding_is_refused() {
+    let small = lowered(|c| c.binding_bytes = 16 << 10);
+    let refusal = |problem: Problem| problem.run(&small).unwrap_err().to_string();
+    assert_eq!(
+        refusal(Problem::new(150, 4, 80).recurrent()),
+        "v: one group of heads needs a binding of 96256 bytes, but the device's end at 16384"
+    );
+    assert_eq!(
+        refusal(Problem::new(17, 40, 40).chunk(16)),
+        "workspace: one group of heads needs a binding of 25600 bytes, but the device's end at 16384"
+    );
 }
 
 #[test]

@@ -23,7 +23,10 @@ pub struct Measured {
 }
 
 pub fn measure(case: &Case, repeats: usize) -> Result<Measured, String> {
+    #[cfg(feature = "spirv")]
     let device = Device::vulkan(DeviceKind::DefaultDevice);
+    #[cfg(not(feature = "spirv"))]
+    let device = Device::wgpu(DeviceKind::DefaultDevice);
     let random = |len: usize, dim: usize| {
         let x = Tensor::<4>::random([case.batch, case.heads, len, dim], Distribution::Normal(0.0, 1.0), &device);
         if case.dtype == DType::F16 { x.cast(FloatDType::F16) } else { x }
