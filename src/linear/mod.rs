@@ -1,6 +1,7 @@
 //! Linear attention: a state instead of a score matrix.
 
 mod backward;
+mod bindings;
 mod check;
 mod chunks;
 mod ends;
@@ -17,7 +18,6 @@ mod slopes;
 mod stages;
 mod sweep;
 mod tensors;
-mod windows;
 
 pub use gradients::{LinearGradients, LinearGradientsIo};
 pub use intermediates::{DeltaChunks, LinearChunks};

@@ -1,7 +1,7 @@
 //! What formulas may name: tensors of the caller and buffers of the plan, each read and written by a function of its own
 //! name, `x(at, i, j)` and `put_x(at, i, j, value)`, in rows of a chunk.
 
-use super::windows::SUFFIXES;
+use super::bindings::Bindings;
 use crate::gpu::layout::DType;
 
 /// Which token a row of a chunk stands for.
@@ -81,74 +81,6 @@ pub(super) fn calls(text: &str, name: &str) -> bool {
         let before = text[..at].chars().next_back().is_none_or(|c| !word(c));
         before && text[at + name.len()..].starts_with('(') && !text[..at].ends_with("fn ")
     })
-}
-
-/// How a kernel binds an operand.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bindings {
-    /// The first binding's number; others of the same tensor follow.
-    pub first: usize,
-    pub windows: usize,
-    /// The number of its view, where it has one.
-    pub view: usize,
-    /// How many elements view and bindings count as one.
-    pub unit: usize,
-}
-
-impl Bindings {
-    /// The bindings; of several, functions that choose by a window's number.
-    fn declare(self, name: &str, access: Access, element: &str) -> String {
-        let mode = if access.write { "read_write" } else { "read" };
-        let names = || SUFFIXES[..self.windows].iter().map(|suffix| format!("{name}_{suffix}"));
-        let mut text: String = names()
-            .enumerate()
-            .map(|(n, data)| {
-                let binding = self.first + n;
-                format!("@group(0) @binding({binding}) var<storage, {mode}> {data}: array<{element}>;\n")
-            })
-            .collect();
-        if self.windows == 1 {
-            return text;
-        }
-        let choose = |each: &dyn Fn(String) -> String| -> String {
-            let one = |(n, data): (usize, String)| {
-                let other = if n > 0 { "else " } else { "" };
-                format!("    {other}if (window == {n}u) {{ {} }}\n", each(data))
-            };
-            names().enumerate().map(one).collect()
-        };
-        text += &format!(
-            "fn {name}_in(window: u32, n: u32) -> {element} {{\n    var x = {element}();\n{}    return x;\n}}\n",
-            choose(&|data| format!("x = {data}[n];"))
-        );
-        if access.write {
-            text += &format!(
-                "fn put_{name}_in(window: u32, n: u32, x: {element}) {{\n{}}}\n",
-                choose(&|data| format!("{data}[n] = x;"))
-            );
-        }
-        text
-    }
-
-    /// Where in its window an element lies that lies here in the tensor.
-    fn index(self, of_tensor: String) -> String {
-        if self.windows == 1 {
-            return of_tensor;
-        }
-        format!("{of_tensor} - window_shift(params.views[{}], at.window)", self.view)
-    }
-
-    fn element(self, name: &str, index: &str) -> String {
-        if self.windows == 1 { format!("{name}_data[{index}]") } else { format!("{name}_in(at.window, {index})") }
-    }
-
-    fn put(self, name: &str, index: &str, value: &str) -> String {
-        if self.windows == 1 {
-            format!("{name}_data[{index}] = {value};")
-        } else {
-            format!("put_{name}_in(at.window, {index}, {value});")
-        }
-    }
 }
 
 impl Operand {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::bindings::{Bindings, SUFFIXES, whole_bytes, windows};
 use super::chunks::Chunks;
-use super::operands::{Access, Bindings, Memory, Operand, Rows, calls};
-use super::windows::{SUFFIXES, whole_bytes, windows};
+use super::operands::{Access, Memory, Operand, Rows, calls};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;

@@ -1,11 +1,11 @@
 //! What the kernels of a problem read and write: the caller's tensors, operands of the plan's own, and the buffers behind them.
 
+use super::bindings::{Bound, heads_of_window, whole_bytes};
 use super::check::{Gate, Problem};
 use super::features;
 use super::formulas::Gating;
 use super::operands::{Memory, Operand, Rows};
 use super::stages::Part;
-use super::windows::{Bound, heads_of_window, whole_bytes};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::layout::DType;

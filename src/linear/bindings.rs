@@ -1,10 +1,12 @@
-//! Tensors larger than a binding: bound several times, each binding a window of so many heads, counted through all batches.
+//! How kernels bind tensors: once, or where one is larger than a binding, several times, each a window of so many heads, counted through
+//! all batches.
 //!
-//! A head and its batch say in which window it lies, so that one kernel reaches all of them. Parts, which follow one another, are for what
-//! even so is too large.
+//! A head and its batch say in which window it lies, so that one kernel reaches all of them. Windows overlap where heads lie abreast; each
+//! head is read and written through its own. Parts, which follow one another, are for what even so is too large.
 
 use std::ops::Range;
 
+use super::operands::Access;
 use crate::gpu::layout::Layout;
 use crate::gpu::plan::Window;
 
@@ -13,6 +15,74 @@ const MOST: usize = 3;
 
 /// What bindings are called, behind the operand's name.
 pub(super) const SUFFIXES: [&str; MOST] = ["data", "second_data", "third_data"];
+
+/// How a kernel binds an operand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bindings {
+    /// The first binding's number; others of the same tensor follow.
+    pub first: usize,
+    pub windows: usize,
+    /// The number of its view, where it has one.
+    pub view: usize,
+    /// How many elements view and bindings count as one.
+    pub unit: usize,
+}
+
+impl Bindings {
+    /// The bindings; of several, functions that choose by a window's number.
+    pub(super) fn declare(self, name: &str, access: Access, element: &str) -> String {
+        let mode = if access.write { "read_write" } else { "read" };
+        let names = || SUFFIXES[..self.windows].iter().map(|suffix| format!("{name}_{suffix}"));
+        let mut text: String = names()
+            .enumerate()
+            .map(|(n, data)| {
+                let binding = self.first + n;
+                format!("@group(0) @binding({binding}) var<storage, {mode}> {data}: array<{element}>;\n")
+            })
+            .collect();
+        if self.windows == 1 {
+            return text;
+        }
+        let choose = |each: &dyn Fn(String) -> String| -> String {
+            let one = |(n, data): (usize, String)| {
+                let other = if n > 0 { "else " } else { "" };
+                format!("    {other}if (window == {n}u) {{ {} }}\n", each(data))
+            };
+            names().enumerate().map(one).collect()
+        };
+        text += &format!(
+            "fn {name}_in(window: u32, n: u32) -> {element} {{\n    var x = {element}();\n{}    return x;\n}}\n",
+            choose(&|data| format!("x = {data}[n];"))
+        );
+        if access.write {
+            text += &format!(
+                "fn put_{name}_in(window: u32, n: u32, x: {element}) {{\n{}}}\n",
+                choose(&|data| format!("{data}[n] = x;"))
+            );
+        }
+        text
+    }
+
+    /// Where in its window an element lies that lies here in the tensor.
+    pub(super) fn index(self, of_tensor: String) -> String {
+        if self.windows == 1 {
+            return of_tensor;
+        }
+        format!("{of_tensor} - window_shift(params.views[{}], at.window)", self.view)
+    }
+
+    pub(super) fn element(self, name: &str, index: &str) -> String {
+        if self.windows == 1 { format!("{name}_data[{index}]") } else { format!("{name}_in(at.window, {index})") }
+    }
+
+    pub(super) fn put(self, name: &str, index: &str, value: &str) -> String {
+        if self.windows == 1 {
+            format!("{name}_data[{index}] = {value};")
+        } else {
+            format!("put_{name}_in(at.window, {index}, {value});")
+        }
+    }
+}
 
 /// Elements that these heads of a tensor span, from the first to behind the last.
 fn span(layout: &Layout, heads: Range<usize>) -> Range<usize> {
