@@ -69,14 +69,14 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     }
     let mut operands = operands(p, g);
     operands.retain(|operand| operand.name != "out");
-    let parts = tensors::parts(p, &operands, &slots, ctx)?;
+    let parts = tensors::parts(p, &operands, &slots, ctx, false)?;
     tensors::note_parts(&parts, &mut builder);
     let used = |name: &str| match name {
         "g" => p.gate != Gate::None,
         "ended" => g.d_log_decay.is_some(),
         _ => true,
     };
-    let buffers = tensors::buffers(p, &operands, used, parts[0].instances(), &mut builder)?;
+    let buffers = tensors::buffers(p, &operands, used, &parts[0], &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.scale;

@@ -63,7 +63,14 @@ impl Bindings {
         text
     }
 
-    /// Where in its window an element lies that lies here in the tensor.
+    /// The head, counted through all batches, whose matrix of the plan's own is meant: of several windows, through that one.
+    pub(super) fn head_of_own(self, key_heads: bool) -> String {
+        let (head, window) =
+            if key_heads { ("at.key_bh", "params.window / params.group") } else { ("at.bh", "params.window") };
+        if self.windows == 1 { head.into() } else { format!("({head} - at.window * ({window}))") }
+    }
+
+    /// Where in its window an element of the caller's lies that lies here in the tensor.
     pub(super) fn index(self, of_tensor: String) -> String {
         if self.windows == 1 {
             return of_tensor;
@@ -111,14 +118,16 @@ pub(super) struct Bound {
     pub shared: usize,
 }
 
-/// Value heads a window of all tensors that no binding takes whole: in the fewest windows that the device binds. `spare` is how many storage
-/// buffers more a kernel may bind.
+/// Value heads a window of all tensors that no binding takes whole, and of the plan's own matrices, of so many bytes a head: in the fewest
+/// windows that the device binds. `spare` is how many storage buffers more a kernel may bind.
 pub(super) fn heads_of_window(
     tensors: &[Bound],
+    own: &[u64],
     [heads, group]: [usize; 2],
     limit: u64,
     spare: usize,
 ) -> Option<usize> {
+    let large_own = own.iter().filter(|&&bytes| heads as u64 * bytes > limit).count();
     let large: Vec<&Bound> = tensors.iter().filter(|tensor| whole_bytes(&tensor.layout) > limit).collect();
     (1..=MOST).map(|windows| heads.div_ceil(windows).next_multiple_of(group)).find(|&per| {
         let windows = heads.div_ceil(per);
@@ -126,7 +135,8 @@ pub(super) fn heads_of_window(
             let (own, per) = (heads / shared, per / shared);
             (0..own).step_by(per).all(|n| bytes(layout, span(layout, n..own.min(n + per))) <= limit)
         };
-        large.is_empty() || ((windows - 1) * large.len() <= spare && large.iter().all(fits))
+        let own_fits = own.iter().all(|bytes| heads.min(per) as u64 * bytes <= limit);
+        own_fits && (windows - 1) * (large.len() + large_own) <= spare && large.iter().all(fits)
     })
 }
 
@@ -168,7 +178,7 @@ mod tests {
     fn the_fewest_windows_that_fit() {
         let per = |shape: [usize; 4], spare| {
             let tensor = bound(Layout::new(DType::F16, shape).unwrap(), 1);
-            heads_of_window(&[tensor], [shape[0] * shape[1], 1], LIMIT, spare)
+            heads_of_window(&[tensor], &[], [shape[0] * shape[1], 1], LIMIT, spare)
         };
         assert_eq!(per([4, 32, 32768, 128], 8), Some(128));
         // Exactly 2 GiB.
@@ -180,11 +190,18 @@ mod tests {
     }
 
     #[test]
+    fn own_matrices_go_in_windows() {
+        let per = |bytes: u64, spare| heads_of_window(&[], &[bytes, 100], [12, 2], 1200, spare);
+        assert_eq!((per(100, 0), per(101, 1), per(101, 0)), (Some(12), Some(6), None));
+        assert_eq!((per(201, 2), per(201, 1), per(301, 9)), (Some(4), None, None));
+    }
+
+    #[test]
     fn groups_stay_together() {
         let layout = |heads| Layout::new(DType::F16, [1, heads, 65536, 128]).unwrap();
         let tensors = [bound(layout(66), 2), bound(layout(132), 1)];
-        assert_eq!(heads_of_window(&tensors, [132, 2], LIMIT, 8), Some(66));
-        assert_eq!(heads_of_window(&tensors, [132, 8], LIMIT, 8), Some(72));
+        assert_eq!(heads_of_window(&tensors, &[], [132, 2], LIMIT, 8), Some(66));
+        assert_eq!(heads_of_window(&tensors, &[], [132, 8], LIMIT, 8), Some(72));
     }
 
     #[test]

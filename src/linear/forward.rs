@@ -37,12 +37,12 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     let cut = sweep.map(|sweep| sweep.problem(p));
     let p = cut.as_ref().unwrap_or(p);
     let mut operands = operands_with(p, sweep.as_ref());
-    let mut cut_in = parts(p, &operands, &slots, ctx)?;
+    let mut cut_in = parts(p, &operands, &slots, ctx, sweep.is_some())?;
     if let Some(sweep) = &mut sweep {
         // As many segments as the heads of a part leave idle.
         sweep.cut_sequences(p, cut_in[0].instances(), ctx.capabilities().parallel_threads);
         operands = operands_with(p, Some(sweep));
-        cut_in = parts(p, &operands, &slots, ctx)?;
+        cut_in = parts(p, &operands, &slots, ctx, true)?;
     }
     note_parts(&cut_in, &mut builder);
     in_parts(p, &operands, cut_in, sweep, &mut builder)?;
@@ -63,12 +63,12 @@ fn operands_with(p: &Problem, sweep: Option<&Sweep>) -> Vec<Operand> {
 }
 
 /// The plan on plain kernels, and the buffers between them.
-pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, wgpu::Buffer)>)> {
+pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, Vec<wgpu::Buffer>)>)> {
     let (slots, mut operands) = (slots(p), operands(p));
     if p.beta.is_some() {
         operands.push(Operand::per_chunk("u", p.chunk, p.dim_v()));
     }
-    let parts = parts(p, &operands, &slots, ctx)?;
+    let parts = parts(p, &operands, &slots, ctx, false)?;
     if parts.len() > 1 {
         return Err(Error::Limit(format!(
             "chunks: are asked for, but the device's bindings make {} parts of this problem",
@@ -87,10 +87,10 @@ fn in_parts(
     parts: Vec<Part>,
     sweep: Option<Sweep>,
     builder: &mut PlanBuilder<'_>,
-) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
+) -> Result<Vec<(&'static str, Vec<wgpu::Buffer>)>> {
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";
-    let buffers = buffers(p, operands, used, parts.first().map_or(0, Part::instances), builder)?;
+    let buffers = buffers(p, operands, used, &parts[0], builder)?;
     for part in parts {
         let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
         stages.scale = p.outer_scale();

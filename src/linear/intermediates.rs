@@ -67,6 +67,8 @@ impl LinearAttention {
         let chunks = p.chunks().count;
         let kept = |name: &str, rows: usize, cols: usize| {
             let (_, buffer) = buffers.iter().find(|(kept, _)| *kept == name)?;
+            // Of plain kernels, no binding of the plan's own is one of several.
+            let [buffer] = &buffer[..] else { return None };
             Some(
                 Layout::new(DType::F32, [p.batch(), p.heads(), chunks * rows, cols])
                     .and_then(|layout| Tensor::from_buffer(buffer, layout)),

@@ -138,9 +138,9 @@ impl AssociativeMemory {
             return builder.finish();
         }
         let operands = self.operands(&p);
-        let parts = parts(&p, &operands, &slots, ctx)?;
+        let parts = parts(&p, &operands, &slots, ctx, false)?;
         let used = |name: &str| name != "a" && (p.gate != Gate::None || name != "g");
-        let buffers = buffers(&p, &operands, used, parts[0].instances(), &mut builder)?;
+        let buffers = buffers(&p, &operands, used, &parts[0], &mut builder)?;
         for part in parts {
             let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
             (stages.rate, stages.keep) = (self.rate, 1.0 - self.forget);

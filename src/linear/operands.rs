@@ -148,8 +148,7 @@ impl Operand {
         }
         let (name, cols) = (self.name, self.cols);
         let mut text = bound.declare(name, access, &self.dtype().to_string());
-        let (there, index) = self.address(bound.view, 1);
-        let index = bound.index(index);
+        let (there, index) = self.address(bound, 1);
         let number = bound.element(name, &index);
         if access.read {
             let missing =
@@ -181,8 +180,7 @@ impl Operand {
             (8, false) => "vec4<u32>".into(),
             _ => format!("vec4<{dtype}>"),
         };
-        let (there, index) = self.address(bound.view, unit);
-        let index = bound.index(index);
+        let (there, index) = self.address(bound, unit);
         let mut text = bound.declare(name, access, &element);
         let of = |index: &str| bound.element(name, index);
         let group = if width == 8 { "Half8" } else { "vec4<f32>" };
@@ -281,11 +279,11 @@ impl Operand {
     }
 
     /// When (i, j) is there, and where it lies then; j counts groups of so many columns, named j4 or j8, where it is not 1.
-    fn address(&self, view: usize, unit: usize) -> (String, String) {
+    fn address(&self, bound: Bindings, unit: usize) -> (String, String) {
         let j = if unit == 1 { "j".to_string() } else { format!("j{unit}") };
         let cols = self.cols / unit;
         let head = if self.key_heads { "at.key_h" } else { "at.h" };
-        let all = if self.key_heads { "at.key_bh" } else { "at.bh" };
+        let all = bound.head_of_own(self.key_heads);
         match &self.memory {
             Memory::Slot { rows, .. } => {
                 let (there, row) = match rows {
@@ -303,12 +301,12 @@ impl Operand {
                     Rows::Whole(_) => ("0u", "0u"),
                     _ => ("at.b", head),
                 };
-                let view = format!("params.views[{view}]");
+                let view = format!("params.views[{}]", bound.view);
                 // Groups lie in rows of stride 1.
                 let column = if unit == 1 { format!("{j} * {view}.col") } else { j.clone() };
                 (
                     format!("{there} && {j} < {cols}u"),
-                    format!("base({view}, {batch}, {head}) + {row} * {view}.row + {column}"),
+                    bound.index(format!("base({view}, {batch}, {head}) + {row} * {view}.row + {column}")),
                 )
             }
             Memory::PerChunk { rows } | Memory::PerChunkHalf { rows } => (

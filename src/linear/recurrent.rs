@@ -64,9 +64,9 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         "g" | "decays" | "a" | "l" | "t" | "w" | "v_new" | "state" => false,
         _ => true,
     });
-    let parts = tensors::parts(p, &operands, &slots, ctx)?;
+    let parts = tensors::parts(p, &operands, &slots, ctx, false)?;
     tensors::note_parts(&parts, &mut builder);
-    let buffers = tensors::buffers(p, &operands, |_| true, parts[0].instances(), &mut builder)?;
+    let buffers = tensors::buffers(p, &operands, |_| true, &parts[0], &mut builder)?;
     for part in parts {
         let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
         stages.scale = p.outer_scale();

@@ -94,7 +94,7 @@ pub(super) struct Stages<'a, 'b> {
     pub part: Part,
     /// Whether sequences lie one after the other in one batch.
     pub packed: bool,
-    owned: HashMap<&'static str, wgpu::Buffer>,
+    owned: HashMap<&'static str, Vec<wgpu::Buffer>>,
     tables: Vec<(Vec<[u32; 4]>, wgpu::Buffer)>,
 }
 
@@ -120,9 +120,9 @@ impl<'a, 'b> Stages<'a, 'b> {
         }
     }
 
-    /// Puts a buffer of the plan's behind an operand.
-    pub(super) fn own(&mut self, name: &'static str, buffer: wgpu::Buffer) {
-        self.owned.insert(name, buffer);
+    /// Puts buffers of the plan's behind an operand, one a window.
+    pub(super) fn own(&mut self, name: &'static str, buffers: Vec<wgpu::Buffer>) {
+        self.owned.insert(name, buffers);
     }
 
     /// A matrix a chunk.
@@ -218,7 +218,7 @@ impl<'a, 'b> Stages<'a, 'b> {
         let whole = format!("{body}{text}");
         let mut f16 = false;
         let (mut views, mut view) = ([Default::default(); 10], 0);
-        let mut bindings: HashMap<String, (usize, Option<Window>)> = HashMap::new();
+        let mut bindings: HashMap<String, (usize, usize, Option<Window>)> = HashMap::new();
         let mut windows = 1;
         for (index, operand) in self.operands.iter().enumerate() {
             let Some(access) = Access::of(operand.name, &whole) else { continue };
@@ -228,11 +228,11 @@ impl<'a, 'b> Stages<'a, 'b> {
                 views[view] = first.view;
             }
             f16 |= operand.dtype() == DType::F16;
-            let count = bound.len().max(1);
+            let count = self.owned.get(operand.name).map_or(bound.len(), Vec::len).max(1);
             text += &operand.declare(Bindings { first: bindings.len() + 2, windows: count, view, unit }, access);
             windows = windows.max(count as u32);
             for (n, suffix) in SUFFIXES[..count].iter().enumerate() {
-                bindings.insert(format!("{}_{suffix}", operand.name), (index, bound.get(n).copied()));
+                bindings.insert(format!("{}_{suffix}", operand.name), (index, n, bound.get(n).copied()));
             }
             view += 1;
         }
@@ -277,10 +277,10 @@ impl<'a, 'b> Stages<'a, 'b> {
                     }
                     "table" => Bound::Owned(table.clone()),
                     _ => match (&bindings[name], &operands[bindings[name].0].memory) {
-                        ((_, Some(window)), Memory::Slot { slot, .. }) => {
+                        ((_, _, Some(window)), Memory::Slot { slot, .. }) => {
                             Bound::Slot { slot: builder.slot(slot), start: window.start, size: window.size }
                         }
-                        ((index, _), _) => Bound::Owned(owned[operands[*index].name].clone()),
+                        ((index, n, _), _) => Bound::Owned(owned[operands[*index].name][*n].clone()),
                     },
                 })
             },

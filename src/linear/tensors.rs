@@ -106,11 +106,19 @@ pub(super) fn operands(p: &Problem) -> Vec<Operand> {
     operands
 }
 
-/// Batches and heads that fit the device's bindings, a part each.
-pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
+/// Batches and heads that fit the device's bindings, a part each. Where `in_windows`, the plan's own matrices may take several as the caller's
+/// tensors do: for kernels that choose once a workgroup.
+pub(super) fn parts(
+    p: &Problem,
+    operands: &[Operand],
+    slots: &[Slot],
+    ctx: &Context,
+    in_windows: bool,
+) -> Result<Vec<Part>> {
     let chunks = p.chunks().count.max(p.q_chunks().count);
-    let widest =
-        operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).max().unwrap_or(0);
+    let own: Vec<u64> =
+        operands.iter().map(|operand| 4 * operand.per_head_len(chunks, p.sequences.len()) as u64).collect();
+    let widest = own.iter().copied().max().unwrap_or(0);
     let (batch, heads, group) = (p.batch(), p.heads(), p.group());
     let limit = ctx.capabilities().binding_bytes;
     // The heads of a window, where so many batches and heads can be bound.
@@ -118,8 +126,8 @@ pub(super) fn parts(p: &Problem, operands: &[Operand], slots: &[Slot], ctx: &Con
         let tensors = bound(p, operands, slots, batches, heads);
         // Every operand, the parameters aside, and the table of chunks.
         let spare = (ctx.capabilities().storage_buffers as usize).saturating_sub(operands.len() + 1);
-        let window = heads_of_window(&tensors, [batches * heads, group], limit, spare)?;
-        ((batches * heads) as u64 * widest <= limit).then_some(window)
+        let window = heads_of_window(&tensors, &own, [batches * heads, group], limit, spare)?;
+        (in_windows || (batches * heads) as u64 * widest <= limit).then_some(window)
     };
     let fits = |batches: usize, heads: usize| window(batches, heads).is_some();
     let (batches, per_batch) = match (1..=batch).rev().find(|&batches| fits(batches, heads)) {
@@ -175,26 +183,31 @@ fn too_large(p: &Problem, operands: &[Operand], slots: &[Slot], workspace: u64, 
     Error::Limit(format!("{name}: {heads} needs a binding of {bytes} bytes, but the device's end at {limit}"))
 }
 
-/// Buffers behind operands of the plan's own, for the largest part; the same for all parts, which run one after the other.
+/// Buffers behind operands of the plan's own, for the largest part, each window's its own; the same for all parts, which run one after the other.
 pub(super) fn buffers(
     p: &Problem,
     operands: &[Operand],
     used: impl Fn(&str) -> bool,
-    instances: usize,
+    part: &Part,
     builder: &mut PlanBuilder<'_>,
-) -> Result<Vec<(&'static str, wgpu::Buffer)>> {
+) -> Result<Vec<(&'static str, Vec<wgpu::Buffer>)>> {
+    let limit = builder.ctx().capabilities().binding_bytes;
     let chunks = p.chunks().count.max(p.q_chunks().count);
     let mut buffers = Vec::new();
     for operand in operands {
-        let bytes = 4 * (operand.per_head_len(chunks, p.sequences.len()) * instances) as u64;
+        let bytes = |heads: usize| 4 * (operand.per_head_len(chunks, p.sequences.len()) * heads) as u64;
         let usage = wgpu::BufferUsages::STORAGE;
         match (&operand.memory, &p.gate) {
             (Memory::Constant(_), Gate::PerHead(decay)) => {
-                buffers.push((operand.name, builder.owned(operand.name, usage, bytemuck::cast_slice(decay))?));
+                buffers.push((operand.name, vec![builder.owned(operand.name, usage, bytemuck::cast_slice(decay))?]));
             }
             (Memory::Slot { .. } | Memory::Constant(_), _) => {}
             _ if used(operand.name) => {
-                buffers.push((operand.name, builder.owned_of_size(operand.name, usage, &[], bytes)?));
+                let all = part.instances();
+                let per = if bytes(all) <= limit { all } else { part.window };
+                let windows = (0..all).step_by(per.max(1)).map(|n| bytes(per.min(all - n)));
+                let made = windows.map(|bytes| builder.owned_of_size(operand.name, usage, &[], bytes));
+                buffers.push((operand.name, made.collect::<Result<Vec<_>>>()?));
             }
             _ => {}
         }
