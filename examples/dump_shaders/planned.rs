@@ -77,6 +77,8 @@ fn rich() -> Result<Vec<Shader>> {
     let units = shaders::as_gpu(&ctx, Some(matrices));
     linear(&units, DType::F16)?;
     few_heads(&units)?;
+    large(&ctx, true)?;
+    large(&units, false)?;
     shaders::compiled(&ctx)
 }
 
@@ -165,6 +167,23 @@ fn few_heads(ctx: &Context) -> Result<()> {
             let divided = linear.clone().map(FeatureMap::Elu1).normalizer(Normalizer::Add(1e-6)).final_state();
             let delta = linear.clone().delta(layout(DType::F16, [1, HEADS, sizes.len, 1])?);
             for linear in [linear, divided, delta] {
+                told(&linear, linear.plan(&ctx))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tensors larger than a binding: six heads of 640 kB, in two windows and in three.
+fn large(ctx: &Context, recurrent: bool) -> Result<()> {
+    for binding_bytes in [2_000_000, 1_500_000] {
+        let mut capabilities = ctx.capabilities().clone();
+        capabilities.binding_bytes = binding_bytes;
+        let ctx = ctx.restricted(capabilities)?;
+        let of = |cols| layout(DType::F16, [1, 6, 5000, cols]);
+        for gate in [Decay::PerHead(vec![-0.1; 6]), Decay::PerToken(of(1)?), Decay::PerChannel(of(64)?)] {
+            let linear = LinearAttention::new(of(64)?, of(64)?, of(64)?).decay(gate).recurrent(recurrent).final_state();
+            for linear in [linear.clone(), linear.delta(of(1)?)] {
                 told(&linear, linear.plan(&ctx))?;
             }
         }
