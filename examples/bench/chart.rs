@@ -12,7 +12,10 @@ const WIDTH: f64 = 1000.0;
 /// Where bars begin and where the longest ends; numbers follow it.
 const LEFT: f64 = 310.0;
 const RIGHT: f64 = 920.0;
-const TOP: f64 = 96.0;
+/// The legend's first line, a line of it, and what lies between it and the bars.
+const LEGEND: f64 = 62.0;
+const LINE: f64 = 20.0;
+const BELOW_LEGEND: f64 = 24.0;
 const BAR: f64 = 13.0;
 /// Between cases, and between panels.
 const GAP: f64 = 9.0;
@@ -22,7 +25,7 @@ const DARK: RGBColor = RGBColor(0x1d, 0x22, 0x33);
 const SOFT: RGBColor = RGBColor(0x5f, 0x66, 0x75);
 const OURS: RGBColor = RGBColor(0xc2, 0x4d, 0x2c);
 /// Of peers in the order in which they come; further ones begin again.
-const PEERS: [RGBColor; 7] = [
+const PEERS: [RGBColor; 12] = [
     RGBColor(0x24, 0x45, 0x7c),
     RGBColor(0x3f, 0x8f, 0x8b),
     RGBColor(0x8a, 0xb0, 0xdc),
@@ -30,6 +33,11 @@ const PEERS: [RGBColor; 7] = [
     RGBColor(0x86, 0x6b, 0xa8),
     RGBColor(0xd0, 0xa2, 0x3c),
     RGBColor(0x6d, 0x8f, 0x4e),
+    RGBColor(0xd9, 0x8c, 0xa6),
+    RGBColor(0x7a, 0x5a, 0x3c),
+    RGBColor(0x4b, 0xa3, 0xd1),
+    RGBColor(0xb5, 0xc2, 0x55),
+    RGBColor(0x50, 0x55, 0x60),
 ];
 
 const SMALL: Ink = Ink { font: WORDS, size: 16.0, color: SOFT };
@@ -54,12 +62,17 @@ pub fn draw(comparison: &Comparison, device: &str, path: &Path) -> Result<(), St
         .filter(|(_, cases): &(_, Vec<_>)| !cases.is_empty())
         .collect();
     let height: f64 = panels.iter().map(|(_, cases)| PANEL + cases.iter().map(|case| tall(case)).sum::<f64>()).sum();
-    let mut canvas = Canvas::new(WIDTH, TOP + height)?;
+    let legend = legend(&paths);
+    let bars = legend.last().map_or(LEGEND, |entry| entry.at.1) + BELOW_LEGEND;
+    let mut canvas = Canvas::new(WIDTH, bars + height)?;
     canvas.paint(|brush| {
         let title = Ink { size: 20.0, color: DARK, ..SMALL };
         brush.text(&format!("TFLOP/s by case on {device}"), title, (24.0, 34.0), Align::Start)?;
-        legend(brush, &paths)?;
-        let mut y = TOP;
+        for Entry { at: (x, y), words, color } in legend {
+            brush.rectangle((x, y - 11.0), (x + 12.0, y + 1.0), color)?;
+            brush.text(words, SMALL, (x + 18.0, y), Align::Start)?;
+        }
+        let mut y = bars;
         for (dtype, cases) in &panels {
             y = panel(brush, y, *dtype, cases, &paths)? + PANEL;
         }
@@ -77,20 +90,26 @@ fn color(paths: &[&str], path: &str) -> RGBColor {
     PEERS[n % PEERS.len()]
 }
 
-fn legend(brush: &Brush<'_>, paths: &[&str]) -> Result<(), String> {
-    let (mut x, mut y) = (24.0, 62.0);
-    for (words, color) in
-        [("this library", OURS)].into_iter().chain(paths.iter().map(|path| (*path, color(paths, path))))
-    {
+/// What a color means, and where that stands.
+struct Entry<'a> {
+    at: (f64, f64),
+    words: &'a str,
+    color: RGBColor,
+}
+
+/// In as many lines as it takes.
+fn legend<'a>(paths: &[&'a str]) -> Vec<Entry<'a>> {
+    let (mut x, mut y) = (24.0, LEGEND);
+    let all = [("this library", OURS)].into_iter().chain(paths.iter().map(|path| (*path, color(paths, path))));
+    let placed = all.map(|(words, color)| {
         let width = 34.0 + 7.8 * words.chars().count() as f64;
         if x + width > WIDTH {
-            (x, y) = (24.0, y + 20.0);
+            (x, y) = (24.0, y + LINE);
         }
-        brush.rectangle((x, y - 11.0), (x + 12.0, y + 1.0), color)?;
-        brush.text(words, SMALL, (x + 18.0, y), Align::Start)?;
         x += width;
-    }
-    Ok(())
+        Entry { at: (x - width, y), words, color }
+    });
+    placed.collect()
 }
 
 /// The bars of one type, on one scale; returns where they end.

@@ -39,7 +39,7 @@ struct Args {
 /// The columns of examples/bench, and the seconds to a first result.
 const CSV_HEADER: &str = "case,device,driver,dtype,batch,heads,heads_kv,len_q,len_kv,head_dim,v_dim,mask,path,ms,tflops,\
                           gbs,of_fma,of_copy,rel_err,tile_density,of_dense,first_s";
-const PATH: &str = if cfg!(feature = "spirv") { "burn 0.22 wgpu" } else { "burn 0.22 wgpu wgsl" };
+const PATH: &str = if cfg!(feature = "spirv") { "burn 0.22 wgpu spirv" } else { "burn 0.22 wgpu wgsl" };
 
 fn main() {
     let args = Args::parse();
