@@ -10,7 +10,7 @@ use crate::gpu::builder::PlanBuilder;
 use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;
 use crate::gpu::link::fragment_text;
-use crate::gpu::params::LinearParams;
+use crate::gpu::params::{LinearParams, View};
 use crate::gpu::plan::{Bound, Window, fold_grid};
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::{Error, Result};
@@ -96,6 +96,16 @@ pub(super) struct Stages<'a, 'b> {
     pub packed: bool,
     owned: HashMap<&'static str, Vec<wgpu::Buffer>>,
     tables: Vec<(Vec<[u32; 4]>, wgpu::Buffer)>,
+}
+
+/// Operands of a kernel: their bindings and functions as WGSL, and what is behind each binding.
+#[derive(Default)]
+struct Declared {
+    functions: String,
+    f16: bool,
+    windows: u32,
+    views: [View; 10],
+    bound: HashMap<String, Bound>,
 }
 
 impl<'a, 'b> Stages<'a, 'b> {
@@ -216,26 +226,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             }
         }
         let whole = format!("{body}{text}");
-        let mut f16 = false;
-        let (mut views, mut view) = ([Default::default(); 10], 0);
-        let mut bindings: HashMap<String, (usize, usize, Option<Window>)> = HashMap::new();
-        let mut windows = 1;
-        for (index, operand) in self.operands.iter().enumerate() {
-            let Some(access) = Access::of(operand.name, &whole) else { continue };
-            let unit = self.unit(operand, access.width);
-            let bound = self.windows(operand, unit)?;
-            if let Some(first) = bound.first() {
-                views[view] = first.view;
-            }
-            f16 |= operand.dtype() == DType::F16;
-            let count = self.owned.get(operand.name).map_or(bound.len(), Vec::len).max(1);
-            text += &operand.declare(Bindings { first: bindings.len() + 2, windows: count, view, unit }, access);
-            windows = windows.max(count as u32);
-            for (n, suffix) in SUFFIXES[..count].iter().enumerate() {
-                bindings.insert(format!("{}_{suffix}", operand.name), (index, n, bound.get(n).copied()));
-            }
-            view += 1;
-        }
+        let Declared { functions, f16, windows, views, mut bound } = self.declare(&whole)?;
+        text += &functions;
         let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
         if items > u32::MAX.into() {
             return Err(Error::Limit(format!(
@@ -265,7 +257,6 @@ impl<'a, 'b> Stages<'a, 'b> {
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, windows, ..spec });
-        let (operands, owned) = (&self.operands, &self.owned);
         self.builder.stage(
             spec,
             &[()],
@@ -276,16 +267,39 @@ impl<'a, 'b> Stages<'a, 'b> {
                         Bound::Owned(builder.owned(name, usage, bytemuck::bytes_of(&params))?)
                     }
                     "table" => Bound::Owned(table.clone()),
-                    _ => match (&bindings[name], &operands[bindings[name].0].memory) {
-                        ((_, _, Some(window)), Memory::Slot { slot, .. }) => {
-                            Bound::Slot { slot: builder.slot(slot), start: window.start, size: window.size }
-                        }
-                        ((index, n, _), _) => Bound::Owned(owned[operands[*index].name][*n].clone()),
-                    },
+                    _ => bound.remove(name).expect("every binding but those was declared for an operand"),
                 })
             },
             |()| grid,
         )
+    }
+
+    /// The operands that a kernel's text names.
+    fn declare(&self, whole: &str) -> Result<Declared> {
+        let mut declared = Declared { windows: 1, ..Declared::default() };
+        let named = self.operands.iter().filter_map(|operand| Some((operand, Access::of(operand.name, whole)?)));
+        for (view, (operand, access)) in named.enumerate() {
+            let unit = self.unit(operand, access.width);
+            let bound: Vec<Bound> = match &operand.memory {
+                Memory::Slot { slot, .. } => {
+                    let windows = self.windows(operand, unit)?;
+                    declared.views[view] = windows[0].view;
+                    let slot = self.builder.slot(slot);
+                    windows
+                        .iter()
+                        .map(|Window { start, size, .. }| Bound::Slot { slot, start: *start, size: *size })
+                        .collect()
+                }
+                _ => self.owned[operand.name].iter().cloned().map(Bound::Owned).collect(),
+            };
+            let bindings = Bindings { first: declared.bound.len() + 2, windows: bound.len(), view, unit };
+            declared.functions += &operand.declare(bindings, access);
+            declared.f16 |= operand.dtype() == DType::F16;
+            declared.windows = declared.windows.max(bound.len() as u32);
+            let names = SUFFIXES.iter().map(|suffix| format!("{}_{suffix}", operand.name));
+            declared.bound.extend(names.zip(bound));
+        }
+        Ok(declared)
     }
 
     /// Elements that can be read at once: as many as are asked for, or 1.
