@@ -241,14 +241,17 @@ fn few_heads_in_segments() {
 fn tensors_larger_than_a_binding_go_in_windows() {
     let Some(ctx) = units() else { return };
     let size = u64::from(ctx.capabilities().matrices.expect("the units were found").size);
-    let heads_first = Case::new(75).gates(Gates::PerHead);
+    let heads_first = Case { batch: 2, ..Case::new(75).gates(Gates::PerHead) };
     let tokens_first = Case { token_major: true, ..heads_first.clone() };
-    let channels = Case::new(75).gates(Gates::PerChannel).delta();
+    let channels = Case { batch: 2, ..Case::new(75).gates(Gates::PerChannel).delta() };
+    let packed = Case { cu_seqlens: Some(vec![0, 100, 100, 333, 600]), ..Case::new(600).gates(Gates::PerHead) };
     // KiB of a binding. Heads that lie abreast span whole batches of 14 KiB, of which there are two. Pairs of units of 16 take 9 KiB a head,
     // those of 8 less than half as much.
     let of_pairs = vec![15 * size / 4, 10 * size / 4];
-    for (mut case, limits) in [(heads_first, vec![16, 10]), (tokens_first, vec![16]), (channels, of_pairs)] {
-        (case.batch, case.heads, case.group, case.chunk) = (2, 6, 2, None);
+    // States of packed sequences take 24 KiB in one binding.
+    let cases = [(heads_first, vec![16, 10]), (tokens_first, vec![16]), (channels, of_pairs), (packed, vec![80, 40])];
+    for (mut case, limits) in cases {
+        (case.heads, case.group, case.chunk) = (6, 2, None);
         let mut seen = Vec::new();
         for kib in limits {
             let mut small = ctx.capabilities().clone();

@@ -162,9 +162,15 @@ fn tensors_larger_than_a_binding_go_in_windows() {
             let bytes: &[u64] = if problem.strided { &[600 << 10] } else { &[300 << 10, 190 << 10] };
             for (&bytes, windows) in bytes.iter().zip([2, 3]) {
                 let small = lowered(|c| c.binding_bytes = bytes);
-                let shaders = plan(&small).shaders().concat();
+                let planned = plan(&small);
+                let shaders = planned.shaders().concat();
                 let found = 1 + ["second_data", "third_data"].iter().filter(|name| shaders.contains(*name)).count();
-                assert_eq!((found, plan(&small).stages().len()), (windows, stages), "{bytes} bytes: {problem:?}");
+                // Eleven operands, and two bindings more of each that is large; SwiftShader binds 10.
+                if planned.notes().is_empty() || ctx().capabilities().storage_buffers >= 24 {
+                    assert_eq!((found, planned.stages().len()), (windows, stages), "{bytes} bytes: {planned}");
+                } else {
+                    assert!(planned.notes()[0].contains("goes in"), "{planned}");
+                }
                 assert_eq!(problem.run(&small).unwrap(), whole, "{bytes} bytes a binding: {problem:?}");
                 let few = lowered(|c| (c.binding_bytes, c.storage_buffers) = (bytes, 7));
                 let parts = plan(&few);
