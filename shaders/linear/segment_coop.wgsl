@@ -3,30 +3,11 @@
 //
 // Products and roundings are those of sweep_coop.wgsl, without out and all that leads to it.
 //
-// provides  main
+// provides  sweep
 // requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_place.wgsl, sweep_state.wgsl, gates (fetch_gates sum_gates kept_of),
 //           operands (feature_fits put_own put_kept)
 
-@compute @workgroup_size(THREADS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(subgroup_id) strip: u32,
-    @builtin(subgroup_invocation_id) member: u32,
-) {
-    let item = group.y * params.grid_x + group.x;
-    // Uniform: decided by the workgroup's id alone.
-    if (item >= params.items) { return; }
-    let ends = owned_sequence(item);
-    for (var w = 0u; w < WINDOWS; w++) { // unroll
-        if (ends.window == w) {
-            var there = ends;
-            there.window = w;
-            sum_segment(there, first_column(item), strip, member);
-        }
-    }
-}
-
-fn sum_segment(ends: Place, e0: u32, strip: u32, member: u32) {
+fn sweep(ends: Place, e0: u32, strip: u32, member: u32) {
     let t = strip * SUBGROUP + member;
     // No segment is empty.
     let range = chunks_of(ends.sequence);

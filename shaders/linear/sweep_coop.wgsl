@@ -6,7 +6,7 @@
 // the scores A pass through workgroup memory. What may outgrow f16, S, V' and A, is rounded behind exact powers of two; products
 // are summed with them and divided at the end, so that nothing branches.
 //
-// provides  main, q_tile a_tile a_scale
+// provides  sweep, q_tile a_tile a_scale
 // requires  chunk.wgsl, lib/coop_lanes.wgsl, blocks_coop.wgsl, sweep_place.wgsl, state (fetch stage update v_tile), gates (fetch_gates
 //           sum_gates rise), scores (fetch_pairs stage_pairs scores keep_scores score_fit within_chunk mend_scores), values (fetch_keys
 //           stage_keys hold make_values), denominator (share_denominators divided), operands (rows_q feature_fits put_out_8 first last)
@@ -15,27 +15,6 @@ var<workgroup> q_tile: array<vec4<f16>, QK_TILE>;
 var<workgroup> a_tile: array<vec4<f16>, A_TILE>;
 // What A was divided by to fit f16, and T of the delta rule.
 var<workgroup> a_scale: array<f32, SCALES>;
-
-@compute @workgroup_size(THREADS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(subgroup_id) strip: u32,
-    @builtin(subgroup_invocation_id) member: u32,
-) {
-    let item = group.y * params.grid_x + group.x;
-    // Uniform: decided by the workgroup's id alone.
-    if (item >= params.items) { return; }
-    let ends = owned_sequence(item);
-    // All of it once for each window of tensors larger than a binding: on an H100, choosing at each load took 14 % longer, choosing once
-    // for all loads of a chunk 23 %.
-    for (var w = 0u; w < WINDOWS; w++) { // unroll
-        if (ends.window == w) {
-            var there = ends;
-            there.window = w;
-            sweep(there, first_column(item), strip, member);
-        }
-    }
-}
 
 fn sweep(ends: Place, e0: u32, strip: u32, member: u32) {
     let t = strip * SUBGROUP + member;
