@@ -61,18 +61,18 @@ fragments! {
 /// # Panics
 /// When there is no such file: our bug, and a test links them all.
 pub(crate) fn fragment(path: &'static str) -> Source {
-    match FRAGMENTS.iter().find(|(name, _)| *name == path) {
-        Some((name, text)) => Source { name, text: (*text).into(), unrolls: true },
-        None => panic!("shaders/{path} is not listed in link.rs"),
-    }
+    Source { name: path, text: fragment_text(path).into(), unrolls: true }
 }
 
 /// The text of a shipped file.
 ///
 /// # Panics
 /// As [`fragment`].
-pub(crate) fn fragment_text(path: &'static str) -> String {
-    fragment(path).text.into_owned()
+pub(crate) fn fragment_text(path: &'static str) -> &'static str {
+    match FRAGMENTS.iter().find(|(name, _)| *name == path) {
+        Some((_, text)) => text,
+        None => panic!("shaders/{path} is not listed in link.rs"),
+    }
 }
 
 /// A module ready for the device.

@@ -55,7 +55,7 @@ pub(super) fn helpers(p: &Problem) -> Vec<(&'static str, String)> {
     let row = "at: Place, i: u32, d: u32";
     let pair = "at: Place, i: u32, j: u32";
     let anchored = "at: Place, row0: u32, i: u32, d: u32";
-    let mut helpers = vec![("exp_of", fragment_text("linear/exp.wgsl"))];
+    let mut helpers = vec![("exp_of", fragment_text("linear/exp.wgsl").to_string())];
     helpers.push(function(
         "leaving",
         "at: Place, d: u32, e: u32",

@@ -1,6 +1,8 @@
 //! What formulas may name: tensors of the caller and buffers of the plan, each read and written by a function of its own
 //! name, `x(at, i, j)` and `put_x(at, i, j, value)`, in rows of a chunk.
 
+use std::collections::HashSet;
+
 use super::bindings::Bindings;
 use crate::gpu::layout::DType;
 
@@ -60,27 +62,39 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// How a text uses an operand, if it does.
-    pub(super) fn of(name: &str, text: &str) -> Option<Access> {
+    /// How texts that call these functions use an operand, if they do.
+    pub(super) fn of(name: &str, calls: &Calls) -> Option<Access> {
         let uses = |suffix: &str, width: usize| {
             let (read, write) = (format!("{name}{suffix}"), format!("put_{name}{suffix}"));
             let there = match suffix {
-                "" => calls(text, &format!("{name}_there")),
-                _ => calls(text, &format!("{name}_raw{suffix}")),
+                "" => calls.has(&format!("{name}_there")),
+                _ => calls.has(&format!("{name}_raw{suffix}")),
             };
-            Access { read: there || calls(text, &read), write: calls(text, &write), width }
+            Access { read: there || calls.has(&read), write: calls.has(&write), width }
         };
         [uses("", 1), uses("_4", 4), uses("_8", 8)].into_iter().find(|access| access.read || access.write)
     }
 }
 
-/// Whether the text calls a function of this name.
-pub(super) fn calls(text: &str, name: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.match_indices(name).any(|(at, _)| {
-        let before = text[..at].chars().next_back().is_none_or(|c| !word(c));
-        before && text[at + name.len()..].starts_with('(') && !text[..at].ends_with("fn ")
-    })
+/// The functions that texts call. Each text is read once: a plan whose kernels are there spends most of its time here.
+#[derive(Default)]
+pub(super) struct Calls<'a>(HashSet<&'a str>);
+
+impl<'a> Calls<'a> {
+    /// Whatever stands before a parenthesis, but for what a text defines.
+    pub(super) fn add(&mut self, text: &'a str) {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for (end, _) in text.match_indices('(') {
+            let start = text[..end].rfind(|c| !word(c)).map_or(0, |at| at + 1);
+            if start < end && !text[..start].ends_with("fn ") {
+                self.0.insert(&text[start..end]);
+            }
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
 }
 
 impl Operand {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::bindings::{Bindings, SUFFIXES, whole_bytes, windows};
 use super::chunks::Chunks;
-use super::operands::{Access, Memory, Operand, Rows, calls};
+use super::operands::{Access, Calls, Memory, Operand, Rows};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;
@@ -214,19 +214,21 @@ impl<'a, 'b> Stages<'a, 'b> {
         if items == 0 {
             return Ok(());
         }
-        let (title, mut text) = (spec.title, std::mem::take(&mut spec.text));
-        if calls(&text, "cos_sin") {
+        let (title, formulas) = (spec.title, std::mem::take(&mut spec.text));
+        let (mut text, mut calls) = (formulas.clone(), Calls::default());
+        calls.add(&formulas);
+        if calls.has("cos_sin") {
             spec.files.push("lib/turns.wgsl");
         }
-        let body: String = spec.files.iter().map(|file| fragment_text(file)).collect();
+        spec.files.iter().for_each(|file| calls.add(fragment_text(file)));
         // Helpers may call helpers that stand before them.
         for (name, helper) in self.helpers.iter().rev() {
-            if calls(&text, name) || calls(&body, name) {
+            if calls.has(name) {
+                calls.add(helper);
                 text += helper;
             }
         }
-        let whole = format!("{body}{text}");
-        let Declared { functions, f16, windows, views, mut bound } = self.declare(&whole)?;
+        let Declared { functions, f16, windows, views, mut bound } = self.declare(&calls)?;
         text += &functions;
         let grid = fold_grid(groups, self.builder.ctx().capabilities().workgroups_per_dimension)?;
         if items > u32::MAX.into() {
@@ -274,10 +276,10 @@ impl<'a, 'b> Stages<'a, 'b> {
         )
     }
 
-    /// The operands that a kernel's text names.
-    fn declare(&self, whole: &str) -> Result<Declared> {
+    /// The operands that a kernel names by these calls.
+    fn declare(&self, calls: &Calls) -> Result<Declared> {
         let mut declared = Declared { windows: 1, ..Declared::default() };
-        let named = self.operands.iter().filter_map(|operand| Some((operand, Access::of(operand.name, whole)?)));
+        let named = self.operands.iter().filter_map(|operand| Some((operand, Access::of(operand.name, calls)?)));
         for (view, (operand, access)) in named.enumerate() {
             let unit = self.unit(operand, access.width);
             let bound: Vec<Bound> = match &operand.memory {
