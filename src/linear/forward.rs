@@ -12,7 +12,7 @@ use super::formulas::{ANCHOR_ROWS, Gating, helpers};
 use super::operands::{Memory, Operand};
 use super::stages::{Part, Product, Stages, Term};
 use super::sweep::Sweep;
-use super::tensors::{buffers, note_parts, operands, parts, slots};
+use super::tensors::{OwnBuffers, buffers, note_parts, operands, parts, slots};
 use super::{FeatureMap, Normalizer};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
@@ -63,7 +63,7 @@ fn operands_with(p: &Problem, sweep: Option<&Sweep>) -> Vec<Operand> {
 }
 
 /// The plan on plain kernels, and the buffers between them.
-pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, Vec<(&'static str, Vec<wgpu::Buffer>)>)> {
+pub(super) fn plan_kept(p: &Problem, ctx: &Context) -> Result<(Plan, OwnBuffers)> {
     let (slots, mut operands) = (slots(p), operands(p));
     if p.beta.is_some() {
         operands.push(Operand::per_chunk("u", p.chunk, p.dim_v()));
@@ -87,7 +87,7 @@ fn in_parts(
     parts: Vec<Part>,
     sweep: Option<Sweep>,
     builder: &mut PlanBuilder<'_>,
-) -> Result<Vec<(&'static str, Vec<wgpu::Buffer>)>> {
+) -> Result<OwnBuffers> {
     let gated = p.gate != Gate::None;
     let used = |name: &str| gated || name != "g";
     let buffers = buffers(p, operands, used, &parts[0], builder)?;

@@ -183,6 +183,9 @@ fn too_large(p: &Problem, operands: &[Operand], slots: &[Slot], workspace: u64, 
     Error::Limit(format!("{name}: {heads} needs a binding of {bytes} bytes, but the device's end at {limit}"))
 }
 
+/// Operands of the plan's own, each with its buffers, one a window.
+pub(super) type OwnBuffers = Vec<(&'static str, Vec<wgpu::Buffer>)>;
+
 /// Buffers behind operands of the plan's own, for the largest part, each window's its own; the same for all parts, which run one after the other.
 pub(super) fn buffers(
     p: &Problem,
@@ -190,7 +193,7 @@ pub(super) fn buffers(
     used: impl Fn(&str) -> bool,
     part: &Part,
     builder: &mut PlanBuilder<'_>,
-) -> Result<Vec<(&'static str, Vec<wgpu::Buffer>)>> {
+) -> Result<OwnBuffers> {
     let limit = builder.ctx().capabilities().binding_bytes;
     let chunks = p.chunks().count.max(p.q_chunks().count);
     let mut buffers = Vec::new();
