@@ -30,7 +30,7 @@ pub struct Capabilities {
     pub workgroup_threads: u32,
     /// Workgroups a dispatch may have in one dimension.
     pub workgroups_per_dimension: u32,
-    /// Storage buffers a shader may bind.
+    /// Storage buffers a shader may bind. Linear attention binds tensors larger than one binding up to three times, where there are enough.
     pub storage_buffers: u32,
     /// Bytes one storage binding may span.
     pub binding_bytes: u64,
