@@ -3,7 +3,7 @@
 mod oracle;
 mod wrong;
 
-use wgpu_attention::{DType, Decay, FeatureMap, LinearAttention, Normalizer, Tensor};
+use wgpu_attention::{Context, DType, Decay, Error, FeatureMap, LinearAttention, Normalizer, Tensor};
 
 use super::draw::{Draw, right, rounded, told};
 use crate::support::{ctx, eleven_bits};
@@ -53,7 +53,8 @@ pub fn case(draw: &mut Draw) -> Result<(), String> {
         return wrong::wrong(draw);
     }
     let case = describe(draw);
-    let plan = case.linear.plan(ctx()).map_err(|e| format!("refused: {e}"))?;
+    let ctx = &with_bindings(draw, &case);
+    let plan = case.linear.plan(ctx).map_err(|e| format!("refused: {e}"))?;
     draw.note(plan.to_string());
     if case.map == FeatureMap::Identity && case.causal && case.normalizer == Normalizer::None && draw.one_in(3) {
         return backward(draw, case);
@@ -65,13 +66,13 @@ pub fn case(draw: &mut Draw) -> Result<(), String> {
     let has_z = case.normalizer != Normalizer::None;
     let unrun = |e| format!("planned, but not run: {e}");
     if let Some([state, z]) = &case.in_place {
-        let out = case.linear.run(ctx()).map_err(unrun)?;
+        let out = case.linear.run(ctx).map_err(unrun)?;
         right("out", &out, &exact[0], &plain[0])?;
         right("state", state, &exact[1], &plain[1])?;
         return if has_z { right("z", z, &exact[2], &plain[2]) } else { Ok(()) };
     }
     if draw.one_in(2) {
-        let got = case.linear.run_with_state(ctx()).map_err(unrun)?;
+        let got = case.linear.run_with_state(ctx).map_err(unrun)?;
         right("out", &got.out, &exact[0], &plain[0])?;
         right("state", &got.state, &exact[1], &plain[1])?;
         return match got.z {
@@ -79,7 +80,22 @@ pub fn case(draw: &mut Draw) -> Result<(), String> {
             None => Ok(()),
         };
     }
-    right("out", &case.linear.run(ctx()).map_err(unrun)?, &exact[0], &plain[0])
+    right("out", &case.linear.run(ctx).map_err(unrun)?, &exact[0], &plain[0])
+}
+
+/// The device, half of the time with bindings so small that problems may go in parts, if they fit at all.
+fn with_bindings(draw: &mut Draw, case: &Case) -> Context {
+    if draw.one_in(2) {
+        return ctx().clone();
+    }
+    let mut capabilities = ctx().capabilities().clone();
+    capabilities.binding_bytes = 600 << draw.below(5);
+    draw.note(("bytes of a binding", capabilities.binding_bytes));
+    let small = ctx().restricted(capabilities).expect("fewer bytes are always allowed");
+    match case.linear.plan(&small) {
+        Err(Error::Limit(_)) => ctx().clone(),
+        _ => small,
+    }
 }
 
 const MAPS: [FeatureMap; 10] = [
