@@ -2,6 +2,8 @@
 //!
 //!     burn-peer --csv burn.csv
 //!
+//! Built as it is, burn compiles to SPIR-V (its feature `vulkan`); with `--no-default-features`, to WGSL, as its feature `wgpu` alone does.
+//!
 //! Each case runs in a process of its own: burn tunes at a first call and remembers, and a case that fails takes its
 //! process with it.
 
