@@ -7,7 +7,7 @@ use super::formulas::helpers;
 use super::forward::{additive, cumulate, delta, output, pairs};
 use super::operands::Operand;
 use super::stages::Stages;
-use super::tensors::{buffers, operands, parts, slots};
+use super::tensors::{buffers, note_parts, operands, parts, slots};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Input;
@@ -139,6 +139,7 @@ impl AssociativeMemory {
         }
         let operands = self.operands(&p);
         let parts = parts(&p, &operands, &slots, ctx, false)?;
+        note_parts(&parts, &mut builder);
         let used = |name: &str| name != "a" && (p.gate != Gate::None || name != "g");
         let buffers = buffers(&p, &operands, used, &parts[0], &mut builder)?;
         for part in parts {
