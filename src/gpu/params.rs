@@ -188,7 +188,7 @@ mod tests {
         let (reflected, size) = reflect_struct(&linear, "Params").unwrap();
         let fields = offsets!(LinearParams: views heads group chunks sequences instances items grid_x scale eps first_head zero
             rate keep positions run segments window);
-        assert_eq!((&reflected[..fields.len()], size), (&fields[..], size_of::<LinearParams>() as u32));
+        assert_eq!((reflected, size), (fields, size_of::<LinearParams>() as u32));
 
         let combine = example_combine_spec().link().unwrap().module;
         let fields = offsets!(CombineParams: out_parts lse_parts out lse mass parts batch heads len dim threads grid_x

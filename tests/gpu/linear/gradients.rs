@@ -83,6 +83,28 @@ fn problems_larger_than_a_binding_go_in_parts() {
     }
 }
 
+/// Values of 576 kB, which lie 655 kB apart, where kernels may bind them twice.
+#[test]
+fn tensors_larger_than_a_binding_go_in_windows() {
+    let mut capabilities = ctx().capabilities().clone();
+    capabilities.binding_bytes = 600 << 10;
+    let small = ctx().restricted(capabilities).unwrap();
+    for gate in [Gate::Head, Gate::Channel] {
+        for delta in [false, true] {
+            let mut problem = Problem { strided: true, delta, ..Problem::new(150, 4, 80).gate(gate).chunk(16) };
+            (problem.sizes.heads, problem.sizes.heads_k) = (6, 3);
+            let described = problem.describe(&problem.upload(&small).unwrap());
+            let plan = described.plan_backward(&small, true).unwrap();
+            let in_windows = plan.shaders().concat().contains("v_second_data");
+            assert!(in_windows || plan.notes().iter().any(|note| note.contains("goes in")), "{plan}");
+            // Every operand, of which the delta rule has more, and what is large once more; lavapipe binds 32.
+            let enough = if delta { 40 } else { 32 };
+            assert!(in_windows || small.capabilities().storage_buffers < enough, "{plan}");
+            problem.check_gradients_on("a binding of 600 KiB", &small);
+        }
+    }
+}
+
 #[test]
 fn what_has_none_is_refused() {
     let refusal = |problem: Problem| problem.run_backward(ctx()).unwrap_err().to_string();
