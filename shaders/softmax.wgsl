@@ -1,7 +1,7 @@
-// Dense visitor: every KV tile; only the ragged last one is tested, and there only against len_kv.
+// Dense visitor: every KV tile; only the ragged last one is tested, and there only against len_kv. With WHOLE_TILES there is none.
 //
 // provides  tile_count tile_at rows_see_all seen
-// requires  bindings
+// requires  bindings, prelude (WHOLE_TILES)
 
 fn tile_count(at: QTile) -> u32 {
     return (at.len_kv + BLOCK_KV - 1u) / BLOCK_KV;
@@ -9,7 +9,7 @@ fn tile_count(at: QTile) -> u32 {
 
 fn tile_at(at: QTile, i: u32) -> KvTile {
     let start = i * BLOCK_KV;
-    return KvTile(start, start + BLOCK_KV <= at.len_kv);
+    return KvTile(start, WHOLE_TILES || start + BLOCK_KV <= at.len_kv);
 }
 
 fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {

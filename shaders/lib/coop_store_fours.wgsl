@@ -8,7 +8,8 @@
 
 fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: array<f32, ROWS>, t: u32) {
     for (var b = 0u; b < ROW_BLOCKS; b++) { // unroll
-        for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+        // Left to compilers, like the search for infinite values: NVIDIA's makes a window of 512 keys 2.4 % faster of it.
+        for (var slot = 0u; slot < SLOTS; slot++) {
             store_row(acc, at, norm[b * SLOTS + slot], b, slot, t);
         }
     }

@@ -126,7 +126,7 @@ fn put_v(n: u32, lo: vec4<f16>, hi: vec4<f16>, t: u32) {
 
 fn any_strange(x: ptr<function, array<Half8, V_LOADS>>) -> bool {
     var strange = false;
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
+    for (var n = 0u; n < V_LOADS; n++) {
         strange = strange | is_strange((*x)[n]);
     }
     return strange;
@@ -134,7 +134,7 @@ fn any_strange(x: ptr<function, array<Half8, V_LOADS>>) -> bool {
 
 // In tiles that are not full, infinities and NaN become 0, and it is noted that there were any.
 fn store_v(x: ptr<function, array<Half8, V_LOADS>>, full: bool, t: u32) {
-    if (full || !any_strange(x)) {
+    if (WHOLE_TILES || full || !any_strange(x)) {
         for (var n = 0u; n < V_LOADS; n++) { // unroll
             put_v(n, lower((*x)[n]), upper((*x)[n]), t);
         }

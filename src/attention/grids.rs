@@ -73,5 +73,6 @@ pub(super) fn stages_list(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: 
     let an_entry_a_thread = v.whole_tiles.is_some_and(|most| most <= p.tile.threads as usize);
     let bytes = AttentionSpec { staged_list: true, ..spec.clone() }.workgroup_bytes();
     // Where a part of the keys begins in a list is known only when it is known how long the list is.
-    spec.tours && p.split.is_none() && an_entry_a_thread && bytes <= ctx.capabilities().workgroup_memory
+    let listed = v.visitor == Visitor::List && spec.tours && p.split.is_none();
+    listed && an_entry_a_thread && bytes <= ctx.capabilities().workgroup_memory
 }

@@ -66,7 +66,7 @@ pub(crate) struct AttentionSpec {
     pub user: UserSpec,
     /// Whether the visitor's full tiles are tested all the same.
     pub test_all: bool,
-    /// Whether the mask is known to cut no tile of a list: pairs of a tile all attend, or none does.
+    /// Whether nothing is known to cut a tile of keys, neither the mask nor their end: pairs of a tile all attend, or none does.
     pub whole_tiles: bool,
     /// Whether a query tile's list passes through workgroup memory, for tours.
     pub staged_list: bool,

@@ -220,6 +220,10 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     specs.push(Spec::Attention(staged));
                     specs.push(Spec::Attention(listed));
                 }
+                if dims[0] == 64 {
+                    // Keys that fill their tiles.
+                    specs.push(Spec::Attention(AttentionSpec { whole_tiles: true, ..spec.clone() }));
+                }
                 specs.push(Spec::Attention(spec));
             }
         }

@@ -9,8 +9,8 @@ use super::tuning::Products;
 use crate::mask::MAX_RULES;
 
 impl AttentionSpec {
-    /// The numbers of the prelude; the unroller knows loop bounds by them.
-    pub(super) fn constants(&self) -> Vec<(&'static str, u32)> {
+    /// The numbers of the prelude.
+    fn constants(&self) -> Vec<(&'static str, u32)> {
         let tile = self.tile;
         let mut constants = vec![
             ("HEAD_DIM", self.head_dim),
@@ -32,6 +32,37 @@ impl AttentionSpec {
             Products::Staged | Products::Broadcast(_) | Products::Stream(_) => self.vector_constants(),
         });
         constants
+    }
+
+    /// What is on or off in the prelude.
+    fn switches(&self) -> Vec<(&'static str, bool)> {
+        let tile = self.tile;
+        let mut switches = vec![
+            ("SCORED", !self.scores.is_empty()),
+            ("TEST_ALL", self.test_all),
+            ("WHOLE_TILES", self.whole_tiles),
+            ("TOURS", self.tours),
+        ];
+        if let Products::Matrices(matrices) = tile.products {
+            let c: HashMap<_, _> =
+                matrices.constants(&tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
+            // Whether every thread has as many pieces of a tile, and none of them is padding.
+            let even = |cols: &str| (tile.block_kv * c[cols]).is_multiple_of(tile.threads);
+            let [k_even, v_even] = ["K_COLS8", "V_COLS8"].map(even);
+            switches.extend([("K_EVEN", k_even), ("K_WHOLE", k_even && c["K_COLS8"] == c["QK8"])]);
+            switches.extend([("V_EVEN", v_even), ("V_WHOLE", v_even && c["V_COLS8"] == c["V8"])]);
+        } else {
+            let sizes = tile.sizes(self.head_dim, self.v_dim);
+            let whole_slices = sizes.qk_slices * sizes.slice4 == sizes.qk4;
+            switches.extend([("Q_RESIDENT", tile.q_resident), ("WHOLE_SLICES", whole_slices)]);
+        }
+        switches
+    }
+
+    /// What the text is unrolled by: numbers, and switches as 0 or 1.
+    pub(super) fn known(&self) -> Vec<(&'static str, u32)> {
+        let switches = self.switches().into_iter().map(|(name, on)| (name, u32::from(on)));
+        self.constants().into_iter().chain(switches).collect()
     }
 
     fn vector_constants(&self) -> Vec<(&'static str, u32)> {
@@ -106,30 +137,11 @@ impl AttentionSpec {
         for (name, value) in self.constants() {
             text += &format!("const {name}: u32 = {value}u;\n");
         }
+        for (name, on) in self.switches() {
+            text += &format!("const {name}: bool = {on};\n");
+        }
         // How far, in powers of two, a score may exceed its row's reference: f16 weights leave room for 2^15.
-        let lazy = if let Products::Matrices(m) = self.tile.products {
-            let c: HashMap<_, _> =
-                m.constants(&self.tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
-            // Whether every thread has as many pieces of a tile, and none of them is padding.
-            for (name, cols, used) in [("K", c["K_COLS8"], c["QK8"]), ("V", c["V_COLS8"], c["V8"])] {
-                let even = (self.tile.block_kv * cols).is_multiple_of(self.tile.threads);
-                text += &format!(
-                    "const {name}_EVEN: bool = {even};\nconst {name}_WHOLE: bool = {};\n",
-                    even && cols == used
-                );
-            }
-            text += &format!("const TOURS: bool = {};\n", self.tours);
-            8.0
-        } else {
-            let s = self.tile.sizes(self.head_dim, self.v_dim);
-            text += &format!("const Q_RESIDENT: bool = {};\n", self.tile.q_resident);
-            text += &format!("const WHOLE_SLICES: bool = {};\n", s.qk_slices * s.slice4 == s.qk4);
-            0.0
-        };
-        text += &format!("const LAZY: f32 = {lazy:?};\n");
-        text += &format!("const SCORED: bool = {};\n", !self.scores.is_empty());
-        text += &format!("const TEST_ALL: bool = {};\n", self.test_all);
-        text += &format!("const WHOLE_TILES: bool = {};\n", self.whole_tiles);
-        text
+        let lazy = if matches!(self.tile.products, Products::Matrices(_)) { 8.0 } else { 0.0 };
+        text + &format!("const LAZY: f32 = {lazy:?};\n")
     }
 }

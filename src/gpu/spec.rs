@@ -34,7 +34,7 @@ impl Spec {
     /// The module's text.
     pub(crate) fn assemble(&self) -> Assembled {
         match self {
-            Spec::Attention(spec) => assemble(&spec.prelude(), &spec.constants(), &spec.sources()),
+            Spec::Attention(spec) => assemble(&spec.prelude(), &spec.known(), &spec.sources()),
             Spec::Combine(spec) => assemble(&spec.prelude(), &[("WIDTH", spec.width())], &spec.sources()),
             Spec::Probe(spec) => spec.assemble(),
             Spec::Linear(spec) => spec.assemble(),

@@ -1,5 +1,6 @@
 //! Repeats the bodies of marked loops, because WGSL has no unroll hint and drivers do not always unroll by themselves:
-//! an array that stays indexed by a loop counter stays out of registers.
+//! an array that stays indexed by a loop counter stays out of registers. And leaves out what a constant switches off, which drivers would
+//! find out only after they had put every function in its place.
 
 /// Replaces each loop of the form
 ///
@@ -15,6 +16,8 @@
 ///
 /// `for (var i = FIRST; ...) { // once where SWITCH` is a loop of one turn where that constant is not 0: its body in a block, without the
 /// lines that end with `// loop`.
+///
+/// `if (SWITCH) {` or `if (!SWITCH) {`, where that is one of `constants`, with or without `} else {`, is the block that is taken, or nothing.
 ///
 /// # Panics
 /// When a marked loop is malformed or its bound is unknown: shipped shaders only, and a test links them all.
@@ -35,6 +38,23 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
             out.push_str(&format!("{{ let {counter} = {first};\n"));
             unroll_lines(&body, constants, out);
             out.push_str("}\n");
+            at = end + 1;
+            continue;
+        }
+        if let Some(taken) = switched(lines[at], constants) {
+            let middle = at + closing_brace(&lines[at..]);
+            let has_else = lines[middle].trim() == "} else {";
+            let end = if has_else { middle + closing_brace(&lines[middle..]) } else { middle };
+            let block = match (taken, has_else) {
+                (true, _) => &lines[at + 1..middle],
+                (false, true) => &lines[middle + 1..end],
+                (false, false) => &[],
+            };
+            if !block.is_empty() {
+                out.push_str("{\n");
+                unroll_lines(block, constants, out);
+                out.push_str("}\n");
+            }
             at = end + 1;
             continue;
         }
@@ -64,6 +84,14 @@ fn once<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, &'a st
     on.then_some((counter, first))
 }
 
+/// Whether the block behind a branch on a switch is taken.
+fn switched(line: &str, constants: &[(&str, u32)]) -> Option<bool> {
+    let condition = line.trim().strip_prefix("if (")?.strip_suffix(") {")?;
+    let (name, wanted) = condition.strip_prefix('!').map_or((condition, true), |name| (name, false));
+    let on = constants.iter().find(|(known, _)| *known == name).map(|&(_, n)| n > 0)?;
+    Some(on == wanted)
+}
+
 fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, u32)> {
     let (header, mark) = line.trim().split_once("// unroll")?;
     let header = header.trim();
@@ -86,17 +114,21 @@ fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str,
     }
 }
 
-/// The line on which the brace opened by the first line closes.
+/// The line on which the brace that the first line opens last closes: one of a block, or `} else {` behind it.
 fn closing_brace(lines: &[&str]) -> usize {
     let mut depth = 0i32;
     for (n, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
-        depth += code.matches('{').count() as i32 - code.matches('}').count() as i32;
-        if depth == 0 {
-            return n;
+        for brace in code.matches(['{', '}']) {
+            depth += if brace == "{" { 1 } else { -1 };
+            // The first line of an else closes another block.
+            if n > 0 && depth == 0 {
+                return n;
+            }
+            depth = depth.max(0);
         }
     }
-    panic!("a marked loop does not close: {}", lines[0]);
+    panic!("a block does not close: {}", lines[0]);
 }
 
 #[cfg(test)]
@@ -125,6 +157,15 @@ mod tests {
         let text = "for (var i = a; ; i += 2u) { // once where ALONE\n  b;\n  if (c) { break; } // loop\n}\n";
         assert_eq!(unroll(text, &[("ALONE", 0)]), text);
         assert_eq!(unroll(text, &[("ALONE", 1)]), "{ let i = a;\n  b;\n}\n");
+    }
+
+    #[test]
+    fn branches_on_switches_are_settled() {
+        let text = "a\nif (ON) {\n  b;\n} else {\n  c;\n}\nif (!ON) {\n  for (var i = 0u; i < 9u; i++) { // unroll\n    d;\n  }\n}\nif (x) {\n  e;\n}\n";
+        let rest = "if (x) {\n  e;\n}\n";
+        assert_eq!(unroll(text, &[("ON", 1)]), format!("a\n{{\n  b;\n}}\n{rest}"));
+        let d: String = (0..9).map(|i| format!("{{ const i = {i}u;\n    d;\n}}\n")).collect();
+        assert_eq!(unroll(text, &[("ON", 0)]), format!("a\n{{\n  c;\n}}\n{{\n{d}}}\n{rest}"));
     }
 
     #[test]

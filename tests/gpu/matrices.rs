@@ -2,7 +2,7 @@
 //! memory, on devices that have them.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, Capabilities, Context, DType, Mask, Matrices, Tile};
+use wgpu_attention::{Attention, Capabilities, Context, DType, Mask, Matrices, Tile, Visit};
 
 use crate::masks;
 use crate::support::{Case, Change, ctx, download, upload};
@@ -60,6 +60,37 @@ fn lengths_and_widths() {
 #[test]
 fn bands_heads_and_rules() {
     rules().iter().for_each(check);
+}
+
+/// Keys that fill their tiles, which a kernel of its own takes in f16, and keys that do not: with scores' rules, in parts, and with heads that
+/// share a tile.
+#[test]
+fn keys_that_fill_their_tiles() {
+    for len_kv in [128, 129, 127] {
+        check(&Case::new(70, len_kv).dims(16, 16));
+        let mut case = Case::new(40, len_kv).dims(16, 16).heads(2, 6, 2);
+        case.softcap = Some(3.0);
+        case.bias = Some([2, 1, 40]);
+        case.sinks = true;
+        check(&case);
+        case.splits = Some(3);
+        check(&case);
+        case.pack_gqa = Some(true);
+        check(&case);
+    }
+    for (_, ctx, matrices) in ways() {
+        let shown = |case: &Case, mask: &Mask| {
+            let [q, k, v] = case.upload(&ctx).unwrap();
+            let tile = matrices.tile(2, 1, 32);
+            let description = Attention::new(&q, &k, &v).mask(mask.clone()).visit(Visit::Every).tile(tile);
+            description.plan(&ctx).unwrap().to_string().contains("no tile cut")
+        };
+        let case = |len_kv| Case::new(40, len_kv).dims(16, 16).f16();
+        assert!(shown(&case(128), &Mask::all()));
+        assert!(!shown(&case(129), &Mask::all()));
+        assert!(!shown(&case(128), &Mask::causal()));
+        assert!(!shown(&case(128), &Mask::keys(0..64)));
+    }
 }
 
 /// Scores of several hundred, either sign of scale: weights stay finite and sums are rescaled where they must be.
