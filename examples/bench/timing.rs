@@ -47,8 +47,9 @@ fn submit(ctx: &Context, times: usize, record: &mut impl FnMut(&mut wgpu::Comman
     ctx.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device answers");
 }
 
-/// By GPU timestamps where the device has them, else by the host's clock around submit and wait.
-fn timed(ctx: &Context, ahead: usize, record: &mut impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
+/// Seconds of one repetition, with `ahead` others before it, by GPU timestamps where the device has them, else by the host's clock around
+/// submit and wait.
+pub fn timed(ctx: &Context, ahead: usize, record: &mut impl FnMut(&mut wgpu::CommandEncoder)) -> f64 {
     let device = ctx.device();
     if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS) {
         submit(ctx, ahead, record);

@@ -32,7 +32,8 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(case: &Case, info: &wgpu::AdapterInfo, tile: &Tile, [seconds, own]: [f64; 2]) -> Row {
+    /// `own`: seconds of the library's choice; `share`: the tile's time over that.
+    pub fn new(case: &Case, info: &wgpu::AdapterInfo, tile: &Tile, own: f64, share: f64) -> Row {
         let rounded = |x: f64| (x * 1e4).round() / 1e4;
         Row {
             case: case.name.clone(),
@@ -43,8 +44,8 @@ impl Row {
             device: info.name.clone(),
             driver: format!("{} {}", info.driver, info.driver_info),
             tile: tile_text::write(tile),
-            ms: rounded(seconds * 1e3),
-            gain: rounded(own / seconds),
+            ms: rounded(own * share * 1e3),
+            gain: rounded(1.0 / share),
         }
     }
 
