@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var i = tiles.x; i < tiles.y; i++) {
         // A list's classes know the whole mask; the other visitors know only their own rule.
-        let kv = KvTile(next.start, WHOLE_TILES || (next.full && !TEST_ALL));
+        let kv = KvTile(next.start, next.full && !TEST_ALL);
         next = tile_at(at, min(i + 1u, last));
         var s = array<vec4<f32>, SCORES>();
         for (var slice = 0u; slice < QK_SLICES; slice++) {

@@ -9,7 +9,7 @@ const WARM_UP: Duration = Duration::from_millis(350);
 
 /// Work that the device gets at once. One that waits for the host between short runs seems to keep its clocks low: in an unoptimised
 /// build of this program, an H200 took three times as long for what takes 0.2 ms.
-const BUSY: Duration = Duration::from_millis(5);
+pub const BUSY: Duration = Duration::from_millis(5);
 
 /// What takes long is repeated less often than asked, but not less than `FEWEST` times.
 const LONG: Duration = Duration::from_secs(2);

@@ -58,9 +58,6 @@ struct Args {
 /// How many of the fastest are measured again.
 const FINALISTS: usize = 3;
 
-/// Seconds of work before what is timed, in which the clock settles.
-const BUSY: f64 = 5e-3;
-
 fn main() {
     env_logger::init();
     if let Err(e) = run(&Args::parse()) {
@@ -87,10 +84,8 @@ fn run(args: &Args) -> Result<(), String> {
 
     let own = bench.candidate(None, 3 * args.repeats)?;
     eprintln!("the library's choice: {}", own.line(case));
-    let mut candidates = search(&bench, &tiles, args.repeats);
-    candidates.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    candidates.truncate(FINALISTS);
-    let in_turn = candidates.into_iter().map(|other| (bench.in_turn(&own, &other, 3 * args.repeats), other));
+    let finalists = search(&bench, &tiles, args.repeats);
+    let in_turn = finalists.into_iter().map(|other| (bench.in_turn(&own, &other, 3 * args.repeats), other));
     let (share, best) = in_turn.min_by(|a, b| a.0.total_cmp(&b.0)).ok_or("no tile of these runs here")?;
     // A difference that the next run may turn around is none.
     let (share, tile) = if share < 0.99 { (share, best.tile) } else { (1.0, own.tile) };
@@ -100,7 +95,7 @@ fn run(args: &Args) -> Result<(), String> {
     args.out.as_ref().map_or(Ok(()), |file| row.append(file))
 }
 
-/// Those that fit and are right.
+/// The fastest of those that fit and are right. The others' plans are dropped at once, with the memory that they work in.
 fn search(bench: &Bench<'_>, tiles: &[Tile], repeats: usize) -> Vec<Candidate> {
     let bar = ProgressBar::new(tiles.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
@@ -111,6 +106,8 @@ fn search(bench: &Bench<'_>, tiles: &[Tile], repeats: usize) -> Vec<Candidate> {
             Ok(candidate) => {
                 bar.suspend(|| eprintln!("{}", candidate.line(bench.case)));
                 found.push(candidate);
+                found.sort_by(|a: &Candidate, b| a.seconds.total_cmp(&b.seconds));
+                found.truncate(FINALISTS);
             }
             Err(e) => bar.suspend(|| eprintln!("{:<36} {e}", tile_text::write(tile))),
         }
@@ -179,7 +176,8 @@ impl<'a> Bench<'a> {
         let io = self.io();
         let seconds = |candidate: &Candidate| {
             // As many calls at once as keep the device busy.
-            let ahead = if self.ctx.capabilities().cpu { 0 } else { (BUSY / candidate.seconds) as usize };
+            let ahead =
+                if self.ctx.capabilities().cpu { 0 } else { (timing::BUSY.as_secs_f64() / candidate.seconds) as usize };
             timing::timed(self.ctx, ahead, &mut |encoder: &mut wgpu::CommandEncoder| {
                 candidate.plan.encode(encoder, &io).expect("the plan was made for these tensors");
             })

@@ -20,7 +20,8 @@
 /// `if (SWITCH) {` or `if (!SWITCH) {`, where that is one of `constants`, with or without `} else {`, is the block that is taken, or nothing.
 ///
 /// # Panics
-/// When a marked loop is malformed or its bound is unknown: shipped shaders only, and a test links them all.
+/// When a marked loop is malformed or its bound is unknown, or a branch on a switch has an `else if`: shipped shaders only, and a test links
+/// them all.
 pub(crate) fn unroll(text: &str, constants: &[(&str, u32)]) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut out = String::with_capacity(text.len() * 2);
@@ -41,21 +42,13 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, u32)], out: &mut String) {
             at = end + 1;
             continue;
         }
-        if let Some(taken) = switched(lines[at], constants) {
-            let middle = at + closing_brace(&lines[at..]);
-            let has_else = lines[middle].trim() == "} else {";
-            let end = if has_else { middle + closing_brace(&lines[middle..]) } else { middle };
-            let block = match (taken, has_else) {
-                (true, _) => &lines[at + 1..middle],
-                (false, true) => &lines[middle + 1..end],
-                (false, false) => &[],
-            };
-            if !block.is_empty() {
+        if let Some((taken, length)) = settled(&lines[at..], constants) {
+            if !taken.is_empty() {
                 out.push_str("{\n");
-                unroll_lines(block, constants, out);
+                unroll_lines(taken, constants, out);
                 out.push_str("}\n");
             }
-            at = end + 1;
+            at += length;
             continue;
         }
         let Some((counter, bound)) = marked_loop(lines[at], constants) else {
@@ -84,12 +77,19 @@ fn once<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, &'a st
     on.then_some((counter, first))
 }
 
-/// Whether the block behind a branch on a switch is taken.
-fn switched(line: &str, constants: &[(&str, u32)]) -> Option<bool> {
-    let condition = line.trim().strip_prefix("if (")?.strip_suffix(") {")?;
+/// Of a branch on a switch, with which the lines begin, those that are taken, and how many lines it has in all.
+fn settled<'a, 'b>(lines: &'b [&'a str], constants: &[(&str, u32)]) -> Option<(&'b [&'a str], usize)> {
+    let condition = lines[0].trim().strip_prefix("if (")?.strip_suffix(") {")?;
     let (name, wanted) = condition.strip_prefix('!').map_or((condition, true), |name| (name, false));
     let on = constants.iter().find(|(known, _)| *known == name).map(|&(_, n)| n > 0)?;
-    Some(on == wanted)
+    let middle = closing_brace(lines);
+    let end = match lines[middle].trim() {
+        "}" => middle,
+        "} else {" => middle + closing_brace(&lines[middle..]),
+        other => panic!("a branch on a switch goes on with {other}"),
+    };
+    let taken = if on == wanted { &lines[1..middle] } else { &lines[(middle + 1).min(end)..end] };
+    Some((taken, end + 1))
 }
 
 fn marked_loop<'a>(line: &'a str, constants: &[(&str, u32)]) -> Option<(&'a str, u32)> {
@@ -166,6 +166,12 @@ mod tests {
         assert_eq!(unroll(text, &[("ON", 1)]), format!("a\n{{\n  b;\n}}\n{rest}"));
         let d: String = (0..9).map(|i| format!("{{ const i = {i}u;\n    d;\n}}\n")).collect();
         assert_eq!(unroll(text, &[("ON", 0)]), format!("a\n{{\n  c;\n}}\n{{\n{d}}}\n{rest}"));
+    }
+
+    #[test]
+    #[should_panic(expected = "goes on with } else if (x) {")]
+    fn branches_on_switches_have_no_third_way() {
+        unroll("if (ON) {\n  a;\n} else if (x) {\n  b;\n}\n", &[("ON", 0)]);
     }
 
     #[test]
