@@ -43,10 +43,10 @@ fn main(
     var asked = 0u;
     if (TOURS) {
         asked = ask_visits(at, t);
+        q_rows = fetch_q(at, 0u, t);
         kv = first_visit(at, tiles, 0u);
         keys = load_k(begin, at, kv.start, t);
         values = load_v(begin, at, kv.start, t);
-        q_rows = fetch_q(at, 0u, t);
         next = first_visit(at, tiles, 1u);
         next_keys = load_k(begin, at, next.start, t);
     }
@@ -121,10 +121,10 @@ fn main(
             begin = kv_rows(coming);
             tiles = tiles_of(coming, tile_count(coming));
             asked = ask_visits(coming, t);
+            q_rows = fetch_q(coming, 0u, t);
             kv = first_visit(coming, tiles, 0u);
             keys = load_k(begin, coming, kv.start, t);
             values = load_v(begin, coming, kv.start, t);
-            q_rows = fetch_q(coming, 0u, t);
             next = first_visit(coming, tiles, 1u);
             next_keys = load_k(begin, coming, next.start, t);
         }

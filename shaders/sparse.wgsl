@@ -17,9 +17,15 @@ fn list_entry(at: QTile, i: u32) -> u32 {
     return tables[list_row(at) + 1u + i];
 }
 
-// With WHOLE_TILES the mask is known to cut none: then nothing that a cut tile takes is compiled.
+// With WHOLE_TILES the mask is known to cut none: then nothing that a cut tile takes is compiled, and loads do not look for the end of the
+// keys. So an entry that is not one, behind a list's end, must be a tile all the same.
 fn listed(entry: u32) -> KvTile {
-    return KvTile((entry & ~FULL_BIT) * BLOCK_KV, WHOLE_TILES | ((entry & FULL_BIT) != 0u));
+    let tile = entry & ~FULL_BIT;
+    if (WHOLE_TILES) {
+        return KvTile(min(tile, params.kv_tiles - 1u) * BLOCK_KV, true);
+    } else {
+        return KvTile(tile * BLOCK_KV, (entry & FULL_BIT) != 0u);
+    }
 }
 
 fn rows_see_all(at: QTile, start: u32, first_row: u32, rows: u32) -> bool {

@@ -23,13 +23,19 @@ fn store_row(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: f3
     let row = at.row + row_of(t, b * SLOTS + slot);
     let token = q_token(at, row);
     let own = row_at(at, row);
+    var fours = array<vec4<f32>, V_BLOCKS>();
     for (var d = 0u; d < V_BLOCKS; d++) { // unroll
         // Indexed by what is known once this stands in store_acc.
         var x = lanes_of((*acc)[b * V_BLOCKS + d]);
         let near = vec2<f32>(x[n], x[n + 1u]) * norm;
         let far = vec2<f32>(x[n + 2u], x[n + 3u]) * norm;
         let met = subgroupShuffleXor(select(far, near, odd), 1u);
-        let four = select(vec4<f32>(near, met), vec4<f32>(met, far), odd);
-        if (token != NO_TOKEN) { store_out(own, token, d * SIZE4 + own4, four); }
+        fours[d] = select(vec4<f32>(near, met), vec4<f32>(met, far), odd);
+    }
+    // One branch for all: behind one each, compilers find every address anew.
+    if (token != NO_TOKEN) {
+        for (var d = 0u; d < V_BLOCKS; d++) { // unroll
+            store_out(own, token, d * SIZE4 + own4, fours[d]);
+        }
     }
 }

@@ -3,7 +3,7 @@
 // in eights: 16 bytes a load.
 //
 // provides  kv_tile flags, load_q fetch_q stage_q load_k load_v store_k store_v store_signs has_nonfinite forget_nonfinite are_strange
-// requires  bindings, KvRows, pack (row_at), order (q_token near_kv_row), operands (Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN)
+// requires  bindings, KvRows, pack (row_at), order (near_q_token near_kv_row full_kv_row), operands (Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // Four, so that every workgroup variable is a multiple of 16 bytes: blocks are loaded from addresses that divide by 16, and
@@ -47,7 +47,7 @@ fn fetch_q(at: QTile, slab: u32, t: u32) -> array<Half8, Q_LOADS> {
 fn stage_q(x: ptr<function, array<Half8, Q_LOADS>>, q_blocks: ptr<function, array<block_a, Q_BLOCKS>>, slab: u32, t: u32) {
     for (var n = 0u; n < Q_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, Q_SLAB8);
-        if (row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, (*x)[n]); }
+        if (Q_EVEN || row < BLOCK_Q) { put(row * Q_STRIDE + column_of_piece(n, t, Q_SLAB8) * 2u, (*x)[n]); }
     }
     workgroupBarrier();
     let row0 = t / SUBGROUP * ROW_BLOCKS * SIZE;
@@ -59,14 +59,17 @@ fn stage_q(x: ptr<function, array<Half8, Q_LOADS>>, q_blocks: ptr<function, arra
     }
 }
 
+// Rows without a query repeat the last one: nothing of them is stored. No branch, so that all loads are asked for at once.
 fn q_piece(at: QTile, row: u32, col: u32) -> Half8 {
-    let token = q_token(at, at.row + row);
-    var x = Half8();
-    if (row < BLOCK_Q && token != NO_TOKEN && col < QK8) {
-        let first = base(params.q, at.local_b, row_at(at, at.row + row).local_h);
-        x = half_q(first + (at.first_q + token) * params.q.row, col);
+    let first = base(params.q, at.local_b, row_at(at, at.row + row).local_h);
+    let begin = first + (at.first_q + near_q_token(at, at.row + row)) * params.q.row;
+    if (Q_WHOLE) {
+        return half_q(begin, col);
+    } else {
+        var x = Half8();
+        if (row < BLOCK_Q && col < QK8) { x = half_q(begin, col); }
+        return x;
     }
-    return x;
 }
 
 // Piece n of thread t in a tile whose rows are cols eights: cols is a constant, and where it divides THREADS the column
@@ -82,13 +85,21 @@ fn column_of_piece(n: u32, t: u32, cols: u32) -> u32 {
 }
 
 // Rows past the last key repeat it: their weights are 0.
+fn kv_row(at: QTile, first: u32, start: u32, i: u32, stride: u32) -> u32 {
+    if (WHOLE_TILES) {
+        return full_kv_row(at, first, start, i, stride);
+    } else {
+        return near_kv_row(at, first, start, i, stride);
+    }
+}
+
 fn load_k(begin: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, K_LOADS> {
     var x = array<Half8, K_LOADS>();
     for (var n = 0u; n < K_LOADS; n++) { // unroll
         let row = row_of_piece(n, t, K_COLS8);
         let col = column_of_piece(n, t, K_COLS8);
         if (K_WHOLE || (row < BLOCK_KV && col < QK8)) {
-            let first = near_kv_row(at, begin.k + col * OWN_COLUMN, start, row, params.k.row);
+            let first = kv_row(at, begin.k + col * OWN_COLUMN, start, row, params.k.row);
             x[n] = half_k(first, col * (1u - OWN_COLUMN));
         }
     }
@@ -108,7 +119,7 @@ fn load_v(begin: KvRows, at: QTile, start: u32, t: u32) -> array<Half8, V_LOADS>
         let row = row_of_piece(n, t, V_COLS8);
         let col = column_of_piece(n, t, V_COLS8);
         if (V_WHOLE || (row < BLOCK_KV && col < V8)) {
-            let first = near_kv_row(at, begin.v + col * OWN_COLUMN, start, row, params.v.row);
+            let first = kv_row(at, begin.v + col * OWN_COLUMN, start, row, params.v.row);
             x[n] = half_v(first, col * (1u - OWN_COLUMN));
         }
     }

@@ -69,7 +69,7 @@ fn rows_weigh(rows: ptr<function, Rows>, s: ptr<function, array<vec4<f32>, SCORE
             (*s)[r * KEYS4 + c] = p;
             sum += p;
         }
-        (*rows).l[r] += sum.x + sum.y + sum.z + sum.w;
+        (*rows).l[r] += (sum.x + sum.y) + (sum.z + sum.w);
     }
 }
 

@@ -1,7 +1,7 @@
 // x_ij = score_mod(scale * s_ij) in the row state's unit, and NEG_INF wherever a pair may not attend.
 //
 // provides  score_tile
-// requires  bindings, thread map (row_of key_of), pack (row_at), order (q_token kv_token full_kv_token), visitor (seen), mods (head_scale score_mod
+// requires  bindings, thread map (row_of key_of), pack (row_at), order (near_q_token kv_token full_kv_token), visitor (seen), mods (head_scale score_mod
 //           mask_mod), row state (SCORE_UNIT)
 
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, t: u32) {
@@ -10,14 +10,14 @@ fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile,
         // Without score rules scale and unit are one factor.
         let factor = head_scale(own.h) * select(SCORE_UNIT, 1.0, SCORED);
         // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
-        let q_idx = min(q_token(at, at.row + row_of(t, r)), at.len_q - 1u);
+        let q_idx = near_q_token(at, at.row + row_of(t, r));
         for (var c = 0u; c < KEYS4; c++) { // unroll
             (*s)[r * KEYS4 + c] = scored((*s)[r * KEYS4 + c] * factor, at, own, q_idx, kv.start, c, t);
         }
     }
     if (WHOLE_TILES || kv.full) { return; }
     for (var r = 0u; r < ROWS; r++) { // unroll
-        let q_idx = min(q_token(at, at.row + row_of(t, r)), at.len_q - 1u);
+        let q_idx = near_q_token(at, at.row + row_of(t, r));
         let own = row_at(at, at.row + row_of(t, r));
         // The first key that the row sees, and how many: one comparison a pair, which slots without a token fail too.
         let sees = seen(own, q_idx);

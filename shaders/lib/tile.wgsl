@@ -1,7 +1,7 @@
 // Staging: Q, K and V slices in workgroup memory, as vec4s along a row.
 //
 // provides  kv_tile, Ahead stage_init ask_qk ask_v stage_qk stage_v has_nonfinite
-// requires  qp_tile, bindings, pack (row_at), KvRows, order (q_token near_kv_token), storage access (read_q read_k read_v)
+// requires  qp_tile, bindings, pack (row_at), KvRows, order (near_q_token near_kv_token), storage access (read_q read_k read_v)
 //
 // Rows are padded to an odd number of vec4s, so that threads that read consecutive rows meet different banks. K and V
 // take turns in kv_tile. With Q_RESIDENT the whole of Q is staged once, else its slice travels with K's.
@@ -28,7 +28,7 @@ fn stage_init(at: QTile, t: u32) {
 
 // Rows past the last query repeat it, and are never stored.
 fn near_q(at: QTile, row: u32, col4: u32) -> vec4<f32> {
-    let token = min(q_token(at, row), at.len_q - 1u);
+    let token = near_q_token(at, row);
     let first = base(params.q, at.local_b, row_at(at, row).local_h) + (at.first_q + token) * params.q.row;
     if (WHOLE_SLICES || col4 < QK4) { return read_q(first, col4); }
     return vec4<f32>();

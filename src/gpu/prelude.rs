@@ -47,8 +47,10 @@ impl AttentionSpec {
             let c: HashMap<_, _> =
                 matrices.constants(&tile, [self.head_dim, self.v_dim], self.dtype).into_iter().collect();
             // Whether every thread has as many pieces of a tile, and none of them is padding.
-            let even = |cols: &str| (tile.block_kv * c[cols]).is_multiple_of(tile.threads);
-            let [k_even, v_even] = ["K_COLS8", "V_COLS8"].map(even);
+            let even = |rows: u32, cols: &str| (rows * c[cols]).is_multiple_of(tile.threads);
+            let q_even = even(tile.block_q, "Q_SLAB8");
+            let [k_even, v_even] = ["K_COLS8", "V_COLS8"].map(|cols| even(tile.block_kv, cols));
+            switches.extend([("Q_EVEN", q_even), ("Q_WHOLE", q_even && c["Q_SLABS"] * c["Q_SLAB8"] == c["QK8"])]);
             switches.extend([("K_EVEN", k_even), ("K_WHOLE", k_even && c["K_COLS8"] == c["QK8"])]);
             switches.extend([("V_EVEN", v_even), ("V_WHOLE", v_even && c["V_COLS8"] == c["V8"])]);
         } else {
