@@ -68,12 +68,9 @@ fn teams(p: &Problem, v: &Visiting, part: &Part, ctx: &Context) -> Option<u32> {
     suits_tours(p, v).then(|| tour_teams(&p.tile, pieces(p, v, part), ctx.capabilities().multiprocessors)).flatten()
 }
 
-/// Entries that a loop reads behind the one it is at, and so behind the last.
-const AHEAD: usize = 2;
-
 /// Whether a query tile's list passes through workgroup memory, an entry a thread: in tours of whole tiles, where there is room.
 pub(super) fn stages_list(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context) -> bool {
-    let an_entry_a_thread = v.whole_tiles.is_some_and(|most| most + AHEAD <= p.tile.threads as usize);
+    let an_entry_a_thread = v.whole_tiles.is_some_and(|most| most <= p.tile.threads as usize);
     let bytes = AttentionSpec { staged_list: true, ..spec.clone() }.workgroup_bytes();
     // Where a part of the keys begins in a list is known only when it is known how long the list is.
     let listed = v.visitor == Visitor::List && spec.tours && p.split.is_none();

@@ -24,6 +24,7 @@ impl AttentionSpec {
             ("THREADS", tile.threads),
             ("PACK", self.pack),
             ("IN_HALVES", u32::from(self.in_halves())),
+            ("LAST_APART", u32::from(self.staged_list)),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ];
