@@ -1,6 +1,6 @@
 // A query tile's list in workgroup memory, where its tiles begin, one a thread, for tours of whole tiles: what lies there is known at once,
-// where an entry from memory holds up the load of K that waits for it. The list is asked for with the query tile's first keys. A workgroup visits all that a list
-// names: where a part of the keys began in it, only its length would tell.
+// where an entry from memory holds up the load of K that waits for it. The list is asked for with the query tile's first keys. A workgroup
+// visits all that a list names: where a part of the keys began in it, only its length would tell.
 //
 // provides  visit first_visit ask_visits stage_visits
 // requires  bindings, visitor (list_entry listed)
