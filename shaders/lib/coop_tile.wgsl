@@ -59,7 +59,8 @@ fn stage_q(x: ptr<function, array<Half8, Q_LOADS>>, q_blocks: ptr<function, arra
     }
 }
 
-// Rows without a query repeat the last one: nothing of them is stored. No branch, so that all loads are asked for at once.
+// Rows without a query repeat the last one: nothing of them is stored. Where all pieces are whole, no branch
+// keeps their loads from being asked for at once.
 fn q_piece(at: QTile, row: u32, col: u32) -> Half8 {
     let first = base(params.q, at.local_b, row_at(at, at.row + row).local_h);
     let begin = first + (at.first_q + near_q_token(at, at.row + row)) * params.q.row;

@@ -24,7 +24,6 @@ impl AttentionSpec {
             ("THREADS", tile.threads),
             ("PACK", self.pack),
             ("IN_HALVES", u32::from(self.in_halves())),
-            ("LAST_APART", u32::from(self.staged_list)),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),
             ("MAX_RULE_ARGS", 2 * MAX_RULES as u32),
         ];
@@ -43,6 +42,7 @@ impl AttentionSpec {
             ("TEST_ALL", self.test_all),
             ("WHOLE_TILES", self.whole_tiles),
             ("TOURS", self.tours),
+            ("LAST_APART", self.staged_list),
         ];
         if let Products::Matrices(matrices) = tile.products {
             let c: HashMap<_, _> =
