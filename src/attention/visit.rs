@@ -143,6 +143,7 @@ impl Attention {
             pairs,
             ordered,
             listed,
+            uncut: self.mask.uncut().filter(|_| !ordered).map(|[rows, keys]| [rows * pack, keys]),
             whole_f32,
             halves_bytes: [&self.q, &self.k, &self.v].map(|x| halves(&x.layout)).into_iter().max().unwrap_or(0),
         }

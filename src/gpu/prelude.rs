@@ -43,6 +43,7 @@ impl AttentionSpec {
             ("WHOLE_TILES", self.whole_tiles),
             ("TOURS", self.tours),
             ("LAST_APART", self.staged_list),
+            ("STORE_APART", self.in_halves()),
         ];
         if let Products::Matrices(matrices) = tile.products {
             let c: HashMap<_, _> =

@@ -189,10 +189,10 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     if shape.dtype == DType::F32 {
         return halves_tiles(shape, matrices);
     }
-    // Lists name what small tiles fit more closely: blocks of 64 x 64 at a density of 0.1 take 2.3 ms in tiles of 128 x 64,
-    // 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5). So do short windows, and two workgroups
-    // are resident, one of which computes while the other begins or ends (H 16, N 32768, D 128, milliseconds in tiles of
-    // 128 x 64 and 64 x 32: 256 keys 0.53 and 0.49, 512 keys 0.75 and 0.74, 1024 keys 1.18 and 1.24).
+    // Lists name what small tiles fit more closely, unless their blocks are made of large ones: blocks of 64 x 64 at a density of 0.1 take
+    // 2.3 ms in tiles of 128 x 64, 0.95 in tiles of 64 x 32, and 1.05 in tiles of 64 x 16 (N 16384, D 128; dense 7.5). So do short
+    // windows, and two workgroups are resident, one of which computes while the other begins or ends (H 16, N 32768, D 128, milliseconds
+    // in tiles of 128 x 64 and 64 x 32: 256 keys 0.53 and 0.49, 512 keys 0.75 and 0.74, 1024 keys 1.18 and 1.24).
     let short = shape.keys <= SHORT_ROW;
     // So few rows that each of the small tiles has a multiprocessor for itself: 8 heads of 1024 rows 0.035 instead of 0.043 ms at D 128, 0.029
     // instead of 0.036 at D 64; of 512 rows 0.025 instead of 0.030, and 0.021 instead of 0.026. With twice as many, 0.047 instead of
@@ -203,7 +203,6 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     let wide: &[[u32; 3]] = match (matrices.fragments, matrices.size, shape.head_dim.max(shape.v_dim)) {
         (Fragments::Registers(_), 16, 0..=128) if few => &[],
         (Fragments::Registers(_), 16, 65..=128) if short => &[],
-        _ if shape.listed => &[],
         (Fragments::Registers(_), 16, 0..=64) => &[[4, 2, 32]],
         (Fragments::Registers(_), 16, 65..=128) => &[[8, 1, 64]],
         (Fragments::Registers(_), 16, _) => &[[8, 1, 16]],
@@ -211,8 +210,24 @@ fn matrix_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
         _ => &[],
     };
     // What fits where workgroup memory is short, and blocks of 8, which nothing was measured on.
-    let tiles = wide.iter().chain([&NARROW, &[2, 1, 32]]);
-    tiles.map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
+    let wide = made(wide, matrices).into_iter().filter(|tile| fits_list(tile, shape));
+    wide.chain(made(&[NARROW, [2, 1, 32]], matrices)).collect()
+}
+
+fn made(tiles: &[[u32; 3]], matrices: Matrices) -> Vec<Tile> {
+    tiles.iter().map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
+}
+
+/// Whether a large tile visits no more than small ones would: blocks of a list are made of it, or there is no list.
+///
+/// Measured on an H100 (27 November 2026; 16 heads of 16384 tokens, blocks of 128 x 128, densities of 0.1, 0.03 and 0.015; milliseconds in the
+/// tile of dense masks, and in the small one): f16 D 64 0.360, 0.132, 0.083, and 0.472, 0.166, 0.097; D 128 0.777, 0.294, 0.183, and 0.843,
+/// 0.309, 0.178; D 256 1.61, 0.557, 0.344, and 5.57, 1.91, 1.06. f32 D 64 1.39, 0.572, 0.398, and 1.50, 0.620, 0.437; D 128 2.92, 1.27, 0.922,
+/// and 3.24, 1.36, 0.959.
+fn fits_list(tile: &Tile, shape: Shape) -> bool {
+    let sides = [tile.block_q, tile.block_kv].map(|side| side as usize);
+    let made_of = |uncut: [usize; 2]| uncut.iter().zip(sides).all(|(uncut, side)| uncut.is_multiple_of(side));
+    !shape.listed || shape.uncut.is_some_and(made_of)
 }
 
 /// Tiles on matrix units for f32, whose numbers are split into two f16, best first.
@@ -236,14 +251,15 @@ fn halves_tiles(shape: Shape, matrices: Matrices) -> Vec<Tile> {
         return Vec::new();
     }
     let tiles: &[[u32; 3]] = match shape.head_dim.max(shape.v_dim) {
-        0..=64 if shape.listed => &[[4, 1, 32]],
-        65..=128 if shape.listed => &[[4, 1, 16]],
-        0..=64 if work <= QUICK_WORK => &[[8, 1, 32], [4, 1, 32]],
+        0..=64 if !shape.listed && work <= QUICK_WORK => &[[8, 1, 32], [4, 1, 32]],
         0..=64 => &[[4, 2, 32], [4, 1, 32]],
+        65..=128 if shape.listed => &[[8, 1, 32], [4, 1, 16]],
         65..=128 => &[[8, 1, 32], [4, 1, 32]],
         _ => &[[8, 1, 16]],
     };
-    tiles.iter().map(|&[strips, row_blocks, block_kv]| matrices.tile(strips, row_blocks, block_kv)).collect()
+    let (last, wide) = tiles.split_last().expect("there are tiles for every width");
+    let wide = made(wide, matrices).into_iter().filter(|tile| fits_list(tile, shape));
+    wide.chain(made(&[*last], matrices)).collect()
 }
 
 fn vector_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
@@ -286,4 +302,70 @@ fn small_tiles(shape: Shape, capabilities: &Capabilities) -> Vec<Tile> {
     }
     let first = tiles.iter().position(enough).unwrap_or(2);
     tiles.into_iter().skip(first).filter(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::matrices::FragmentLayout;
+
+    fn h100() -> Capabilities {
+        let [fragments, _] = FragmentLayout::KNOWN.map(Fragments::Registers);
+        Capabilities {
+            f16: true,
+            int64: true,
+            subgroup_min_size: Some(32),
+            subgroup_max_size: Some(32),
+            matrices: Some(Matrices { size: 16, subgroup: 32, fragments }),
+            workgroup_memory: 48 << 10,
+            workgroup_threads: 1024,
+            workgroups_per_dimension: 65535,
+            storage_buffers: 64,
+            binding_bytes: (1 << 31) - 4,
+            offset_alignment: 16,
+            cpu: false,
+            parallel_threads: 1 << 18,
+            multiprocessors: Some(132),
+        }
+    }
+
+    fn blocks(dtype: DType, dim: u32, listed: bool, uncut: Option<[usize; 2]>) -> [u32; 2] {
+        let (rows, heads) = (16384, 16);
+        let shape = Shape {
+            dtype,
+            head_dim: dim,
+            v_dim: dim,
+            rows,
+            heads,
+            keys: rows,
+            pairs: heads * rows * rows,
+            ordered: false,
+            listed,
+            uncut,
+            whole_f32: None,
+            halves_bytes: 0,
+        };
+        let tile = table(shape, &h100())[0];
+        [tile.block_q, tile.block_kv]
+    }
+
+    /// A list's tiles are as large as dense ones where its blocks are made of them, and small where they are not, or where nobody knows.
+    #[test]
+    fn lists_of_large_blocks_have_large_tiles() {
+        for (dtype, dim, large, small) in [
+            (DType::F16, 64, [128, 32], [64, 32]),
+            (DType::F16, 128, [128, 64], [64, 32]),
+            (DType::F16, 256, [128, 16], [64, 32]),
+            (DType::F32, 64, [128, 32], [64, 32]),
+            (DType::F32, 128, [128, 32], [64, 16]),
+        ] {
+            assert_eq!(blocks(dtype, dim, false, None), large, "dense, {dtype:?} {dim}");
+            for uncut in [[128, 128], [256, 64], [0, 0], [0, 64]] {
+                assert_eq!(blocks(dtype, dim, true, Some(uncut)), large, "{uncut:?}, {dtype:?} {dim}");
+            }
+            for uncut in [None, Some([64, 64]), Some([192, 64]), Some([128, 8])] {
+                assert_eq!(blocks(dtype, dim, true, uncut), small, "{uncut:?}, {dtype:?} {dim}");
+            }
+        }
+    }
 }

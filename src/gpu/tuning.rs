@@ -213,6 +213,8 @@ pub(crate) struct Shape {
     pub ordered: bool,
     /// Whether tiles come from a list.
     pub listed: bool,
+    /// Rows and keys of the largest tile that the mask is known to cut nowhere, 0 for a side without edges: multiples of a tile are whole.
+    pub uncut: Option<[usize; 2]>,
     /// Why f32 must not be split into two f16, if it must not.
     pub whole_f32: Option<&'static str>,
     /// Bytes of the largest operand that such halves would be made of, or of its halves.

@@ -45,17 +45,43 @@ impl Mask {
         }
     }
 
+    /// Where masks are lists of blocks, and constants: the largest tile of `[queries, keys]` that the edges of blocks do not cross. 0 for
+    /// a side that nothing crosses.
+    pub(crate) fn uncut(&self) -> Option<[usize; 2]> {
+        let common = |a: [usize; 2], b: [usize; 2]| [gcd(a[0], b[0]), gcd(a[1], b[1])];
+        match &*self.node {
+            Node::Constant(_) => Some([0, 0]),
+            Node::Rule(Rule::Blocks { list, .. }) => Some(list.tile()),
+            Node::Rule(_) => None,
+            Node::And(a, b) | Node::Or(a, b) => Some(common(a.uncut()?, b.uncut()?)),
+            Node::Not(a) => a.uncut(),
+            Node::PerHead(masks) => masks.iter().try_fold([0, 0], |all, mask| Some(common(all, mask.uncut()?))),
+        }
+    }
+
     /// Where no tile of `[queries, keys]` is cut, since all pairs within agree: how many of the `all` tiles along a row attend, at most.
     pub(crate) fn whole_tiles(&self, tile: [usize; 2], all: usize) -> Option<usize> {
-        let of = |mask: &Mask| mask.whole_tiles(tile, all);
+        let whole = self.uncut()?.iter().zip(tile).all(|(side, tile)| side.is_multiple_of(tile));
+        whole.then(|| self.most_tiles(tile[1], all))
+    }
+
+    /// Of tiles of so many keys that are whole.
+    fn most_tiles(&self, keys: usize, all: usize) -> usize {
+        let of = |mask: &Mask| mask.most_tiles(keys, all);
         match &*self.node {
-            Node::Constant(attends) => Some(if *attends { all } else { 0 }),
-            Node::Rule(Rule::Blocks { list, .. }) => list.whole_tiles(tile),
-            Node::Rule(_) => None,
-            Node::And(a, b) => Some(of(a)?.min(of(b)?)),
-            Node::Or(a, b) => Some((of(a)? + of(b)?).min(all)),
-            Node::Not(a) => of(a).map(|_| all),
-            Node::PerHead(masks) => masks.iter().map(of).try_fold(0, |most, mask| Some(most.max(mask?))),
+            Node::Constant(attends) => {
+                if *attends {
+                    all
+                } else {
+                    0
+                }
+            }
+            Node::Rule(Rule::Blocks { list, .. }) => list.most_tiles(keys),
+            Node::Rule(_) => all,
+            Node::And(a, b) => of(a).min(of(b)),
+            Node::Or(a, b) => (of(a) + of(b)).min(all),
+            Node::Not(_) => all,
+            Node::PerHead(masks) => masks.iter().map(of).max().unwrap_or(0),
         }
     }
 
@@ -71,6 +97,10 @@ impl Mask {
             _ => None,
         }
     }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl BitAnd for Mask {

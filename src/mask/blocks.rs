@@ -198,11 +198,10 @@ impl BlockMask {
         self.col_idx.len() as f64 / (rows * cols * self.heads).max(1) as f64
     }
 
-    /// Where blocks are tiles of `[queries, keys]` as a whole: how many of those the longest row lists.
-    pub(crate) fn whole_tiles(&self, tile: [usize; 2]) -> Option<usize> {
-        let whole = self.tile.iter().zip(tile).all(|(block, side)| block.is_multiple_of(side));
+    /// Of tiles of so many keys, which blocks are made of: how many the longest row lists.
+    pub(crate) fn most_tiles(&self, keys: usize) -> usize {
         let longest = self.row_ptr.windows(2).map(|row| (row[1] - row[0]) as usize).max().unwrap_or(0);
-        whole.then_some(longest * (self.tile[1] / tile[1]))
+        longest * (self.tile[1] / keys)
     }
 
     /// Whether the block of a pair is listed, or listed as full.
