@@ -243,7 +243,7 @@ impl AttentionSpec {
     }
 
     /// Whether f32 is multiplied on matrix units, split into two f16.
-    pub(super) fn in_halves(&self) -> bool {
+    pub(crate) fn in_halves(&self) -> bool {
         matches!(self.tile.products, Products::Matrices(_)) && self.dtype == DType::F32
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod driver_cache;
 pub(crate) mod flat;
 pub(crate) mod flat_spec;
 mod grid;
+mod inline;
 pub(crate) mod layout;
 pub(crate) mod linear_spec;
 pub(crate) mod link;

@@ -147,7 +147,8 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     let elements = spec.elements().filter(|_| device.adapter_info().backend != wgpu::Backend::Noop);
     let made = match elements {
         Some(elements) => {
-            Made::Spirv(spirv::write(&module, &bindings, elements, |name| spec.pins(name), checks(&spec))?)
+            let pins = |name: &str| spec.pins(name);
+            Made::Spirv(spirv::write(&module, &bindings, elements, pins, spec.inlines(), checks(&spec))?)
         }
         None => Made::Module(Box::new(module)),
     };

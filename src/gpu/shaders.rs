@@ -209,7 +209,10 @@ impl Shader {
     pub fn spirv(&self) -> Result<Vec<u32>> {
         let (bindings, checks) = (reflect_bindings(&self.module), self.checks());
         match self.spec.elements() {
-            Some(elements) => spirv::write(&self.module, &bindings, elements, |name| self.spec.pins(name), checks),
+            Some(elements) => {
+                let pins = |name: &str| self.spec.pins(name);
+                spirv::write(&self.module, &bindings, elements, pins, self.spec.inlines(), checks)
+            }
             None => spirv::write_plain(&self.module, &bindings, checks),
         }
     }

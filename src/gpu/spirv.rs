@@ -16,31 +16,52 @@ use wgpu::naga::back::spv;
 use wgpu::naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use wgpu::naga::{self, valid};
 
+use super::inline;
 use super::link::Binding;
 use crate::{Error, Result};
 
-mod op {
+pub(super) mod op {
     pub const NAME: u32 = 5;
+    pub const EXTENDED: u32 = 12;
+    pub const ENTRY_POINT: u32 = 15;
     pub const TYPE_INT: u32 = 21;
     pub const TYPE_FLOAT: u32 = 22;
     pub const TYPE_POINTER: u32 = 32;
+    pub const CONSTANT_TRUE: u32 = 41;
+    pub const CONSTANT_FALSE: u32 = 42;
     pub const CONSTANT: u32 = 43;
     pub const FUNCTION: u32 = 54;
     pub const FUNCTION_PARAMETER: u32 = 55;
     pub const FUNCTION_END: u32 = 56;
+    pub const FUNCTION_CALL: u32 = 57;
     pub const VARIABLE: u32 = 59;
     pub const LOAD: u32 = 61;
     pub const STORE: u32 = 62;
     pub const ACCESS_CHAIN: u32 = 65;
+    pub const DECORATE: u32 = 71;
+    pub const VECTOR_SHUFFLE: u32 = 79;
     pub const COMPOSITE_CONSTRUCT: u32 = 80;
     pub const COMPOSITE_EXTRACT: u32 = 81;
+    pub const COMPOSITE_INSERT: u32 = 82;
+    pub const COPY_OBJECT: u32 = 83;
     pub const BITCAST: u32 = 124;
-    pub const DECORATE: u32 = 71;
     pub const CONTROL_BARRIER: u32 = 224;
+    pub const MEMORY_BARRIER: u32 = 225;
+    pub const ATOMIC_LOAD: u32 = 227;
+    pub const ATOMIC_STORE: u32 = 228;
+    pub const PHI: u32 = 245;
+    pub const LOOP_MERGE: u32 = 246;
+    pub const SELECTION_MERGE: u32 = 247;
     pub const LABEL: u32 = 248;
+    pub const BRANCH: u32 = 249;
+    pub const BRANCH_CONDITIONAL: u32 = 250;
+    pub const SWITCH: u32 = 251;
+    pub const RETURN: u32 = 253;
     pub const RETURN_VALUE: u32 = 254;
+    pub const UNREACHABLE: u32 = 255;
     pub const MATRIX_LOAD: u32 = 4457;
     pub const MATRIX_STORE: u32 = 4458;
+    pub const MATRIX_MULTIPLY_ADD: u32 = 4459;
 }
 
 /// Storage class of variables within a function.
@@ -59,7 +80,7 @@ const NON_PRIVATE: u32 = 0x20;
 const MAKE_AVAILABLE_AND_VISIBLE: u32 = 0x6000;
 
 /// Words before the first instruction; the fourth is the bound of ids.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 
 /// The module as SPIR-V for a passthrough pipeline, its four functions given their bodies. `elements`: numbers a thread
 /// holds of a block.
@@ -68,10 +89,12 @@ pub(crate) fn write(
     bindings: &[Binding],
     elements: u32,
     pins: impl Fn(&str) -> bool,
+    inlines: bool,
     checks: wgpu::ShaderRuntimeChecks,
 ) -> Result<Vec<u32>> {
     let words = write_plain(module, bindings, checks)?;
-    give_bodies(words, elements).and_then(|words| share_memory(words, pins)).map_err(failed)
+    let words = give_bodies(words, elements).and_then(|words| share_memory(words, pins)).map_err(failed)?;
+    Ok(if inlines { inline::small_functions(&words) } else { words })
 }
 
 fn failed(what: impl std::fmt::Display) -> Error {
@@ -230,7 +253,7 @@ fn share_memory(words: Vec<u32>, pins: impl Fn(&str) -> bool) -> std::result::Re
     Ok(editor.finish())
 }
 
-fn instruction(opcode: u32, operands: &[u32]) -> Vec<u32> {
+pub(super) fn instruction(opcode: u32, operands: &[u32]) -> Vec<u32> {
     let mut words = vec![((operands.len() as u32 + 1) << 16) | opcode];
     words.extend(operands);
     words
@@ -347,7 +370,7 @@ impl Editor {
 }
 
 /// Where an instruction begins, its opcode and its operands.
-fn instructions(words: &[u32]) -> impl Iterator<Item = (usize, u32, &[u32])> {
+pub(super) fn instructions(words: &[u32]) -> impl Iterator<Item = (usize, u32, &[u32])> {
     instructions_from(words, HEADER)
 }
 

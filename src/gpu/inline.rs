@@ -1,0 +1,403 @@
+//! Puts functions without branches into their callers, for compilers that take long over calls.
+//!
+//! Drivers put every function of a shader in its place anyway; NVIDIA's takes a third longer for it than for the same text without calls
+//! (`Spec::inlines`). naga writes each function, each `{ }` and each constant condition as blocks of their own. So branches that a
+//! constant decides are taken, blocks that only follow one another become one, and functions that are then a single block go where
+//! they are called, callees first.
+//!
+//! Ids are renamed by a table of what operands are (`layout`); a function with an instruction that is not in it stays a function.
+
+use std::collections::{HashMap, HashSet};
+
+use super::spirv::{HEADER, instruction, instructions, op};
+
+struct Instruction {
+    opcode: u32,
+    operands: Vec<u32>,
+}
+
+struct Block {
+    label: u32,
+    body: Vec<Instruction>,
+}
+
+struct Function {
+    /// The function and its parameters.
+    head: Vec<Instruction>,
+    blocks: Vec<Block>,
+}
+
+struct Module {
+    bound: u32,
+    globals: Vec<Instruction>,
+    functions: Vec<Function>,
+}
+
+/// The module with every function of one block in its callers.
+pub(super) fn small_functions(words: &[u32]) -> Vec<u32> {
+    let mut module = Module::read(words);
+    let truths = module.truths();
+    for function in &mut module.functions {
+        function.take_constant_branches(&truths);
+        function.join_blocks();
+    }
+    module.inline();
+    module.forget_uncalled();
+    module.write(&words[..HEADER])
+}
+
+impl Module {
+    fn read(words: &[u32]) -> Module {
+        let mut module = Module { bound: words[3], globals: Vec::new(), functions: Vec::new() };
+        let mut inside = false;
+        for (_, opcode, operands) in instructions(words) {
+            let read = Instruction { opcode, operands: operands.to_vec() };
+            match opcode {
+                op::FUNCTION => {
+                    inside = true;
+                    module.functions.push(Function { head: vec![read], blocks: Vec::new() });
+                }
+                op::FUNCTION_END => inside = false,
+                _ if !inside => module.globals.push(read),
+                _ => module.functions.last_mut().expect("inside of one").add(read),
+            }
+        }
+        module
+    }
+
+    fn write(&self, header: &[u32]) -> Vec<u32> {
+        let mut words = header.to_vec();
+        words[3] = self.bound;
+        let mut put = |opcode, operands: &[u32]| words.extend(instruction(opcode, operands));
+        self.globals.iter().for_each(|i| put(i.opcode, &i.operands));
+        for function in &self.functions {
+            function.head.iter().for_each(|i| put(i.opcode, &i.operands));
+            for block in &function.blocks {
+                put(op::LABEL, &[block.label]);
+                block.body.iter().for_each(|i| put(i.opcode, &i.operands));
+            }
+            put(op::FUNCTION_END, &[]);
+        }
+        words
+    }
+
+    fn truths(&self) -> HashMap<u32, bool> {
+        let truth = |i: &Instruction| match i.opcode {
+            op::CONSTANT_TRUE => Some((i.operands[1], true)),
+            op::CONSTANT_FALSE => Some((i.operands[1], false)),
+            _ => None,
+        };
+        self.globals.iter().filter_map(truth).collect()
+    }
+
+    fn inline(&mut self) {
+        // naga writes a function before those that call it, so that callees hold nothing to inline any more.
+        let mut small: HashMap<u32, usize> = HashMap::new();
+        for n in 0..self.functions.len() {
+            let (before, rest) = self.functions.split_at_mut(n);
+            let bound = &mut self.bound;
+            rest[0].inline(|id| small.get(&id).map(|&at| &before[at]), bound);
+            if rest[0].is_small() {
+                small.insert(rest[0].id(), n);
+            }
+        }
+    }
+
+    /// Leaves out functions that nothing calls, and names and decorations of what was in them.
+    fn forget_uncalled(&mut self) {
+        let entries = self.globals.iter().filter(|i| i.opcode == op::ENTRY_POINT).map(|i| i.operands[1]);
+        let called = self.functions.iter().flat_map(Function::instructions).filter(|i| i.opcode == op::FUNCTION_CALL);
+        let kept: HashSet<u32> = entries.chain(called.map(|i| i.operands[2])).collect();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.functions).into_iter().partition(|function| kept.contains(&function.id()));
+        self.functions = kept;
+        let forgotten: HashSet<u32> = gone.iter().flat_map(Function::ids).collect();
+        // What was inlined keeps its names nowhere: ids in callers are new ones.
+        let names = [op::NAME, op::DECORATE];
+        self.globals.retain(|i| !names.contains(&i.opcode) || !forgotten.contains(&i.operands[0]));
+    }
+}
+
+impl Function {
+    fn id(&self) -> u32 {
+        self.head[0].operands[1]
+    }
+
+    fn add(&mut self, read: Instruction) {
+        match (read.opcode, self.blocks.last_mut()) {
+            (op::LABEL, _) => self.blocks.push(Block { label: read.operands[0], body: Vec::new() }),
+            (_, Some(block)) => block.body.push(read),
+            (_, None) => self.head.push(read),
+        }
+    }
+
+    fn instructions(&self) -> impl Iterator<Item = &Instruction> {
+        self.blocks.iter().flat_map(|block| &block.body)
+    }
+
+    /// Every id that is defined here.
+    fn ids(&self) -> Vec<u32> {
+        let defined = self.head.iter().chain(self.instructions()).filter_map(Instruction::result);
+        defined.chain(self.blocks.iter().map(|block| block.label)).collect()
+    }
+
+    fn is_small(&self) -> bool {
+        let [block] = &self.blocks[..] else { return false };
+        block.body.iter().all(|i| layout(i).is_some())
+    }
+
+    fn take_constant_branches(&mut self, truths: &HashMap<u32, bool>) {
+        for block in &mut self.blocks {
+            let [.., merge, branch] = &block.body[..] else { continue };
+            if [merge.opcode, branch.opcode] != [op::SELECTION_MERGE, op::BRANCH_CONDITIONAL] {
+                continue;
+            }
+            let Some(&taken) = truths.get(&branch.operands[0]) else { continue };
+            let to = branch.operands[if taken { 1 } else { 2 }];
+            block.body.truncate(block.body.len() - 2);
+            block.body.push(Instruction { opcode: op::BRANCH, operands: vec![to] });
+        }
+        // Blocks that are reached, or that a construct which is reached names.
+        let at: HashMap<u32, usize> = self.blocks.iter().enumerate().map(|(n, block)| (block.label, n)).collect();
+        let (mut reached, mut open) = (HashSet::new(), vec![self.blocks[0].label]);
+        while let Some(label) = open.pop() {
+            if reached.insert(label) {
+                open.extend(self.blocks[at[&label]].body.iter().flat_map(Instruction::labels));
+            }
+        }
+        self.blocks.retain(|block| reached.contains(&block.label));
+    }
+
+    fn join_blocks(&mut self) {
+        let (mut arrivals, mut named) = (HashMap::new(), HashSet::new());
+        for i in self.instructions() {
+            match i.opcode {
+                op::LOOP_MERGE | op::SELECTION_MERGE => named.extend(i.labels()),
+                _ => i.labels().into_iter().for_each(|label| *arrivals.entry(label).or_insert(0) += 1),
+            }
+        }
+        let mut order: Vec<u32> = self.blocks.iter().map(|block| block.label).collect();
+        let mut bodies: HashMap<u32, Vec<Instruction>> =
+            self.blocks.drain(..).map(|block| (block.label, block.body)).collect();
+        let mut joined = HashMap::new();
+        for &label in &order {
+            let Some(mut body) = bodies.remove(&label) else { continue };
+            while let Some(next) = goes_on_to(&body) {
+                let follows = arrivals[&next] == 1 && !named.contains(&next) && bodies[&next][0].opcode != op::PHI;
+                let Some(more) = follows.then(|| bodies.remove(&next)).flatten() else { break };
+                body.pop();
+                body.extend(more);
+                joined.insert(next, label);
+            }
+            bodies.insert(label, body);
+        }
+        order.retain(|label| !joined.contains_key(label));
+        self.blocks =
+            order.into_iter().map(|label| Block { label, body: bodies.remove(&label).expect("it stays") }).collect();
+        self.rename_origins(&joined);
+    }
+
+    /// Values that depend on where control came from name blocks.
+    fn rename_origins(&mut self, joined: &HashMap<u32, u32>) {
+        for i in self.blocks.iter_mut().flat_map(|block| &mut block.body).filter(|i| i.opcode == op::PHI) {
+            for origin in i.operands[2..].iter_mut().skip(1).step_by(2) {
+                while let Some(&into) = joined.get(origin) {
+                    *origin = into;
+                }
+            }
+        }
+    }
+
+    fn inline<'a>(&mut self, small: impl Fn(u32) -> Option<&'a Function>, bound: &mut u32) {
+        let mut variables = Vec::new();
+        for block in &mut self.blocks {
+            let mut body = Vec::with_capacity(block.body.len());
+            for i in block.body.drain(..) {
+                match (i.opcode == op::FUNCTION_CALL).then(|| small(i.operands[2])).flatten() {
+                    Some(callee) => callee.put_in_place(&i, &mut body, &mut variables, bound),
+                    None => body.push(i),
+                }
+            }
+            block.body = body;
+        }
+        // Variables of a function stand first in it.
+        self.blocks[0].body.splice(0..0, variables);
+    }
+
+    /// Writes this function's body where `call` stood.
+    fn put_in_place(
+        &self,
+        call: &Instruction,
+        body: &mut Vec<Instruction>,
+        variables: &mut Vec<Instruction>,
+        bound: &mut u32,
+    ) {
+        let arguments = call.operands[3..].iter().copied();
+        let parameters = self.head[1..].iter().map(|parameter| parameter.operands[1]);
+        let mut renamed: HashMap<u32, u32> = parameters.zip(arguments).collect();
+        for i in &self.blocks[0].body {
+            let (result, ids) = layout(i).expect("is_small");
+            let mut operands = i.operands.clone();
+            for n in ids {
+                operands[n] = *renamed.get(&operands[n]).unwrap_or(&operands[n]);
+            }
+            if result {
+                renamed.insert(operands[1], *bound);
+                operands[1] = *bound;
+                *bound += 1;
+            }
+            match i.opcode {
+                op::RETURN => {}
+                op::RETURN_VALUE => {
+                    let copied = vec![call.operands[0], call.operands[1], operands[0]];
+                    body.push(Instruction { opcode: op::COPY_OBJECT, operands: copied });
+                }
+                op::VARIABLE => {
+                    // At each call it begins anew.
+                    if let Some(initial) = operands.get(3) {
+                        body.push(Instruction { opcode: op::STORE, operands: vec![operands[1], *initial] });
+                    }
+                    operands.truncate(3);
+                    variables.push(Instruction { opcode: op::VARIABLE, operands });
+                }
+                opcode => body.push(Instruction { opcode, operands }),
+            }
+        }
+    }
+}
+
+/// The only block that may come next, unless a loop begins there.
+fn goes_on_to(body: &[Instruction]) -> Option<u32> {
+    let (last, before) = body.split_last()?;
+    let begins = before.last().is_some_and(|i| i.opcode == op::LOOP_MERGE);
+    (last.opcode == op::BRANCH && !begins).then(|| last.operands[0])
+}
+
+impl Instruction {
+    /// The id that it defines; of instructions outside of the table, the usual place.
+    fn result(&self) -> Option<u32> {
+        let defines = match (layout(self), self.opcode) {
+            (Some((result, _)), _) => result,
+            (None, op::LOOP_MERGE..=op::SELECTION_MERGE | op::BRANCH..=op::UNREACHABLE) => false,
+            (None, _) => true,
+        };
+        defines.then(|| self.operands.get(1).copied()).flatten()
+    }
+
+    /// The blocks that it names.
+    fn labels(&self) -> Vec<u32> {
+        match self.opcode {
+            op::BRANCH | op::SELECTION_MERGE => vec![self.operands[0]],
+            op::BRANCH_CONDITIONAL => self.operands[1..3].to_vec(),
+            op::LOOP_MERGE => self.operands[..2].to_vec(),
+            // The default, then pairs of a number and a block.
+            op::SWITCH => {
+                [1].into_iter().chain((3..self.operands.len()).step_by(2)).map(|n| self.operands[n]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whether an instruction defines an id (its second operand), and which of its operands are ids of others; the rest are numbers. None for
+/// what is not known.
+fn layout(i: &Instruction) -> Option<(bool, Vec<usize>)> {
+    let all = i.operands.len();
+    let result = |first: std::ops::Range<usize>| Some((true, [0].into_iter().chain(first).collect()));
+    let none = |first: usize| Some((false, (0..first).collect()));
+    match i.opcode {
+        op::FUNCTION_PARAMETER => result(2..2),
+        op::VARIABLE => result(3..all),
+        op::LOAD => result(2..3),
+        op::STORE => none(2),
+        op::EXTENDED => result(4..all).map(|(defines, ids)| (defines, ids.into_iter().chain([2]).collect())),
+        op::VECTOR_SHUFFLE => result(2..4),
+        op::COMPOSITE_EXTRACT => result(2..3),
+        op::COMPOSITE_INSERT => result(2..4),
+        op::FUNCTION_CALL | op::ACCESS_CHAIN | op::COMPOSITE_CONSTRUCT | op::COPY_OBJECT => result(2..all),
+        // Conversions, arithmetic, comparisons, bits.
+        109..=124 | 126..=205 => result(2..all),
+        op::CONTROL_BARRIER | op::MEMORY_BARRIER | op::ATOMIC_STORE => none(all),
+        op::ATOMIC_LOAD | 229..=242 => result(2..all),
+        // Votes, broadcasts, shuffles; then reductions, which say in a number over whom.
+        333..=341 | 345..=348 => result(2..all),
+        349..=364 => result(4..all).map(|(defines, ids)| (defines, ids.into_iter().chain([2]).collect())),
+        op::MATRIX_LOAD => result(2..5.min(all)),
+        op::MATRIX_STORE => none(4.min(all)),
+        op::MATRIX_MULTIPLY_ADD => result(2..5),
+        op::RETURN => none(0),
+        op::RETURN_VALUE => none(1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::grid::on_matrix_units;
+    use crate::gpu::link::reflect_bindings;
+    use crate::gpu::spirv;
+
+    fn plain(spec: &crate::gpu::spec::Spec) -> Option<Vec<u32>> {
+        let (elements, module) = (spec.elements()?, spec.link().unwrap().module);
+        let (bindings, checks) = (reflect_bindings(&module), wgpu::ShaderRuntimeChecks::unchecked());
+        Some(spirv::write(&module, &bindings, elements, |name| spec.pins(name), false, checks).unwrap())
+    }
+
+    /// How often an instruction stands in the entry point once every function is in its place.
+    fn in_place(module: &Module, opcode: u32) -> usize {
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        for function in &module.functions {
+            let own = function.instructions().filter(|i| i.opcode == opcode).count();
+            let calls = function.instructions().filter(|i| i.opcode == op::FUNCTION_CALL);
+            counts.insert(function.id(), own + calls.map(|i| counts[&i.operands[2]]).sum::<usize>());
+        }
+        counts[&module.functions.last().expect("an entry point").id()]
+    }
+
+    /// Ids are defined once, and those that are used are defined.
+    fn check_ids(module: &Module) {
+        let global = |i: &Instruction| match i.opcode {
+            // Types, whose result comes first.
+            11 | 19..=39 | 4456 => Some(i.operands[0]),
+            1 | 41..=59 => Some(i.operands[1]),
+            _ => None,
+        };
+        let all = module.globals.iter().filter_map(global).chain(module.functions.iter().flat_map(Function::ids));
+        let mut defined = HashSet::new();
+        for id in all {
+            assert!(id < module.bound && defined.insert(id), "{id} is defined twice, or beyond {}", module.bound);
+        }
+        for i in module.functions.iter().flat_map(Function::instructions) {
+            let used =
+                layout(i).map_or_else(|| i.labels(), |(_, ids)| ids.into_iter().map(|n| i.operands[n]).collect());
+            for id in used {
+                assert!(defined.contains(&id), "{id} is used by {} {:?}, and not defined", i.opcode, i.operands);
+            }
+        }
+        for i in module.globals.iter().filter(|i| i.opcode == op::NAME) {
+            assert!(defined.contains(&i.operands[0]), "{} has a name, and is not defined", i.operands[0]);
+        }
+    }
+
+    #[test]
+    fn shaders_with_functions_in_place_do_the_same() {
+        for spec in on_matrix_units() {
+            let Some(words) = plain(&spec) else { continue };
+            let (mut before, after) = (Module::read(&words), Module::read(&small_functions(&words)));
+            check_ids(&before);
+            check_ids(&after);
+            // What no branch leads to is not missed.
+            let truths = before.truths();
+            before.functions.iter_mut().for_each(|function| function.take_constant_branches(&truths));
+            for opcode in [op::MATRIX_MULTIPLY_ADD, op::CONTROL_BARRIER, op::ATOMIC_STORE, op::BITCAST] {
+                assert_eq!(in_place(&before, opcode), in_place(&after, opcode), "{opcode} of {spec}");
+            }
+            let small: HashSet<u32> = after.functions.iter().filter(|f| f.is_small()).map(Function::id).collect();
+            let calls =
+                after.functions.iter().flat_map(Function::instructions).filter(|i| i.opcode == op::FUNCTION_CALL);
+            assert_eq!(calls.filter(|i| small.contains(&i.operands[2])).count(), 0, "{spec}");
+            assert!(3 * after.functions.len() <= before.functions.len(), "{spec}: {}", after.functions.len());
+        }
+    }
+}
