@@ -96,7 +96,7 @@ fn main(
             var s = scores_of(&products, t);
             // No branch around products, for a subgroup whose rows see nothing of the tile: compilers move loads behind it, and
             // that costs more than it saves (212 against 248 TFLOP/s, causal at D 128 on an H200).
-            score_tile(&s, at, KvTile(kv.start, kv.full || sees_all(at, kv.start, first_row)), t);
+            score_tile(&s, at, as_seen(at, kv, first_row), t);
             move_rows(&rows, &acc, &s, t);
             products = array<block_c, S_BLOCKS>();
             qk(&products, &q_blocks, t);
@@ -111,11 +111,11 @@ fn main(
             next = after;
         }
         if (LAST_APART) {
-            // Nothing is multiplied behind it: 1 % of a list's time (a tenth of 16384 keys, D 128, on an H100). Where masks take text too,
-            // twice the text costs more than that.
+            // Nothing is multiplied behind it: 1 % of the time of lists and short windows (a tenth of 16384 keys, 512 keys, D 128, on an
+            // H100). Elsewhere twice the text costs more than that.
             if (tiles.x < tiles.y) {
                 var s = scores_of(&products, t);
-                score_tile(&s, at, kv, t);
+                score_tile(&s, at, as_seen(at, kv, first_row), t);
                 move_rows(&rows, &acc, &s, t);
                 rows_weigh(&rows, &s);
                 pv(&acc, &s, t);
@@ -158,7 +158,7 @@ fn named_tile(at: QTile, i: u32) -> KvTile {
     return KvTile(named.start, named.full && !TEST_ALL);
 }
 
-// Whether the rows of a subgroup see all of a tile that is not full for the workgroup.
-fn sees_all(at: QTile, start: u32, first_row: u32) -> bool {
-    return !TEST_ALL && rows_see_all(at, start, first_row, ROW_BLOCKS * SIZE);
+// The rows of a subgroup may see all of a tile that is not full for the workgroup.
+fn as_seen(at: QTile, kv: KvTile, first_row: u32) -> KvTile {
+    return KvTile(kv.start, kv.full || (!TEST_ALL && rows_see_all(at, kv.start, first_row, ROW_BLOCKS * SIZE)));
 }

@@ -1,9 +1,11 @@
 // Weights without a denominator: p = max(x, 0), out = sum_j p_j v_j (TransNormer's DiagAttention, Qin et al. 2022).
 //
-// provides  Rows RowsResult rows_init rows_grow rows_move rows_weigh rows_finish SCORE_UNIT
+// provides  Rows RowsResult rows_init rows_grow rows_move rows_weigh rows_finish score_factor
 // requires  params
 
-const SCORE_UNIT: f32 = 1.0;
+fn score_factor(scale: f32) -> f32 {
+    return scale;
+}
 
 struct Rows { unused: u32 }
 

@@ -2,13 +2,14 @@
 //
 // provides  score_tile
 // requires  bindings, thread map (row_of key_of), pack (row_at), order (near_q_token kv_token full_kv_token), visitor (seen), mods (head_scale score_mod
-//           mask_mod), row state (SCORE_UNIT)
+//           mask_mod), row state (score_factor)
 
 fn score_tile(s: ptr<function, array<vec4<f32>, SCORES>>, at: QTile, kv: KvTile, t: u32) {
     for (var r = 0u; r < ROWS; r++) { // unroll
         let own = row_at(at, at.row + row_of(t, r));
         // Without score rules scale and unit are one factor.
-        let factor = head_scale(own.h) * select(SCORE_UNIT, 1.0, SCORED);
+        let scale = head_scale(own.h);
+        let factor = select(score_factor(scale), scale, SCORED);
         // Clamped, as keys are: slots without a token are computed but never stored, and rules read tables by token.
         let q_idx = near_q_token(at, at.row + row_of(t, r));
         for (var c = 0u; c < KEYS4; c++) { // unroll
@@ -33,7 +34,7 @@ fn scored(scores: vec4<f32>, at: QTile, own: QTile, q_idx: u32, start: u32, c: u
     if (SCORED) {
         for (var j = 0u; j < 4u; j++) { // unroll
             let kv_idx = min(kv_token(at, start + key_of(t, c, j)), at.len_kv - 1u);
-            x[j] = score_mod(x[j], own, q_idx, kv_idx) * SCORE_UNIT;
+            x[j] = score_mod(x[j], own, q_idx, kv_idx) * score_factor(1.0);
         }
     }
     return x;

@@ -81,6 +81,8 @@ pub(crate) struct AttentionSpec {
     pub abreast: bool,
     /// Whether a workgroup takes query tile after query tile.
     pub tours: bool,
+    /// Whether the scale, one for all heads and positive, enters in the exponent's multiply-add.
+    pub scale_last: bool,
     /// Whether only those workgroups have work whose rows matrix units could not compute from two f16.
     pub redo: bool,
 }
@@ -346,6 +348,7 @@ pub(crate) fn example_attention_spec() -> AttentionSpec {
         relative_dtype: DType::F32,
         abreast: false,
         tours: false,
+        scale_last: false,
         redo: false,
     }
 }

@@ -39,6 +39,7 @@ fn spec(tile: Tile, dims: [u32; 2], dtype: DType, storage: Storage, subgroups: b
         test_all: false,
         whole_tiles: false,
         staged_list: false,
+        scale_last: false,
         tasks: false,
         scale_per_head: false,
         sinks: false,
@@ -215,6 +216,8 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                 if fragments == quads && [strips, block_kv] == [4, 32] && dims[0] == 64 {
                     let dims = AttentionSpec { head_dim: 128, v_dim: 80, tours: true, ..spec.clone() };
                     specs.push(Spec::Attention(dims.clone()));
+                    let window = AttentionSpec { visitor: Visitor::Window, scale_last: true, ..dims.clone() };
+                    specs.push(Spec::Attention(window));
                     let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dims };
                     let staged = AttentionSpec { whole_tiles: true, staged_list: true, ..listed.clone() };
                     specs.push(Spec::Attention(staged));

@@ -15,6 +15,7 @@ pub(crate) mod link;
 pub(crate) mod lists;
 pub(crate) mod mask_spec;
 pub(crate) mod matrices;
+mod matrix_tiles;
 pub(crate) mod multiprocessors;
 pub(crate) mod params;
 pub(crate) mod pipeline;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::attention_spec::{AttentionSpec, ScoreMod, Storage};
+use super::attention_spec::{AttentionSpec, ScoreMod, Storage, Visitor};
 use super::layout::DType;
 use super::params::MAX_PER_HEAD;
 use super::tuning::Products;
@@ -42,7 +42,8 @@ impl AttentionSpec {
             ("TEST_ALL", self.test_all),
             ("WHOLE_TILES", self.whole_tiles),
             ("TOURS", self.tours),
-            ("LAST_APART", self.staged_list),
+            ("LAST_APART", self.staged_list || (self.tours && self.visitor == Visitor::Window)),
+            ("SCALE_LAST", self.scale_last),
             ("STORE_APART", self.in_halves()),
         ];
         if let Products::Matrices(matrices) = tile.products {

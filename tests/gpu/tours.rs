@@ -38,6 +38,19 @@ fn bands_and_rows_without_a_key() {
     check(&case);
 }
 
+/// A scale enters the exponent, or before it where it is not positive; masked scores stay below all others, however small it is.
+#[test]
+fn scales_of_either_sign() {
+    for scale in [20.0, -30.0, 0.0, 1.0e-4] {
+        let mut case = Case::new(150, 150).dims(72, 72).heads(2, 8, 8);
+        (case.left, case.right) = (Some(20), Some(5));
+        case.scale = Some(scale);
+        check(&case);
+        case.sinks = true;
+        check(&case);
+    }
+}
+
 /// Sums are rescaled at each tile, and begin anew with each query tile.
 #[test]
 fn growing_maxima() {
