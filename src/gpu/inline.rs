@@ -146,6 +146,11 @@ impl Function {
         block.body.iter().all(|i| layout(i).is_some())
     }
 
+    /// The id that a function of one block returns.
+    fn returned(&self) -> Option<u32> {
+        self.blocks[0].body.last().filter(|i| i.opcode == op::RETURN_VALUE).map(|i| i.operands[0])
+    }
+
     fn take_constant_branches(&mut self, truths: &HashMap<u32, bool>) {
         for block in &mut self.blocks {
             let [.., merge, branch] = &block.body[..] else { continue };
@@ -242,12 +247,15 @@ impl Function {
                 operands[n] = *renamed.get(&operands[n]).unwrap_or(&operands[n]);
             }
             if result {
-                renamed.insert(operands[1], *bound);
-                operands[1] = *bound;
-                *bound += 1;
+                // What is returned takes the call's name.
+                let new = if Some(operands[1]) == self.returned() { call.operands[1] } else { *bound };
+                *bound += u32::from(new == *bound);
+                renamed.insert(operands[1], new);
+                operands[1] = new;
             }
             match i.opcode {
                 op::RETURN => {}
+                op::RETURN_VALUE if operands[0] == call.operands[1] => {}
                 op::RETURN_VALUE => {
                     let copied = vec![call.operands[0], call.operands[1], operands[0]];
                     body.push(Instruction { opcode: op::COPY_OBJECT, operands: copied });
