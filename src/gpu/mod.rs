@@ -25,6 +25,7 @@ pub(crate) mod probe;
 pub mod shaders;
 pub(crate) mod spec;
 pub(crate) mod spirv;
+mod spirv_module;
 pub(crate) mod splits;
 pub(crate) mod tensor;
 pub(crate) mod tiles;
