@@ -25,6 +25,43 @@ pub(super) fn small_functions(words: &[u32]) -> Vec<u32> {
     module.write(&words[..HEADER])
 }
 
+/// Where functions are put: what new ids begin with, variables of the caller that they bring along, and what ids of theirs became.
+struct Place {
+    bound: u32,
+    variables: Vec<Instruction>,
+    renames: Renames,
+}
+
+impl Place {
+    fn id(&mut self) -> u32 {
+        self.bound += 1;
+        self.bound - 1
+    }
+}
+
+/// New ids by old ones, 0 for those that keep their own: a list, since a map takes three times as long.
+#[derive(Default)]
+struct Renames {
+    new: Vec<u32>,
+    set: Vec<u32>,
+}
+
+impl Renames {
+    fn set(&mut self, old: u32, new: u32) {
+        self.new.resize(self.new.len().max(old as usize + 1), 0);
+        self.new[old as usize] = new;
+        self.set.push(old);
+    }
+
+    fn get(&self, id: u32) -> u32 {
+        self.new.get(id as usize).copied().filter(|new| *new != 0).unwrap_or(id)
+    }
+
+    fn clear(&mut self) {
+        self.set.drain(..).for_each(|id| self.new[id as usize] = 0);
+    }
+}
+
 impl Module {
     fn truths(&self) -> HashMap<u32, bool> {
         let truth = |i: &Instruction| match i.opcode {
@@ -38,14 +75,15 @@ impl Module {
     fn inline(&mut self) {
         // naga writes a function before those that call it, so that callees hold nothing to inline any more.
         let mut small: HashMap<u32, usize> = HashMap::new();
+        let mut place = Place { bound: self.bound, variables: Vec::new(), renames: Renames::default() };
         for n in 0..self.functions.len() {
             let (before, rest) = self.functions.split_at_mut(n);
-            let bound = &mut self.bound;
-            rest[0].inline(|id| small.get(&id).map(|&at| &before[at]), bound);
+            rest[0].inline(|id| small.get(&id).map(|&at| &before[at]), &mut place);
             if rest[0].is_small() {
                 small.insert(rest[0].id(), n);
             }
         }
+        self.bound = place.bound;
     }
 
     /// Leaves out functions that nothing calls, and names and decorations of what was in them.
@@ -140,44 +178,34 @@ impl Function {
         }
     }
 
-    fn inline<'a>(&mut self, small: impl Fn(u32) -> Option<&'a Function>, bound: &mut u32) {
-        let mut variables = Vec::new();
+    fn inline<'a>(&mut self, small: impl Fn(u32) -> Option<&'a Function>, place: &mut Place) {
         for block in &mut self.blocks {
             let mut body = Vec::with_capacity(block.body.len());
             for i in block.body.drain(..) {
                 match (i.opcode == op::FUNCTION_CALL).then(|| small(i.operands[2])).flatten() {
-                    Some(callee) => callee.put_in_place(&i, &mut body, &mut variables, bound),
+                    Some(callee) => callee.put_in_place(&i, &mut body, place),
                     None => body.push(i),
                 }
             }
             block.body = body;
         }
         // Variables of a function stand first in it.
-        self.blocks[0].body.splice(0..0, variables);
+        self.blocks[0].body.splice(0..0, place.variables.drain(..));
     }
 
     /// Writes this function's body where `call` stood.
-    fn put_in_place(
-        &self,
-        call: &Instruction,
-        body: &mut Vec<Instruction>,
-        variables: &mut Vec<Instruction>,
-        bound: &mut u32,
-    ) {
+    fn put_in_place(&self, call: &Instruction, body: &mut Vec<Instruction>, place: &mut Place) {
         let arguments = call.operands[3..].iter().copied();
         let parameters = self.head[1..].iter().map(|parameter| parameter.operands[1]);
-        let mut renamed: HashMap<u32, u32> = parameters.zip(arguments).collect();
+        parameters.zip(arguments).for_each(|(parameter, argument)| place.renames.set(parameter, argument));
         for i in &self.blocks[0].body {
             let (result, ids) = layout(i).expect("is_small");
             let mut operands = i.operands.clone();
-            for n in ids {
-                operands[n] = *renamed.get(&operands[n]).unwrap_or(&operands[n]);
-            }
+            operands[ids].iter_mut().for_each(|id| *id = place.renames.get(*id));
             if result {
                 // What is returned takes the call's name.
-                let new = if Some(operands[1]) == self.returned() { call.operands[1] } else { *bound };
-                *bound += u32::from(new == *bound);
-                renamed.insert(operands[1], new);
+                let new = if Some(operands[1]) == self.returned() { call.operands[1] } else { place.id() };
+                place.renames.set(operands[1], new);
                 operands[1] = new;
             }
             match i.opcode {
@@ -193,11 +221,12 @@ impl Function {
                         body.push(Instruction { opcode: op::STORE, operands: vec![operands[1], *initial] });
                     }
                     operands.truncate(3);
-                    variables.push(Instruction { opcode: op::VARIABLE, operands });
+                    place.variables.push(Instruction { opcode: op::VARIABLE, operands });
                 }
                 opcode => body.push(Instruction { opcode, operands }),
             }
         }
+        place.renames.clear();
     }
 }
 
@@ -246,8 +275,7 @@ mod tests {
             assert!(id < module.bound && defined.insert(id), "{id} is defined twice, or beyond {}", module.bound);
         }
         for i in module.functions.iter().flat_map(Function::instructions) {
-            let used =
-                layout(i).map_or_else(|| i.labels(), |(_, ids)| ids.into_iter().map(|n| i.operands[n]).collect());
+            let used = layout(i).map_or_else(|| i.labels(), |(_, ids)| i.operands[ids].to_vec());
             for id in used {
                 assert!(defined.contains(&id), "{id} is used by {} {:?}, and not defined", i.opcode, i.operands);
             }

@@ -1,6 +1,8 @@
 //! SPIR-V as blocks of instructions, for what changes the order of a module (`inline.rs`).
 
-use super::spirv::{instruction, instructions, op};
+use std::ops::Range;
+
+use super::spirv::{instructions, op};
 
 pub(super) struct Instruction {
     pub opcode: u32,
@@ -46,7 +48,10 @@ impl Module {
     pub fn write(&self, header: &[u32]) -> Vec<u32> {
         let mut words = header.to_vec();
         words[3] = self.bound;
-        let mut put = |opcode, operands: &[u32]| words.extend(instruction(opcode, operands));
+        let mut put = |opcode: u32, operands: &[u32]| {
+            words.push(((operands.len() as u32 + 1) << 16) | opcode);
+            words.extend(operands);
+        };
         self.globals.iter().for_each(|i| put(i.opcode, &i.operands));
         for function in &self.functions {
             function.head.iter().for_each(|i| put(i.opcode, &i.operands));
@@ -110,34 +115,29 @@ impl Instruction {
     }
 }
 
-/// Whether an instruction defines an id (its second operand), and which of its operands are ids of others; the rest are numbers. None for
-/// what is not known.
-pub(super) fn layout(i: &Instruction) -> Option<(bool, Vec<usize>)> {
+/// Whether an instruction defines an id (its second operand), and which of its operands are ids that a function may have defined; the others
+/// are types, scopes and numbers. None for what is not known.
+pub(super) fn layout(i: &Instruction) -> Option<(bool, Range<usize>)> {
     let all = i.operands.len();
-    let result = |first: std::ops::Range<usize>| Some((true, [0].into_iter().chain(first).collect()));
-    let none = |first: usize| Some((false, (0..first).collect()));
     match i.opcode {
-        op::FUNCTION_PARAMETER => result(2..2),
-        op::VARIABLE => result(3..all),
-        op::LOAD => result(2..3),
-        op::STORE => none(2),
-        op::EXTENDED => result(4..all).map(|(defines, ids)| (defines, ids.into_iter().chain([2]).collect())),
-        op::VECTOR_SHUFFLE => result(2..4),
-        op::COMPOSITE_EXTRACT => result(2..3),
-        op::COMPOSITE_INSERT => result(2..4),
-        op::FUNCTION_CALL | op::ACCESS_CHAIN | op::COMPOSITE_CONSTRUCT | op::COPY_OBJECT => result(2..all),
-        // Conversions, arithmetic, comparisons, bits.
-        109..=124 | 126..=205 => result(2..all),
-        op::CONTROL_BARRIER | op::MEMORY_BARRIER | op::ATOMIC_STORE => none(all),
-        op::ATOMIC_LOAD | 229..=242 => result(2..all),
-        // Votes, broadcasts, shuffles; then reductions, which say in a number over whom.
-        333..=341 | 345..=348 => result(2..all),
-        349..=364 => result(4..all).map(|(defines, ids)| (defines, ids.into_iter().chain([2]).collect())),
-        op::MATRIX_LOAD => result(2..5.min(all)),
-        op::MATRIX_STORE => none(4.min(all)),
-        op::MATRIX_MULTIPLY_ADD => result(2..5),
-        op::RETURN => none(0),
-        op::RETURN_VALUE => none(1),
+        op::FUNCTION_PARAMETER => Some((true, 2..2)),
+        op::VARIABLE => Some((true, 3..all)),
+        op::LOAD | op::COMPOSITE_EXTRACT => Some((true, 2..3)),
+        op::VECTOR_SHUFFLE | op::COMPOSITE_INSERT => Some((true, 2..4)),
+        op::FUNCTION_CALL | op::ACCESS_CHAIN | op::COMPOSITE_CONSTRUCT | op::COPY_OBJECT | op::ATOMIC_LOAD => {
+            Some((true, 2..all))
+        }
+        // Conversions, arithmetic, comparisons, bits; atomics; votes, broadcasts, shuffles.
+        109..=124 | 126..=205 | 229..=242 | 333..=341 | 345..=348 => Some((true, 2..all)),
+        // Which function, or over whom, and what: a number.
+        op::EXTENDED | 349..=364 => Some((true, 4..all)),
+        op::MATRIX_LOAD => Some((true, 2..all.min(5))),
+        op::MATRIX_MULTIPLY_ADD => Some((true, 2..5)),
+        op::STORE => Some((false, 0..2)),
+        op::MATRIX_STORE => Some((false, 0..all.min(4))),
+        op::CONTROL_BARRIER | op::MEMORY_BARRIER | op::ATOMIC_STORE => Some((false, 0..all)),
+        op::RETURN => Some((false, 0..0)),
+        op::RETURN_VALUE => Some((false, 0..1)),
         _ => None,
     }
 }
