@@ -2,7 +2,7 @@
 //! memory, on devices that have them.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, Capabilities, Context, DType, Mask, Matrices, Tile, Visit};
+use wgpu_attention::{Attention, BlockMask, Capabilities, Context, DType, Mask, Matrices, Tile, TileClass, Visit};
 
 use crate::masks;
 use crate::support::{Case, Change, ctx, download, upload};
@@ -147,6 +147,32 @@ fn tile_lists() {
 }
 
 /// A value that is infinite or NaN shows in the rows that see its key, and in no other.
+/// Blocks that are made of tiles, some rows without any: nothing is cut, so the kernel knows no masks.
+#[test]
+fn lists_of_whole_tiles() {
+    for (_, ctx, matrices) in ways() {
+        let tile = matrices.tile(2, 1, 32);
+        let sides = [2 * tile.block_q as usize, 64];
+        let lens = sides.map(|side| 3 * side);
+        let list = |row_ptr: [u32; 4], cols: &[u32]| {
+            let classes = vec![TileClass::Full; cols.len()];
+            Mask::blocks(&BlockMask::new(lens, sides, 1, &row_ptr, cols, &classes).unwrap())
+        };
+        let [wide, narrow] = [list([0, 2, 2, 3], &[0, 2, 1]), list([0, 1, 1, 4], &[1, 0, 1, 2])];
+        let case = Case::new(lens[0], lens[1]).dims(16, 24).heads(2, 4, 2).f16();
+        let [q, k, v] = case.upload(&ctx).unwrap();
+        let a_head = Mask::per_head([0, 1, 0, 1].map(|n| [&wide, &narrow][n].clone()));
+        for mask in [wide.clone(), wide & !narrow, a_head] {
+            let described = Attention::new(&q, &k, &v).mask(mask.clone()).visit(Visit::Listed).tile(tile);
+            let plan = described.plan(&ctx).unwrap().to_string();
+            assert!(plan.contains("no tile cut"), "{plan}");
+            let host = mask.host([2, 4, lens[0], lens[1]]).unwrap();
+            let ways = [(Visit::Listed, Some(tile))];
+            masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), &ctx, &ways);
+        }
+    }
+}
+
 #[test]
 fn strange_values_show_where_they_are_seen() {
     for (name, ctx, matrices) in ways() {
