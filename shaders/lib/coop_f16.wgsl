@@ -100,7 +100,7 @@ fn find_met(
     minus: bool,
     t: u32,
 ) {
-    // The first of a tile's blocks; what the others hold is not used.
+    // The first of a tile's blocks; what the others hold is not used, nor which keys they stand for (behind a table of tokens lie lists).
     var products = array<block_c, S_BLOCKS>();
     for (var d = 0u; d < QK_BLOCKS; d++) { // unroll
         let keys = coopLoad<block_b>(&kv_tile[c * SIZE * K_STRIDE + d * SIZE4], K_STRIDE);
