@@ -6,6 +6,7 @@ use super::check::Problem;
 use super::grids::{Share, share_out, stages_list, suits_tours};
 use super::halves;
 use super::lists;
+use super::scores::scales_last;
 use super::split::{self, Partials};
 use super::visit::Visiting;
 use crate::gpu::attention_spec::{AttentionSpec, Storage, Visitor, user_score};
@@ -19,7 +20,7 @@ use crate::gpu::spec::Spec;
 use crate::gpu::tuning::Products;
 use crate::mask::{self, MAX_RULES};
 use crate::user_wgsl::Text;
-use crate::{Error, Result, Weights};
+use crate::{Error, Result};
 
 /// Batches and heads of one dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,22 +202,6 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         scale_last: false,
         redo: false,
     }
-}
-
-/// Scales that may be left to the exponent: positive, and so that masked scores stay far below all others and finite.
-const LAST_SCALES: std::ops::RangeInclusive<f32> = 1.0e-4..=1.0e4;
-
-/// Whether the scale enters in the exponent's multiply-add, one multiplication a score less: in those kernels alone that gain by it, as an
-/// H100 runs them for half a second (27 November 2026; D 128, window of 512: 1 %, with the last tile apart; D 64, dense: 3). Others lose up
-/// to 5 %.
-fn scales_last(p: &Problem, spec: &AttentionSpec) -> bool {
-    let gains = match spec.visitor {
-        Visitor::Window => spec.tours,
-        Visitor::Dense => spec.whole_tiles && spec.head_dim.max(spec.v_dim) <= 64,
-        Visitor::List => false,
-    };
-    let one = p.scores.is_empty() && !p.scale_per_head && p.weights == Weights::Softmax;
-    gains && one && LAST_SCALES.contains(&p.scale)
 }
 
 /// The same by multiply-adds, for the rows that two f16 cannot hold.

@@ -9,12 +9,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::spirv::{HEADER, op};
-use super::spirv_module::{Block, Function, Instruction, Module, layout};
+use super::spirv_module::{Block, Function, Instruction, Module, layout, op};
 
-/// The module with every function of one block in its callers.
-pub(super) fn small_functions(words: &[u32]) -> Vec<u32> {
-    let mut module = Module::read(words);
+/// Puts every function of one block into its callers.
+pub(super) fn small_functions(module: &mut Module) {
     let truths = module.truths();
     for function in &mut module.functions {
         function.take_constant_branches(&truths);
@@ -22,7 +20,6 @@ pub(super) fn small_functions(words: &[u32]) -> Vec<u32> {
     }
     module.inline();
     module.forget_uncalled();
-    module.write(&words[..HEADER])
 }
 
 /// Where functions are put: what new ids begin with, variables of the caller that they bring along, and what ids of theirs became.
@@ -244,10 +241,11 @@ mod tests {
     use crate::gpu::link::reflect_bindings;
     use crate::gpu::spirv;
 
-    fn plain(spec: &crate::gpu::spec::Spec) -> Option<Vec<u32>> {
+    fn plain(spec: &crate::gpu::spec::Spec) -> Option<Module> {
         let (elements, module) = (spec.elements()?, spec.link().unwrap().module);
         let (bindings, checks) = (reflect_bindings(&module), wgpu::ShaderRuntimeChecks::unchecked());
-        Some(spirv::write(&module, &bindings, elements, |name| spec.pins(name), false, checks).unwrap())
+        let words = spirv::write(&module, &bindings, elements, |name| spec.pins(name), false, checks).unwrap();
+        Some(Module::read(&words).unwrap())
     }
 
     /// How often an instruction stands in the entry point once every function is in its place.
@@ -288,8 +286,10 @@ mod tests {
     #[test]
     fn shaders_with_functions_in_place_do_the_same() {
         for spec in on_matrix_units() {
-            let Some(words) = plain(&spec) else { continue };
-            let (mut before, after) = (Module::read(&words), Module::read(&small_functions(&words)));
+            let Some([mut before, mut after]) = plain(&spec).zip(plain(&spec)).map(<[Module; 2]>::from) else {
+                continue;
+            };
+            small_functions(&mut after);
             check_ids(&before);
             check_ids(&after);
             // What no branch leads to is not missed.

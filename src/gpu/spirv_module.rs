@@ -1,8 +1,57 @@
-//! SPIR-V as blocks of instructions, for what changes the order of a module (`inline.rs`).
+//! SPIR-V as functions of blocks of instructions, for what changes a module (`spirv.rs`, `inline.rs`).
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::spirv::{instructions, op};
+pub(super) mod op {
+    pub const NAME: u32 = 5;
+    pub const EXTENDED: u32 = 12;
+    pub const ENTRY_POINT: u32 = 15;
+    pub const TYPE_INT: u32 = 21;
+    pub const TYPE_FLOAT: u32 = 22;
+    pub const TYPE_POINTER: u32 = 32;
+    pub const CONSTANT_TRUE: u32 = 41;
+    pub const CONSTANT_FALSE: u32 = 42;
+    pub const CONSTANT: u32 = 43;
+    pub const FUNCTION: u32 = 54;
+    pub const FUNCTION_PARAMETER: u32 = 55;
+    pub const FUNCTION_END: u32 = 56;
+    pub const FUNCTION_CALL: u32 = 57;
+    pub const VARIABLE: u32 = 59;
+    pub const LOAD: u32 = 61;
+    pub const STORE: u32 = 62;
+    pub const ACCESS_CHAIN: u32 = 65;
+    pub const DECORATE: u32 = 71;
+    pub const VECTOR_SHUFFLE: u32 = 79;
+    pub const COMPOSITE_CONSTRUCT: u32 = 80;
+    pub const COMPOSITE_EXTRACT: u32 = 81;
+    pub const COMPOSITE_INSERT: u32 = 82;
+    pub const COPY_OBJECT: u32 = 83;
+    pub const BITCAST: u32 = 124;
+    pub const CONTROL_BARRIER: u32 = 224;
+    pub const MEMORY_BARRIER: u32 = 225;
+    pub const ATOMIC_LOAD: u32 = 227;
+    pub const ATOMIC_STORE: u32 = 228;
+    pub const PHI: u32 = 245;
+    pub const LOOP_MERGE: u32 = 246;
+    pub const SELECTION_MERGE: u32 = 247;
+    pub const LABEL: u32 = 248;
+    pub const BRANCH: u32 = 249;
+    pub const BRANCH_CONDITIONAL: u32 = 250;
+    pub const SWITCH: u32 = 251;
+    pub const RETURN: u32 = 253;
+    pub const RETURN_VALUE: u32 = 254;
+    pub const UNREACHABLE: u32 = 255;
+    pub const MATRIX_LOAD: u32 = 4457;
+    pub const MATRIX_STORE: u32 = 4458;
+    pub const MATRIX_MULTIPLY_ADD: u32 = 4459;
+}
+
+/// Storage class of variables within a function.
+pub(super) const FUNCTION_CLASS: u32 = 7;
+
+/// Words before the first instruction; the fourth is the bound of ids.
+const HEADER: usize = 5;
 
 pub(super) struct Instruction {
     pub opcode: u32,
@@ -20,33 +69,47 @@ pub(super) struct Function {
     pub blocks: Vec<Block>,
 }
 
+/// A function of one parameter.
+pub(super) struct Signature {
+    pub result_type: u32,
+    pub parameter_type: u32,
+    pub parameter: u32,
+}
+
+/// A module that is being changed. Types and constants that are added stand before the first function.
 pub(super) struct Module {
+    header: [u32; HEADER],
     pub bound: u32,
     pub globals: Vec<Instruction>,
     pub functions: Vec<Function>,
 }
 
 impl Module {
-    pub fn read(words: &[u32]) -> Module {
-        let mut module = Module { bound: words[3], globals: Vec::new(), functions: Vec::new() };
+    pub fn read(words: &[u32]) -> Result<Module, &'static str> {
+        let (header, words) = words.split_first_chunk().ok_or("no header")?;
+        let mut module = Module { header: *header, bound: header[3], globals: Vec::new(), functions: Vec::new() };
         let mut inside = false;
-        for (_, opcode, operands) in instructions(words) {
-            let read = Instruction { opcode, operands: operands.to_vec() };
-            match opcode {
-                op::FUNCTION => {
+        let mut rest = words;
+        while let [first, ..] = *rest {
+            let (own, after) =
+                rest.split_at_checked((first >> 16).max(1) as usize).ok_or("an instruction is cut off")?;
+            rest = after;
+            let read = Instruction::new(first & 0xffff, own[1..].iter().copied());
+            match (read.opcode, module.functions.last_mut()) {
+                (op::FUNCTION, _) => {
                     inside = true;
                     module.functions.push(Function { head: vec![read], blocks: Vec::new() });
                 }
-                op::FUNCTION_END => inside = false,
-                _ if !inside => module.globals.push(read),
-                _ => module.functions.last_mut().expect("inside of one").add(read),
+                (op::FUNCTION_END, _) => inside = false,
+                (_, Some(function)) if inside => function.add(read),
+                _ => module.globals.push(read),
             }
         }
-        module
+        Ok(module)
     }
 
-    pub fn write(&self, header: &[u32]) -> Vec<u32> {
-        let mut words = header.to_vec();
+    pub fn write(&self) -> Vec<u32> {
+        let mut words = self.header.to_vec();
         words[3] = self.bound;
         let mut put = |opcode: u32, operands: &[u32]| {
             words.push(((operands.len() as u32 + 1) << 16) | opcode);
@@ -62,6 +125,62 @@ impl Module {
             put(op::FUNCTION_END, &[]);
         }
         words
+    }
+
+    /// All but what ends functions and begins blocks.
+    pub fn instructions(&self) -> impl Iterator<Item = &Instruction> {
+        self.globals.iter().chain(self.functions.iter().flat_map(Function::instructions))
+    }
+
+    pub fn id(&mut self) -> u32 {
+        self.bound += 1;
+        self.bound - 1
+    }
+
+    pub fn names(&self) -> HashMap<u32, String> {
+        let named = self.globals.iter().filter(|i| i.opcode == op::NAME);
+        named.map(|i| (i.operands[0], text(&i.operands[1..]))).collect()
+    }
+
+    /// Where the function of this name and of one parameter stands.
+    pub fn function(&self, name: &str) -> Option<usize> {
+        let mut named = self.globals.iter().filter(|i| i.opcode == op::NAME && text(&i.operands[1..]) == name);
+        let is_it = |id| self.functions.iter().position(|function| function.id() == id && function.head.len() == 2);
+        named.find_map(|i| is_it(i.operands[0]))
+    }
+
+    /// The id of what was declared with these operands, counted from behind its result.
+    fn declared(&self, opcode: u32, result_at: usize, wanted: &[u32]) -> Option<u32> {
+        let is_it = |i: &&Instruction| {
+            let (before, after) = i.operands.split_at(result_at);
+            i.opcode == opcode && before.iter().chain(&after[1..]).eq(wanted)
+        };
+        self.globals.iter().filter(|i| i.opcode == opcode).find(is_it).map(|i| i.operands[result_at])
+    }
+
+    /// The same, declared now if it was not; the result is an id of its own.
+    fn declare(&mut self, opcode: u32, result_at: usize, wanted: &[u32]) -> u32 {
+        self.declared(opcode, result_at, wanted).unwrap_or_else(|| {
+            let id = self.id();
+            let mut operands = wanted.to_vec();
+            operands.insert(result_at, id);
+            self.globals.push(Instruction { opcode, operands });
+            id
+        })
+    }
+
+    pub fn float(&self, bits: u32) -> Option<u32> {
+        self.declared(op::TYPE_FLOAT, 0, &[bits])
+    }
+
+    pub fn pointer_to(&mut self, target: u32) -> u32 {
+        self.declare(op::TYPE_POINTER, 0, &[FUNCTION_CLASS, target])
+    }
+
+    /// Constants 0, 1, 2 and so on.
+    pub fn indices(&mut self, count: u32) -> Vec<u32> {
+        let unsigned = self.declare(op::TYPE_INT, 0, &[32, 0]);
+        (0..count).map(|n| self.declare(op::CONSTANT, 1, &[unsigned, n])).collect()
     }
 }
 
@@ -82,6 +201,21 @@ impl Function {
         self.blocks.iter().flat_map(|block| &block.body)
     }
 
+    pub fn instructions_mut(&mut self) -> impl Iterator<Item = &mut Instruction> {
+        self.blocks.iter_mut().flat_map(|block| &mut block.body)
+    }
+
+    /// Of a function that `Module::function` found.
+    pub fn signature(&self) -> Signature {
+        let (function, parameter) = (&self.head[0].operands, &self.head[1].operands);
+        Signature { result_type: function[0], parameter_type: parameter[0], parameter: parameter[1] }
+    }
+
+    pub fn replace_body(&mut self, body: Vec<Instruction>) {
+        self.blocks.truncate(1);
+        self.blocks[0].body = body;
+    }
+
     /// Every id that is defined here.
     pub fn ids(&self) -> Vec<u32> {
         let defined = self.head.iter().chain(self.instructions()).filter_map(Instruction::result);
@@ -90,6 +224,10 @@ impl Function {
 }
 
 impl Instruction {
+    pub fn new(opcode: u32, operands: impl IntoIterator<Item = u32>) -> Instruction {
+        Instruction { opcode, operands: operands.into_iter().collect() }
+    }
+
     /// The id that it defines; of instructions outside of the table, the usual place.
     pub fn result(&self) -> Option<u32> {
         let defines = match (layout(self), self.opcode) {
@@ -140,4 +278,10 @@ pub(super) fn layout(i: &Instruction) -> Option<(bool, Range<usize>)> {
         op::RETURN_VALUE => Some((false, 0..1)),
         _ => None,
     }
+}
+
+/// A literal string: bytes in little-endian words, ended by 0.
+fn text(words: &[u32]) -> String {
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).take_while(|byte| *byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }

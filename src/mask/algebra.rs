@@ -69,13 +69,7 @@ impl Mask {
     fn most_tiles(&self, keys: usize, all: usize) -> usize {
         let of = |mask: &Mask| mask.most_tiles(keys, all);
         match &*self.node {
-            Node::Constant(attends) => {
-                if *attends {
-                    all
-                } else {
-                    0
-                }
-            }
+            Node::Constant(attends) => usize::from(*attends) * all,
             Node::Rule(Rule::Blocks { list, .. }) => list.most_tiles(keys),
             Node::Rule(_) => all,
             Node::And(a, b) => of(a).min(of(b)),
