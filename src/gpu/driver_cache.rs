@@ -1,25 +1,28 @@
-//! What the driver keeps of its compilations, where the device lets it be kept.
+//! What is kept of compilations, where the device lets it be kept: the driver's, and SPIR-V of the library's own.
 //!
 //! Several caches: a driver that compiles into one takes one kernel after the other (NVIDIA's: two of 0.55 s take 1.18 s without a cache
 //! of their own each, and 0.89 s with). Which of them holds a kernel is kept with their bytes.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::spec::Spec;
+use super::translations::{self, KeptTranslations, Translations, number};
+use crate::Result;
 
 /// Kernels that are compiled side by side.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
 
 /// What kept bytes begin with.
-const MAGIC: &[u8; 16] = b"wgpu-attention 1";
+const MAGIC: &[u8; 16] = b"wgpu-attention 2";
 
 /// The driver's caches; none on a device without `Features::PIPELINE_CACHE`.
 #[derive(Debug, Default)]
 pub(crate) struct DriverCaches {
     caches: Vec<wgpu::PipelineCache>,
     state: Mutex<State>,
+    translations: Translations,
 }
 
 #[derive(Debug, Default)]
@@ -30,9 +33,13 @@ struct State {
     busy: [usize; SIDE_BY_SIDE],
 }
 
-/// Kept bytes, taken apart: of each cache the kernels that it holds, and the driver's own.
+/// Kept bytes, taken apart.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Kept<'a>([(Vec<u64>, Option<&'a [u8]>); SIDE_BY_SIDE]);
+pub(crate) struct Kept<'a> {
+    /// Of each cache the kernels that it holds, and the driver's own.
+    drivers: [(Vec<u64>, Option<&'a [u8]>); SIDE_BY_SIDE],
+    translations: KeptTranslations<'a>,
+}
 
 impl<'a> Kept<'a> {
     /// Nothing, where they are not whole.
@@ -43,7 +50,7 @@ impl<'a> Kept<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Kept<'a>> {
         let mut rest = bytes.strip_prefix(MAGIC)?;
         let mut kept = Kept::default();
-        for (kernels, driver) in &mut kept.0 {
+        for (kernels, driver) in &mut kept.drivers {
             let count = number(&mut rest)?;
             for _ in 0..count {
                 kernels.push(number(&mut rest)?);
@@ -52,27 +59,23 @@ impl<'a> Kept<'a> {
             let (own, others) = rest.split_at_checked(length)?;
             (*driver, rest) = (Some(own), others);
         }
+        kept.translations = translations::read(&mut rest)?;
         rest.is_empty().then_some(kept)
     }
 
     /// What the driver's caches begin with.
     pub(crate) fn drivers(&self) -> impl Iterator<Item = Option<&'a [u8]>> {
-        self.0.iter().map(|(_, driver)| *driver)
+        self.drivers.iter().map(|(_, driver)| *driver)
     }
-}
-
-fn number(rest: &mut &[u8]) -> Option<u64> {
-    let (first, others) = rest.split_first_chunk()?;
-    *rest = others;
-    Some(u64::from_le_bytes(*first))
 }
 
 impl DriverCaches {
     /// Caches made of what was kept.
     pub(crate) fn new(caches: Vec<wgpu::PipelineCache>, kept: &Kept<'_>) -> DriverCaches {
-        let kernels = kept.0.iter().enumerate().flat_map(|(n, (kernels, _))| kernels.iter().map(move |key| (*key, n)));
+        let kernels =
+            kept.drivers.iter().enumerate().flat_map(|(n, (kernels, _))| kernels.iter().map(move |key| (*key, n)));
         let state = State { homes: kernels.collect(), ..State::default() };
-        DriverCaches { caches, state: Mutex::new(state) }
+        DriverCaches { caches, state: Mutex::new(state), translations: Translations::new(&kept.translations) }
     }
 
     /// Compiles a kernel into the cache that has it, or the one least in use.
@@ -95,6 +98,19 @@ impl DriverCaches {
         made
     }
 
+    /// A kernel's text as SPIR-V: kept, or made now. On a device that keeps nothing it is always made.
+    pub(crate) fn translation(
+        &self,
+        spec: &Spec,
+        text: &str,
+        make: impl FnOnce() -> Result<Vec<u32>>,
+    ) -> Result<Arc<[u32]>> {
+        if self.caches.is_empty() {
+            return make().map(Arc::from);
+        }
+        self.translations.get_or_make(spec, text, make)
+    }
+
     /// All of it, for [`Kept::read`].
     pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
         let homes = self.state.lock().unwrap_or_else(|e| e.into_inner()).homes.clone();
@@ -107,6 +123,7 @@ impl DriverCaches {
             bytes.extend((driver.len() as u64).to_le_bytes());
             bytes.extend(driver);
         }
+        self.translations.write(&mut bytes);
         (!self.caches.is_empty()).then_some(bytes)
     }
 }
@@ -119,7 +136,7 @@ mod tests {
     fn bytes_are_taken_apart_or_count_for_nothing() {
         let mut bytes = MAGIC.to_vec();
         let mut wanted = Kept::default();
-        for (n, (kernels, driver)) in wanted.0.iter_mut().enumerate() {
+        for (n, (kernels, driver)) in wanted.drivers.iter_mut().enumerate() {
             *kernels = (0..n as u64).collect();
             *driver = Some(&b"abcd"[..n]);
             bytes.extend((n as u64).to_le_bytes());
@@ -127,6 +144,8 @@ mod tests {
             bytes.extend((n as u64).to_le_bytes());
             bytes.extend(&b"abcd"[..n]);
         }
+        Translations::new(&vec![(7, b"abcdefgh")]).write(&mut bytes);
+        wanted.translations.push((7, b"abcdefgh"));
         assert_eq!(Kept::read(&bytes), wanted);
         for end in 0..bytes.len() {
             assert_eq!(Kept::read(&bytes[..end]), Kept::default(), "cut at {end}");

@@ -29,6 +29,7 @@ mod spirv_module;
 pub(crate) mod splits;
 pub(crate) mod tensor;
 pub(crate) mod tiles;
+mod translations;
 pub(crate) mod tuning;
 pub(crate) mod unroll;
 

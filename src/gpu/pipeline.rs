@@ -139,8 +139,11 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
 }
 
 fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
-    let module = text.parse()?.module;
-    debug_assert_eq!(bindings, reflect_bindings(&module), "{spec}");
+    let parse = |text: &Assembled| -> Result<naga::Module> {
+        let module = text.parse()?.module;
+        debug_assert_eq!(bindings, reflect_bindings(&module), "{spec}");
+        Ok(module)
+    };
     let label = spec.to_string();
     let device = ctx.device();
     // A device that runs nothing takes no SPIR-V either.
@@ -148,9 +151,10 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     let made = match elements {
         Some(elements) => {
             let pins = |name: &str| spec.pins(name);
-            Made::Spirv(spirv::write(&module, &bindings, elements, pins, spec.inlines(), checks(&spec))?)
+            let write = || spirv::write(&parse(&text)?, &bindings, elements, pins, spec.inlines(), checks(&spec));
+            Made::Spirv(ctx.pipeline_cache().driver().translation(&spec, text.text(), write)?)
         }
-        None => Made::Module(Box::new(module)),
+        None => Made::Module(Box::new(parse(&text)?)),
     };
     ctx.checked(&label, || {
         let module = shader_module(device, &label, made, &spec);
@@ -190,7 +194,7 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
 /// What the device is given.
 enum Made {
     Module(Box<naga::Module>),
-    Spirv(Vec<u32>),
+    Spirv(Arc<[u32]>),
 }
 
 fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) -> wgpu::ShaderModule {
@@ -214,7 +218,7 @@ fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) ->
                     workgroup_size: (spec.threads(), 1, 1),
                 }]
                 .into(),
-                spirv: Some(words.into()),
+                spirv: Some(words.as_ref().into()),
                 ..Default::default()
             }),
         }

@@ -47,6 +47,20 @@ pub fn rules() -> [Case; 4] {
     [first, second, case, in_parts]
 }
 
+/// The driver's code and the SPIR-V that it was made of.
+#[test]
+fn kept_kernels_compute_the_same() {
+    for (name, ctx, matrices) in ways() {
+        let mut case = Case::new(40, 50).dims(32, 32).causal().f16();
+        case.tile = Some(small_tiles(matrices)[0]);
+        let wanted = case.run(&ctx).unwrap();
+        let Some(bytes) = ctx.pipeline_cache_data() else { continue };
+        // SAFETY: the bytes are what the line above gave.
+        let fresh = unsafe { ctx.with_pipeline_cache(&bytes) }.unwrap();
+        assert_eq!(case.run(&fresh).unwrap(), wanted, "{name}");
+    }
+}
+
 #[test]
 fn lengths_and_widths() {
     for (len_q, len_kv) in [(1, 1), (17, 70), (70, 101), (130, 33)] {
