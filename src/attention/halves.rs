@@ -56,23 +56,22 @@ impl Halves {
 
 /// Adds the stages that split q, k and v; so are the pieces of the loop shared out.
 pub(super) fn stages(p: &Problem, shares: &[Share], builder: &mut PlanBuilder<'_>) -> Result<Halves> {
-    let storage = wgpu::BufferUsages::STORAGE;
     let Products::Matrices(matrices) = p.tile.products else { unreachable!("halves are for matrix units") };
     let (mut operands, mut rows) = (Vec::new(), 0);
     for (name, layout) in [("q", p.q), ("k", p.k), ("v", p.v)] {
         let [batch, heads, len, dim] = layout.shape();
         let padded = dim.next_multiple_of(matrices.size as usize);
         let halves = Layout::new(DType::F16, [batch, heads, len, 2 * padded])?;
-        let buffer = builder.owned_of_size(name, storage, &[], 2 * halves.len() as u64)?;
+        let buffer = builder.scratch(name, 2 * halves.len() as u64)?;
         operands.push((Operand { name, buffer, layout: halves, first: rows as u32 }, layout));
         rows += batch * heads * len;
     }
     let heads_kv = p.k.shape()[0] * p.k.shape()[1];
-    let totals = builder.owned_of_size("totals", storage, &[], 4 * heads_kv as u64)?;
-    let powers = builder.owned_of_size("powers", storage, &[], 8 * rows as u64)?;
+    let totals = builder.scratch("totals", 4 * heads_kv as u64)?;
+    let powers = builder.scratch("powers", 8 * rows as u64)?;
     let redo = shares.iter().map(|share| {
         let workgroups = u64::from(share.grid[0]) * u64::from(share.grid[1]);
-        builder.owned_of_size("redo", storage, &[], 4 * workgroups)
+        builder.scratch("redo", 4 * workgroups)
     });
     let redo = redo.collect::<Result<Vec<_>>>()?;
     // Operands that differ in nothing but their rows share a kernel and a stage.

@@ -101,8 +101,7 @@ pub(super) struct Partials {
 }
 
 pub(super) fn partials(split: &Split, builder: &mut PlanBuilder<'_>) -> Result<Partials> {
-    let mut buffer =
-        |name, layout: Layout| builder.owned_of_size(name, wgpu::BufferUsages::STORAGE, &[], 4 * layout.len() as u64);
+    let mut buffer = |name, layout: Layout| builder.scratch(name, 4 * layout.len() as u64);
     Ok(Partials { out: buffer("out_parts", split.out)?, lse: buffer("lse_parts", split.lse)? })
 }
 

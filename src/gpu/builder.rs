@@ -7,6 +7,7 @@ use super::layout::Layout;
 use super::lists::Lists;
 use super::pipeline::{Asked, Job, Kernel};
 use super::plan::{Bound, Piece, Plan, Slot, Stage};
+use super::scratch::Scratch;
 use super::spec::Spec;
 use crate::Result;
 
@@ -36,6 +37,7 @@ impl<'a> PlanBuilder<'a> {
             lists: None,
             splits: 1,
             workspace_bytes: 0,
+            scratch: Vec::new(),
             notes: Vec::new(),
         };
         PlanBuilder { ctx, plan, unfinished: Vec::new(), jobs: Vec::new() }
@@ -59,6 +61,18 @@ impl<'a> PlanBuilder<'a> {
         let buffer = self.ctx.create_buffer(label, size, usage)?;
         self.ctx.queue().write_buffer(&buffer, 0, bytes);
         self.plan.workspace_bytes += size;
+        Ok(buffer)
+    }
+
+    /// A buffer that every call writes before it reads it: another plan may have used it before.
+    pub(crate) fn scratch(&mut self, label: &str, size: u64) -> Result<wgpu::Buffer> {
+        let size = size.next_multiple_of(16).max(16);
+        let buffer = match self.ctx.scratch().take(size) {
+            Some(buffer) => buffer,
+            None => self.ctx.create_buffer(label, size, Scratch::USAGE)?,
+        };
+        self.plan.workspace_bytes += size;
+        self.plan.scratch.push(buffer.clone());
         Ok(buffer)
     }
 

@@ -11,6 +11,7 @@ use super::layout::{DType, Layout};
 use super::matrices::{Fragments, Matrices};
 use super::pipeline::PipelineCache;
 use super::probe;
+use super::scratch::Scratch;
 use super::shaders::Recorder;
 use crate::{Error, Result};
 
@@ -27,6 +28,7 @@ pub struct Context {
     queue: wgpu::Queue,
     capabilities: Arc<Capabilities>,
     pipelines: Arc<PipelineCache>,
+    scratch: Arc<Scratch>,
     /// Where plans made here keep what they record, if anyone asked.
     recorder: Option<Recorder>,
 }
@@ -82,6 +84,7 @@ impl Context {
             device: device.clone(),
             queue: queue.clone(),
             pipelines: Arc::default(),
+            scratch: Arc::default(),
             recorder: None,
         };
         // SAFETY: no bytes are given. Without a cache, kernels compile all the same.
@@ -245,6 +248,10 @@ impl Context {
 
     pub(crate) fn pipeline_cache(&self) -> &PipelineCache {
         &self.pipelines
+    }
+
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     pub(crate) fn require_dtype(&self, argument: &str, dtype: DType) -> Result<()> {

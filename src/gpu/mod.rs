@@ -22,6 +22,7 @@ pub(crate) mod pipeline;
 pub(crate) mod plan;
 mod prelude;
 pub(crate) mod probe;
+mod scratch;
 pub mod shaders;
 pub(crate) mod spec;
 pub(crate) mod spirv;

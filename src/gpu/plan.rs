@@ -43,7 +43,15 @@ pub struct Plan {
     /// Parts that keys are split into.
     pub(super) splits: usize,
     pub(super) workspace_bytes: u64,
+    /// Of that, what plans to come may have.
+    pub(super) scratch: Vec<wgpu::Buffer>,
     pub(super) notes: Vec<String>,
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        self.ctx.scratch().hand_down(std::mem::take(&mut self.scratch));
+    }
 }
 
 /// A tensor that the caller brings.
@@ -217,7 +225,8 @@ impl Plan {
         dispatch(&mut pass, stages, groups);
     }
 
-    /// Bytes of GPU memory that the plan owns.
+    /// Bytes of GPU memory that the plan owns. What it only computes in outlives it: the context keeps that for plans of the same size, up to
+    /// twice what one plan had.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace_bytes
     }

@@ -1,6 +1,7 @@
 //! Plans: made once, used often, by many threads, on many tensors.
 
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Layout, Mask, Plan, Tensor};
+use wgpu_attention::reference::Sizes;
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Fragments, Layout, Mask, Plan, Tensor};
 
 use crate::support::{Case, ctx, download};
 
@@ -20,6 +21,28 @@ fn a_plan_outlives_its_tensors_and_serves_others() {
         plan.encode(&mut encoder, &AttentionIo::new(&q, &k, &v, &out).lse(&lse)).unwrap();
         ctx().queue().submit([encoder.finish()]);
         case.compare("a plan used again", &download(ctx(), &out).unwrap(), &download(ctx(), &lse).unwrap());
+    }
+}
+
+/// The workspace of a plan that met nothing but NaN, in another shape of as many bytes.
+#[test]
+fn a_plan_inherits_workspace() {
+    let mut case = Case::new(40, 700).heads(1, 2, 2);
+    case.splits = Some(3);
+    let mut others = vec![case];
+    if let Some(matrices) = ctx().capabilities().matrices.filter(|m| matches!(m.fragments, Fragments::Registers(_))) {
+        // f32 as two f16.
+        let mut case = Case::new(48, 70).dims(24, 24).heads(1, 2, 2);
+        case.tile = Some(matrices.tile(2, 1, 32));
+        others.push(case);
+    }
+    for case in others {
+        let sizes = case.sizes;
+        let mut other = case.clone();
+        other.sizes = Sizes { heads: 4, heads_kv: 4, len_q: sizes.len_q / 2, len_kv: sizes.len_kv / 2, ..sizes };
+        other.change = Some(|_, operands| operands.iter_mut().for_each(|x| x.fill(f32::NAN)));
+        assert!(other.run(ctx()).unwrap().0.iter().all(|x| x.is_nan()));
+        case.check_on("on workspace that held NaN", ctx());
     }
 }
 
