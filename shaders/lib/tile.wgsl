@@ -8,11 +8,15 @@
 
 var<workgroup> kv_tile: array<vec4<f32>, KV_TILE>;
 // Set once a partial tile held an infinite or NaN value: from then on partial tiles skip weights that are 0, because
-// 0 * NaN would carry a key that is masked for a row into that row.
+// 0 * NaN would carry a key that is masked for a row into that row. Without GUARDS_APART they always do.
 var<workgroup> nonfinite: atomic<u32>;
 
 fn has_nonfinite() -> bool {
-    return atomicLoad(&nonfinite) != 0u;
+    if (GUARDS_APART) {
+        return atomicLoad(&nonfinite) != 0u;
+    } else {
+        return false;
+    }
 }
 
 fn stage_init(at: QTile, t: u32) {
@@ -87,9 +91,11 @@ fn stage_v(ahead: ptr<function, Ahead>, at: QTile, kv: KvTile, slice: u32, t: u3
     for (var n = 0u; n < V_LOADS; n++) { // unroll
         let i = n * THREADS + t;
         let x = (*ahead).v[n];
-        if (!kv.full && i < SLICE_V * V4) {
-            let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
-            if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }
+        if (GUARDS_APART) {
+            if (!kv.full && i < SLICE_V * V4) {
+                let exponent = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
+                if (any(exponent == vec4<u32>(0x7f800000u))) { atomicStore(&nonfinite, 1u); }
+            }
         }
         if (i < SLICE_V * V4) { kv_tile[i] = x; }
     }

@@ -1,7 +1,7 @@
 //! What must hold whatever the numbers are.
 
 use proptest::prelude::*;
-use wgpu_attention::{Attention, AttentionIo, DType, Mask, Merge, Tensor, pack_bits};
+use wgpu_attention::{Attention, AttentionIo, DType, Mask, Merge, Products, Tensor, Tile, pack_bits};
 
 use crate::support::{Case, ctx, download, drawn, upload};
 
@@ -95,8 +95,13 @@ fn rows_without_a_key_are_zero() {
 /// Keys and values that no pair attends to hold NaN and infinity, within visited tiles and outside.
 #[test]
 fn what_is_masked_never_leaks() {
+    // A thread of the last has one row, and looks at every weight.
+    let [block_q, block_kv, lanes, threads] = [8, 32, 8, 64];
+    let (slice_qk, slice_v, products) = (8, 8, Products::Staged);
+    let one_row = Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: false, products };
     for (name, ctx) in crate::support::contexts() {
-        for case in [Case::new(70, 101).causal(), Case { left: Some(9), right: Some(0), ..Case::new(70, 150) }] {
+        let window = Case { left: Some(9), right: Some(0), ..Case::new(70, 150) };
+        for case in [Case::new(70, 101).causal(), Case { tile: Some(one_row), ..window.clone() }, window] {
             let [q, k, v] = case.upload(&ctx).unwrap();
             let (len_q, len_kv) = (case.sizes.len_q, case.sizes.len_kv);
             // Row 20 sees keys up to 20 + len_kv - len_q; poison what lies after, and look at rows up to 20.
