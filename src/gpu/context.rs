@@ -140,9 +140,9 @@ impl Context {
         Ok(Context { pipelines: Arc::new(PipelineCache::new(driver)), ..self.clone() })
     }
 
-    /// What the driver compiled here, to be kept for a later run's [`with_pipeline_cache`](Context::with_pipeline_cache):
-    /// everything since the context was made, clones and restrictions included, and what it began with. `None` on a device
-    /// without `Features::PIPELINE_CACHE`.
+    /// What the driver compiled here, and the SPIR-V that the library wrote, to be kept for a later run's
+    /// [`with_pipeline_cache`](Context::with_pipeline_cache): everything since the context was made, clones and restrictions
+    /// included, and what it began with. `None` on a device without `Features::PIPELINE_CACHE`.
     pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
         self.pipelines.driver().bytes()
     }
