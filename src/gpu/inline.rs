@@ -244,7 +244,7 @@ mod tests {
     fn plain(spec: &crate::gpu::spec::Spec) -> Option<Module> {
         let (elements, module) = (spec.elements()?, spec.link().unwrap().module);
         let (bindings, checks) = (reflect_bindings(&module), wgpu::ShaderRuntimeChecks::unchecked());
-        let words = spirv::write(&module, &bindings, elements, |name| spec.pins(name), false, checks).unwrap();
+        let words = spirv::write(&module, &bindings, Some(elements), |name| spec.pins(name), false, checks).unwrap();
         Some(Module::read(&words).unwrap())
     }
 

@@ -9,6 +9,7 @@ use wgpu::naga;
 use super::context::Context;
 use super::driver_cache::{DriverCaches, SIDE_BY_SIDE};
 use super::link::{Assembled, Binding, reflect_bindings};
+use super::matrices::{Fragments, Matrices};
 use super::spec::Spec;
 use super::spirv;
 use crate::{Error, Result};
@@ -138,6 +139,16 @@ fn check_storage_buffers(ctx: &Context, bindings: &[Binding]) -> Result<()> {
     Ok(())
 }
 
+/// Whether a kernel is written as SPIR-V here: where WGSL cannot say what it does, and, on devices that run such kernels, where it compiles
+/// faster so. Elsewhere wgpu knows better which version the device takes.
+fn writes_spirv(ctx: &Context, spec: &Spec) -> bool {
+    let in_registers = |matrices: Matrices| matches!(matrices.fragments, Fragments::Registers(_));
+    let takes_it = ctx.capabilities().matrices.is_some_and(in_registers);
+    // A device that runs nothing takes none.
+    let runs = ctx.device().adapter_info().backend != wgpu::Backend::Noop;
+    runs && (spec.elements().is_some() || (takes_it && spec.inlines()))
+}
+
 fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     let parse = |text: &Assembled| -> Result<naga::Module> {
         let module = text.parse()?.module;
@@ -146,15 +157,12 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     };
     let label = spec.to_string();
     let device = ctx.device();
-    // A device that runs nothing takes no SPIR-V either.
-    let elements = spec.elements().filter(|_| device.adapter_info().backend != wgpu::Backend::Noop);
-    let made = match elements {
-        Some(elements) => {
-            let pins = |name: &str| spec.pins(name);
-            let write = || spirv::write(&parse(&text)?, &bindings, elements, pins, spec.inlines(), checks(&spec));
-            Made::Spirv(ctx.pipeline_cache().driver().translation(&spec, text.text(), write)?)
-        }
-        None => Made::Module(Box::new(parse(&text)?)),
+    let made = if writes_spirv(ctx, &spec) {
+        let pins = |name: &str| spec.pins(name);
+        let write = || spirv::write(&parse(&text)?, &bindings, spec.elements(), pins, spec.inlines(), checks(&spec));
+        Made::Spirv(ctx.pipeline_cache().driver().translation(&spec, text.text(), write)?)
+    } else {
+        Made::Module(Box::new(parse(&text)?))
     };
     ctx.checked(&label, || {
         let module = shader_module(device, &label, made, &spec);

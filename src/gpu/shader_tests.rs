@@ -135,7 +135,7 @@ fn pinned_operands_are_not_read_only() {
     let module = spec.link().unwrap().module;
     let (bindings, checks) = (reflect_bindings(&module), wgpu::ShaderRuntimeChecks::unchecked());
     let read_only = |pins: &dyn Fn(&str) -> bool| {
-        let words = spirv::write(&module, &bindings, spec.elements().unwrap(), pins, spec.inlines(), checks).unwrap();
+        let words = spirv::write(&module, &bindings, spec.elements(), pins, spec.inlines(), checks).unwrap();
         let (mut at, mut count) = (5, 0);
         while at < words.len() {
             let (length, opcode) = ((words[at] >> 16) as usize, words[at] & 0xffff);

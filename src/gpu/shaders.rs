@@ -208,13 +208,11 @@ impl Shader {
     /// When naga refuses the module: a bug.
     pub fn spirv(&self) -> Result<Vec<u32>> {
         let (bindings, checks) = (reflect_bindings(&self.module), self.checks());
-        match self.spec.elements() {
-            Some(elements) => {
-                let pins = |name: &str| self.spec.pins(name);
-                spirv::write(&self.module, &bindings, elements, pins, self.spec.inlines(), checks)
-            }
-            None => spirv::write_plain(&self.module, &bindings, checks),
+        let pins = |name: &str| self.spec.pins(name);
+        if self.spec.elements().is_some() || self.spec.inlines() {
+            return spirv::write(&self.module, &bindings, self.spec.elements(), pins, self.spec.inlines(), checks);
         }
+        spirv::write_plain(&self.module, &bindings, checks)
     }
 }
 

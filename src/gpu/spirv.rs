@@ -33,12 +33,12 @@ const NON_PRIVATE: u32 = 0x20;
 /// Memory semantics MakeAvailable and MakeVisible.
 const MAKE_AVAILABLE_AND_VISIBLE: u32 = 0x6000;
 
-/// The module as SPIR-V for a passthrough pipeline, its four functions given their bodies. `elements`: numbers a thread
-/// holds of a block.
+/// The module as SPIR-V for a passthrough pipeline. `elements`: numbers a thread holds of a block, where there are blocks; then the four
+/// functions are given their bodies.
 pub(crate) fn write(
     module: &naga::Module,
     bindings: &[Binding],
-    elements: u32,
+    elements: Option<u32>,
     pins: impl Fn(&str) -> bool,
     inlines: bool,
     checks: wgpu::ShaderRuntimeChecks,
@@ -46,8 +46,10 @@ pub(crate) fn write(
     let words = write_plain(module, bindings, checks)?;
     let made = || -> std::result::Result<Vec<u32>, &'static str> {
         let mut module = Module::read(&words)?;
-        give_bodies(&mut module, elements)?;
-        share_memory(&mut module, pins)?;
+        if let Some(elements) = elements {
+            give_bodies(&mut module, elements)?;
+            share_memory(&mut module, pins)?;
+        }
         if inlines {
             inline::small_functions(&mut module);
         }
