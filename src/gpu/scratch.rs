@@ -16,7 +16,8 @@ struct Held {
 }
 
 impl Scratch {
-    pub(crate) const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE;
+    /// Copied from by recordings of plans (`shaders.rs`).
+    pub(crate) const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC);
 
     /// A buffer of exactly this size, if one was handed down. Whatever was written to it last lies in it.
     pub(crate) fn take(&self, size: u64) -> Option<wgpu::Buffer> {
@@ -47,7 +48,8 @@ impl Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attention, Context, DType, Layout};
+    use crate::gpu::shaders::Recorder;
+    use crate::{Attention, Context, DType, Layout, Tensor};
 
     fn context() -> Context {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -82,6 +84,15 @@ mod tests {
         drop(first);
         let next = plan(96);
         assert_eq!(next.scratch, buffers, "whatever the keys, parts of as many rows are as large");
+    }
+
+    #[test]
+    fn a_recording_copies_it() {
+        let recorder = Recorder::default();
+        let ctx = recorder.context(&context());
+        let x = Tensor::zeros(&ctx, DType::F32, [1, 2, 40, 16]).unwrap();
+        Attention::new(&x, &x, &x).splits(2).run(&ctx).unwrap();
+        assert_eq!(recorder.recording().dispatches.len(), 2);
     }
 
     #[test]
