@@ -67,14 +67,14 @@ fn pv(
                 if (GUARDS_APART) {
                     *sum = multiply_add4(*sum, p, v0, v1, v2, v3);
                 } else {
-                    *sum = multiply_add4(*sum, p, met(p.x, v0), met(p.y, v1), met(p.z, v2), met(p.w, v3));
+                    *sum = multiply_add4(*sum, p, unless_zero(p.x, v0), unless_zero(p.y, v1), unless_zero(p.z, v2), unless_zero(p.w, v3));
                 }
             }
         }
     }
 }
 
-fn met(p: f32, x: vec4<f32>) -> vec4<f32> {
+fn unless_zero(p: f32, x: vec4<f32>) -> vec4<f32> {
     return select(vec4<f32>(), x, p != 0.0);
 }
 

@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use super::spec::Spec;
 use super::translations::{self, KeptTranslations, Translations, number};
-use crate::Result;
 
 /// Kernels that are compiled side by side.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
@@ -22,7 +21,8 @@ const MAGIC: &[u8; 16] = b"wgpu-attention 2";
 pub(crate) struct DriverCaches {
     caches: Vec<wgpu::PipelineCache>,
     state: Mutex<State>,
-    translations: Translations,
+    /// Where there are caches.
+    translations: Option<Translations>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +75,8 @@ impl DriverCaches {
         let kernels =
             kept.drivers.iter().enumerate().flat_map(|(n, (kernels, _))| kernels.iter().map(move |key| (*key, n)));
         let state = State { homes: kernels.collect(), ..State::default() };
-        DriverCaches { caches, state: Mutex::new(state), translations: Translations::new(&kept.translations) }
+        let translations = (!caches.is_empty()).then(|| Translations::new(&kept.translations));
+        DriverCaches { caches, state: Mutex::new(state), translations }
     }
 
     /// Compiles a kernel into the cache that has it, or the one least in use.
@@ -98,21 +99,14 @@ impl DriverCaches {
         made
     }
 
-    /// A kernel's text as SPIR-V: kept, or made now. On a device that keeps nothing it is always made.
-    pub(crate) fn translation(
-        &self,
-        spec: &Spec,
-        text: &str,
-        make: impl FnOnce() -> Result<Vec<u32>>,
-    ) -> Result<Arc<[u32]>> {
-        if self.caches.is_empty() {
-            return make().map(Arc::from);
-        }
-        self.translations.get_or_make(spec, text, make)
+    /// The library's own SPIR-V, on a device that keeps anything.
+    pub(crate) fn translations(&self) -> Option<&Translations> {
+        self.translations.as_ref()
     }
 
     /// All of it, for [`Kept::read`].
     pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        let translations = self.translations.as_ref()?;
         let homes = self.state.lock().unwrap_or_else(|e| e.into_inner()).homes.clone();
         let mut bytes = MAGIC.to_vec();
         for (n, cache) in self.caches.iter().enumerate() {
@@ -123,8 +117,8 @@ impl DriverCaches {
             bytes.extend((driver.len() as u64).to_le_bytes());
             bytes.extend(driver);
         }
-        self.translations.write(&mut bytes);
-        (!self.caches.is_empty()).then_some(bytes)
+        translations.write(&mut bytes);
+        Some(bytes)
     }
 }
 

@@ -113,17 +113,22 @@ pub(crate) fn assemble(prelude: &str, constants: &[(&str, u32)], sources: &[Sour
 
 impl Assembled {
     /// Parses. An error names the fragment and its own line.
-    pub(crate) fn parse(&self) -> Result<Linked> {
+    pub(crate) fn parse(&self) -> Result<naga::Module> {
         let Assembled { text, starts } = self;
         let options =
             naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
-        let module = naga::front::wgsl::Frontend::new_with_options(options).parse(text).map_err(|e| {
+        naga::front::wgsl::Frontend::new_with_options(options).parse(text).map_err(|e| {
             let at = e.location(text).map_or(0, |at| at.offset as usize);
             let (name, start) = starts.iter().rev().find(|(_, start)| *start <= at).unwrap_or(&starts[0]);
             let line = text[*start..at].matches('\n').count() + 1;
             Error::Shader(format!("{name}:{line}: {}", e.message()))
-        })?;
-        Ok(Linked { text: text.clone(), module })
+        })
+    }
+
+    /// Parses, and keeps the text.
+    pub(crate) fn link(self) -> Result<Linked> {
+        let module = self.parse()?;
+        Ok(Linked { text: self.text, module })
     }
 
     pub(crate) fn text(&self) -> &str {

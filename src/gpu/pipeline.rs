@@ -151,7 +151,7 @@ fn writes_spirv(ctx: &Context, spec: &Spec) -> bool {
 
 fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     let parse = |text: &Assembled| -> Result<naga::Module> {
-        let module = text.parse()?.module;
+        let module = text.parse()?;
         debug_assert_eq!(bindings, reflect_bindings(&module), "{spec}");
         Ok(module)
     };
@@ -160,7 +160,10 @@ fn compile(ctx: &Context, Job { spec, bindings, text }: Job) -> Result<Kernel> {
     let made = if writes_spirv(ctx, &spec) {
         let pins = |name: &str| spec.pins(name);
         let write = || spirv::write(&parse(&text)?, &bindings, spec.elements(), pins, spec.inlines(), checks(&spec));
-        Made::Spirv(ctx.pipeline_cache().driver().translation(&spec, text.text(), write)?)
+        Made::Spirv(match ctx.pipeline_cache().driver().translations() {
+            Some(kept) => kept.get_or_make(&spec, text.text(), write)?,
+            None => write()?.into(),
+        })
     } else {
         Made::Module(Box::new(parse(&text)?))
     };

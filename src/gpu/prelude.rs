@@ -60,7 +60,7 @@ impl AttentionSpec {
             let sizes = tile.sizes(self.head_dim, self.v_dim);
             let whole_slices = sizes.qk_slices * sizes.slice4 == sizes.qk4;
             switches.extend([("Q_RESIDENT", tile.q_resident), ("WHOLE_SLICES", whole_slices)]);
-            // See lib/dot_fma.wgsl.
+            // Why is in lib/dot_fma.wgsl.
             switches.push(("GUARDS_APART", sizes.rows > 1));
         }
         switches

@@ -23,7 +23,7 @@ fn bindings_are_read_off_the_text() {
     for spec in masks().into_iter().step_by(3) {
         let text = spec.assemble();
         let read = text.bindings();
-        assert_eq!(read, reflect_bindings(&text.parse().unwrap().module), "{spec}");
+        assert_eq!(read, reflect_bindings(&text.parse().unwrap()), "{spec}");
         assert!(read.len() > 1, "{spec}");
     }
 }

@@ -49,7 +49,7 @@ impl Spec {
 
     /// The linked module.
     pub(crate) fn link(&self) -> Result<Linked> {
-        self.assemble().parse()
+        self.assemble().link()
     }
 
     /// The user's texts within, if there are any.

@@ -95,7 +95,7 @@ fn rows_without_a_key_are_zero() {
 /// Keys and values that no pair attends to hold NaN and infinity, within visited tiles and outside.
 #[test]
 fn what_is_masked_never_leaks() {
-    // A thread of the last has one row, and looks at every weight.
+    // A thread of the second has one row, and looks at every weight.
     let [block_q, block_kv, lanes, threads] = [8, 32, 8, 64];
     let (slice_qk, slice_v, products) = (8, 8, Products::Staged);
     let one_row = Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: false, products };
