@@ -14,7 +14,7 @@
 //
 // provides  main
 // requires  bindings, staging (KvRows kv_rows load_q fetch_q stage_q forget_nonfinite load_k load_v store_k store_v), fragments (scores_of move_rows store_acc),
-//           products (qk pv mend load_powers store_powers begin_powers), row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), visits (visit first_visit ask_visits stage_visits), store_lse
+//           products (qk pv is_unfit load_powers store_powers begin_powers), row state (rows_*), score_tile, place (q_tile_at), split (whole_of part_of tiles_of), pack (row_at), visitor (tile_count tile_at rows_see_all), visits (visit first_visit ask_visits stage_visits), store_lse
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -122,7 +122,8 @@ fn main(
             }
             workgroupBarrier();
         }
-        mend(&acc, &q_blocks, rows, begin, at, tiles, item, t);
+        var unfit = false;
+        if (TELLS) { unfit = is_unfit(); }
 
         // What is to come is asked for before the result is stored. Behind the last query tile comes one of those again: no branch,
         // which would wait for what is loaded.
@@ -140,7 +141,14 @@ fn main(
             next = first_visit(coming, tiles, 1u);
             next_keys = load_k(begin, coming, next.start, t);
         }
-        let result = rows_finish(rows, at, t);
+        var result = rows_finish(rows, at, t);
+        // Rows that matrix units could not compute: nothing that is written of them is finite, and the loop of multiply-adds, which runs next,
+        // computes them (lib/wanted_told.wgsl).
+        if (TELLS) {
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                result.norm[r] = select(result.norm[r], params.empty_lse, unfit);
+            }
+        }
         store_acc(&acc, at, result.norm, t);
         for (var r = 0u; r < ROWS; r++) { // unroll
             let row = at.row + row_of(t, r);

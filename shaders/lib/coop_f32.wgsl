@@ -7,17 +7,15 @@
 // A row of Q, K or V is its hi and then its lo (halves.wgsl). Weights are split here: behind a power of two for each row and tile, so
 // that they keep their bits however small they are, and after they were multiplied by their value's power.
 //
-// What two f16 cannot hold (infinities, NaN, scores so large that what is lost below f16's smallest number shows) is told by the
-// workgroup, and the loop of multiply-adds computes its rows again (lib/wanted_flagged.wgsl).
+// What two f16 cannot hold: infinities, NaN, scores so large that what is lost below f16's smallest number shows.
 //
-// provides  qk pv mend, begin_powers load_powers store_powers
+// provides  qk pv is_unfit, begin_powers load_powers store_powers
 // requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, eleven_bits, prelude
 //           (DOT_BLOCKS GROUP GROUPS POWER_LOADS)
 
 // Of each row: the power of two that its halves were divided by, negative where they do not hold it; and what they lost, as
 // a sum over the row, times the power.
 @group(0) @binding(13) var<storage, read> powers: array<vec2<f32>>;
-@group(0) @binding(14) var<storage, read_write> redo: array<u32>;
 
 var<workgroup> q_powers: array<f32, BLOCK_Q>;
 var<workgroup> k_powers: array<f32, BLOCK_KV>;
@@ -204,15 +202,6 @@ fn add_columns(
     }
 }
 
-fn mend(
-    acc: ptr<function, array<block_c, ACC_BLOCKS>>,
-    q_blocks: ptr<function, array<block_a, Q_BLOCKS>>,
-    rows: Rows,
-    begin: KvRows,
-    at: QTile,
-    tiles: vec2<u32>,
-    linear: u32,
-    t: u32,
-) {
-    if (t == 0u) { redo[linear] = atomicLoad(&found[REDO]); }
+fn is_unfit() -> bool {
+    return atomicLoad(&found[REDO]) != 0u;
 }

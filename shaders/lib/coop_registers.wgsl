@@ -4,7 +4,7 @@
 //   column  i / RUN * (RUN * LANES) + member % LANES * RUN + i % RUN
 // in blocks of weights and of sums alike. The plan takes this file only where coop_probe.wgsl has seen it to be so.
 //
-// provides  scores_of weights_of move_rows where_positive add_where, row_of key_of column_of
+// provides  scores_of weights_of move_rows, row_of key_of column_of
 // requires  bindings, lib/coop_lanes.wgsl, row state (rows_grow rows_move)
 
 // Slot r of a thread is one row; LANES threads share it.
@@ -90,22 +90,4 @@ fn rescaled(sums: block_c, alpha: ptr<function, array<f32, ROWS>>, b: u32) -> bl
         x[e] *= (*alpha)[b * SLOTS + e / PER_SLOT];
     }
     return sums_block_of(x);
-}
-
-// Bits, one for each number of a block that a thread holds.
-fn where_positive(block: block_c, t: u32) -> u32 {
-    let x = lanes_of(block);
-    var bits = 0u;
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        bits |= select(0u, 1u << e, x[e] > 0.0);
-    }
-    return bits;
-}
-
-fn add_where(acc: ptr<function, array<block_c, ACC_BLOCKS>>, n: u32, bits: u32, value: f32, t: u32) {
-    var x = lanes_of((*acc)[n]);
-    for (var e = 0u; e < ELEMENTS; e++) { // unroll
-        x[e] = select(x[e], x[e] + value, ((bits >> e) & 1u) == 1u);
-    }
-    (*acc)[n] = sums_block_of(x);
 }

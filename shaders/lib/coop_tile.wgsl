@@ -2,7 +2,7 @@
 // of a block meet different banks; Q passes through the same memory once. Everything moves
 // in eights: 16 bytes a load.
 //
-// provides  kv_tile flags, load_q fetch_q stage_q load_k load_v store_k store_v store_signs has_nonfinite forget_nonfinite are_strange
+// provides  kv_tile flags, load_q fetch_q stage_q load_k load_v store_k store_v has_nonfinite forget_nonfinite are_strange
 // requires  bindings, KvRows, pack (row_at), order (near_q_token near_kv_row full_kv_row), operands (Half8 lower upper is_strange half_q half_k half_v OWN_COLUMN)
 
 var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
@@ -10,7 +10,7 @@ var<workgroup> kv_tile: array<vec4<f16>, KV_TILE>;
 // drivers lay variables end to end, whereas WGSL aligns a vec4<f16> to 8.
 var<workgroup> flags: array<atomic<u32>, 4>;
 
-// Set once a partial tile held an infinite or NaN value of V; see add_infinities.
+// Set once a partial tile held an infinite or NaN value of V; see is_unfit.
 const NONFINITE: u32 = 0u;
 
 fn forget_nonfinite(t: u32) {
@@ -160,22 +160,7 @@ fn store_v(x: ptr<function, array<Half8, V_LOADS>>, full: bool, t: u32) {
     }
 }
 
-// 1 where V is plus infinity, or minus infinity, or NaN; else 0.
-fn store_signs(x: ptr<function, array<Half8, V_LOADS>>, negative: bool, t: u32) {
-    for (var n = 0u; n < V_LOADS; n++) { // unroll
-        put_v(n, sign_of(lower((*x)[n]), negative), sign_of(upper((*x)[n]), negative), t);
-    }
-}
-
 // The bits of a f32 decide: WGSL may assume that floats are finite.
 fn are_strange(x: vec4<f16>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(vec4<f32>(x)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
-}
-
-fn sign_of(x: vec4<f16>, negative: bool) -> vec4<f16> {
-    let bits = bitcast<vec4<u32>>(vec4<f32>(x));
-    let below = (bits & vec4<u32>(0x80000000u)) != vec4<u32>();
-    let nan = (bits & vec4<u32>(0x007fffffu)) != vec4<u32>();
-    let counts = are_strange(x) & (nan | (below == vec4<bool>(negative)));
-    return select(vec4<f16>(), vec4<f16>(1.0h), counts);
 }

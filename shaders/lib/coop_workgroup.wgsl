@@ -1,7 +1,7 @@
 // What a thread holds of a block, by way of workgroup memory: scores go out as f32 and come back by rows, weights go out
 // by rows and come back as blocks. A thread owns ROWS rows of its subgroup, and LANES threads share a row.
 //
-// provides  scores_of weights_of move_rows where_positive add_where store_acc, row_of key_of
+// provides  scores_of weights_of move_rows store_acc, row_of key_of
 // requires  bindings, staging (flags), row state (rows_grow rows_move), pack (row_at), order (q_token), store_out
 
 // A strip of scores for each subgroup; also where a block of sums passes through.
@@ -90,37 +90,6 @@ fn move_rows(
         }
         workgroupBarrier();
     }
-}
-
-// Bits, one for each number of a block that a thread looks at.
-fn where_positive(block: block_c, t: u32) -> u32 {
-    let strip = t / SUBGROUP * (ROW_BLOCKS * SIZE) * S_STRIDE;
-    coopStoreT(block, &s_tile[strip], S_STRIDE);
-    workgroupBarrier();
-    var bits = 0u;
-    var from_bit = 0u;
-    for (var i = t % SUBGROUP; i < SIZE * SIZE4; i += SUBGROUP) {
-        let above = s_tile[strip + i / SIZE4 * S_STRIDE + i % SIZE4] > vec4<f32>();
-        let four = select(vec4<u32>(), vec4<u32>(1u, 2u, 4u, 8u), above);
-        bits |= (four.x + four.y + four.z + four.w) << from_bit;
-        from_bit += 4u;
-    }
-    workgroupBarrier();
-    return bits;
-}
-
-fn add_where(acc: ptr<function, array<block_c, ACC_BLOCKS>>, n: u32, bits: u32, value: f32, t: u32) {
-    let strip = t / SUBGROUP * (ROW_BLOCKS * SIZE) * S_STRIDE;
-    var from_bit = 0u;
-    // The value, or nothing: added by the block, not multiplied, because 0 times an infinity is NaN.
-    for (var i = t % SUBGROUP; i < SIZE * SIZE4; i += SUBGROUP) {
-        let four = (vec4<u32>(bits >> from_bit) & vec4<u32>(1u, 2u, 4u, 8u)) != vec4<u32>();
-        s_tile[strip + i / SIZE4 * S_STRIDE + i % SIZE4] = select(vec4<f32>(), vec4<f32>(value), four);
-        from_bit += 4u;
-    }
-    workgroupBarrier();
-    (*acc)[n] = (*acc)[n] + coopLoadT<block_c>(&s_tile[strip], S_STRIDE);
-    workgroupBarrier();
 }
 
 fn store_acc(acc: ptr<function, array<block_c, ACC_BLOCKS>>, at: QTile, norm: array<f32, ROWS>, t: u32) {

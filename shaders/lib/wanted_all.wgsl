@@ -1,7 +1,7 @@
-// Every workgroup has work.
+// Every query tile has work.
 //
-// provides  is_wanted
+// provides  next_wanted
 
-fn is_wanted(linear: u32, at: QTile) -> bool {
-    return true;
+fn next_wanted(first: u32, t: u32) -> u32 {
+    return first;
 }

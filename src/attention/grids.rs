@@ -8,7 +8,7 @@ use crate::Result;
 use crate::gpu::attention_spec::{AttentionSpec, Visitor};
 use crate::gpu::context::Context;
 use crate::gpu::plan::fold_grid;
-use crate::gpu::splits::{heads_abreast, tour_teams};
+use crate::gpu::splits::{heads_abreast, redo_teams, tour_teams};
 use crate::gpu::tuning::Products;
 
 /// How the pieces of work of a part are shared out: a piece is a query tile, or one of the parts of its keys, of a head or of heads that
@@ -27,6 +27,13 @@ impl Share {
     pub(super) fn one_each(workgroups: u64, ctx: &Context) -> Result<Share> {
         let grid = fold_grid(workgroups, ctx.capabilities().workgroups_per_dimension)?;
         Ok(Share { workgroups: workgroups as u32, teams: workgroups as u32, grid, abreast: 1 })
+    }
+
+    /// The same pieces, most of which take no more than a look.
+    pub(super) fn of_few(&self, ctx: &Context) -> Result<Share> {
+        let teams = redo_teams(self.workgroups, ctx.capabilities());
+        let share = Share::one_each(teams.into(), ctx)?;
+        Ok(Share { workgroups: self.workgroups, abreast: self.abreast, ..share })
     }
 
     fn of(p: &Problem, v: &Visiting, part: &Part, teams: Option<u32>, ctx: &Context) -> Result<Share> {

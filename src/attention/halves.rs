@@ -1,8 +1,6 @@
-//! f32 on matrix units: operands as two f16 and a power of two a row, in the plan's workspace, and which workgroups found
-//! numbers that two f16 cannot hold.
+//! f32 on matrix units: operands as two f16 and a power of two a row, in the plan's workspace.
 
 use super::check::Problem;
-use super::grids::Share;
 use super::lower::{Part, part_of};
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
@@ -19,8 +17,6 @@ pub(super) struct Halves {
     powers: wgpu::Buffer,
     /// What values of each head lost.
     totals: wgpu::Buffer,
-    /// One word a workgroup of each piece.
-    redo: Vec<wgpu::Buffer>,
 }
 
 struct Operand {
@@ -34,11 +30,10 @@ struct Operand {
 
 impl Halves {
     /// The buffer of a binding: operands are those of the caller's where halves are not read.
-    pub fn buffer(&self, name: &str, piece: usize, read: bool) -> Option<wgpu::Buffer> {
+    pub fn buffer(&self, name: &str, read: bool) -> Option<wgpu::Buffer> {
         match name {
             "powers" => Some(self.powers.clone()),
             "totals" => Some(self.totals.clone()),
-            "redo" => Some(self.redo[piece].clone()),
             _ => self.operands.iter().find(|o| read && o.name == name).map(|o| o.buffer.clone()),
         }
     }
@@ -54,8 +49,8 @@ impl Halves {
     }
 }
 
-/// Adds the stages that split q, k and v; so are the pieces of the loop shared out.
-pub(super) fn stages(p: &Problem, shares: &[Share], builder: &mut PlanBuilder<'_>) -> Result<Halves> {
+/// Adds the stages that split q, k and v.
+pub(super) fn stages(p: &Problem, builder: &mut PlanBuilder<'_>) -> Result<Halves> {
     let Products::Matrices(matrices) = p.tile.products else { unreachable!("halves are for matrix units") };
     let (mut operands, mut rows) = (Vec::new(), 0);
     for (name, layout) in [("q", p.q), ("k", p.k), ("v", p.v)] {
@@ -69,11 +64,6 @@ pub(super) fn stages(p: &Problem, shares: &[Share], builder: &mut PlanBuilder<'_
     let heads_kv = p.k.shape()[0] * p.k.shape()[1];
     let totals = builder.scratch("totals", 4 * heads_kv as u64)?;
     let powers = builder.scratch("powers", 8 * rows as u64)?;
-    let redo = shares.iter().map(|share| {
-        let workgroups = u64::from(share.grid[0]) * u64::from(share.grid[1]);
-        builder.scratch("redo", 4 * workgroups)
-    });
-    let redo = redo.collect::<Result<Vec<_>>>()?;
     // Operands that differ in nothing but their rows share a kernel and a stage.
     let alike = |(operand, x): &(Operand, Layout)| HalvesSpec {
         dim: x.shape()[3] as u32,
@@ -110,7 +100,7 @@ pub(super) fn stages(p: &Problem, shares: &[Share], builder: &mut PlanBuilder<'_
         )?;
     }
     let operands = operands.into_iter().map(|(operand, _)| operand).collect();
-    Ok(Halves { operands, powers, totals, redo })
+    Ok(Halves { operands, powers, totals })
 }
 
 fn params(

@@ -37,11 +37,6 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     }
     let mut spec = spec(problem, visiting, ctx);
     notes(problem, visiting, &spec, ctx, &mut builder);
-    let units = match spec.storage {
-        Storage::Scalar => [1, 1],
-        Storage::Vec4 | Storage::Wide4 => [4, 4],
-        Storage::Vec8 | Storage::Wide8 => [8, 4],
-    };
     let parts = parts(problem, &slots, ctx)?;
     let (shares, tours) = share_out(problem, visiting, &parts, ctx)?;
     spec.tours = tours;
@@ -53,18 +48,28 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
-    let redone = problem.in_halves().then(|| redo_spec(problem, &spec, ctx));
-    let halves = problem.in_halves().then(|| halves::stages(problem, &shares, &mut builder)).transpose()?;
-    let pieces: Vec<(usize, &Part, &Share)> =
-        parts.iter().zip(&shares).enumerate().map(|(n, (part, share))| (n, part, share)).collect();
-    for (spec, halves_read) in std::iter::once((spec, true)).chain(redone.map(|spec| (spec, false))) {
+    let halves = problem.in_halves().then(|| halves::stages(problem, &mut builder)).transpose()?;
+    let mut loops = vec![(spec.clone(), shares)];
+    if spec.tells() {
+        let each = loops[0].1.iter().map(|share| share.of_few(ctx)).collect::<Result<_>>()?;
+        loops.push((redo_spec(problem, &spec, ctx), each));
+    }
+    for (spec, shares) in loops {
+        let halves = halves.as_ref();
+        let read = !spec.redo;
+        let units = match spec.storage {
+            Storage::Scalar => [1, 1],
+            Storage::Vec4 | Storage::Wide4 => [4, 4],
+            Storage::Vec8 | Storage::Wide8 => [8, 4],
+        };
+        let pieces: Vec<(&Part, &Share)> = parts.iter().zip(&shares).collect();
         builder.stage(
             Spec::Attention(spec),
             &pieces,
-            |builder, (n, part, share), name| {
+            |builder, (part, share), name| {
                 if name == "params" {
                     let mut params = params(problem, visiting, part, share, units, ctx);
-                    if let Some(halves) = halves.as_ref().filter(|_| halves_read) {
+                    if let Some(halves) = halves.filter(|_| read) {
                         [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
                     }
                     return Ok(Bound::Owned(builder.owned(
@@ -73,7 +78,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                         bytemuck::bytes_of(&params),
                     )?));
                 }
-                if let Some(buffer) = halves.as_ref().and_then(|halves| halves.buffer(name, *n, halves_read)) {
+                if let Some(buffer) = halves.and_then(|halves| halves.buffer(name, read)) {
                     return Ok(Bound::Owned(buffer));
                 }
                 Ok(match (name, &owned.partials) {
@@ -82,7 +87,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                     _ => bind(name, problem, part, &owned, builder),
                 })
             },
-            |(_, _, share)| share.grid,
+            |(_, share)| share.grid,
         )?;
     }
     if let Some((split, partials)) = problem.split.as_ref().zip(owned.partials.as_ref()) {
@@ -204,14 +209,15 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
     }
 }
 
-/// The same by multiply-adds, for the rows that two f16 cannot hold.
+/// The same by multiply-adds, for the rows that matrix units could not compute.
 fn redo_spec(p: &Problem, spec: &AttentionSpec, ctx: &Context) -> AttentionSpec {
     let tile = p.tile.multiply_adds(ctx.capabilities().workgroup_threads);
     AttentionSpec {
         tile,
         subgroups: tile.uses_subgroups(ctx.capabilities()),
+        storage: if spec.storage == Storage::Vec8 { Storage::Vec4 } else { spec.storage },
         tours: false,
-        staged_list: false,
+        scale_last: false,
         redo: true,
         ..spec.clone()
     }

@@ -12,7 +12,7 @@ use crate::gpu::params::{CombineParams, View};
 use crate::gpu::plan::{Bound, Window, fold_grid};
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::splits::{Visits, splits};
-use crate::gpu::tuning::{self, Tile};
+use crate::gpu::tuning;
 use crate::{Error, Result};
 
 /// Keys in parts, whose results (out and lse, f32) are stacked along the batch dimension as [`Merge`](crate::Merge) takes
@@ -37,12 +37,7 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let each = 4 * p.out.len() as u64;
     // So many at least, where a device ends long loops.
     let dims = [p.q.shape()[3], p.v.shape()[3]];
-    let most = |tile: &Tile| tuning::most_tiles(tile, dims, ctx.capabilities());
-    let most = if p.in_halves() {
-        most(&p.tile).min(most(&p.tile.multiply_adds(ctx.capabilities().workgroup_threads)))
-    } else {
-        most(&p.tile)
-    };
+    let most = tuning::most_tiles(&p.tile, dims, ctx.capabilities());
     let least = v.longest.div_ceil(most).max(1);
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),

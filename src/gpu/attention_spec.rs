@@ -6,7 +6,7 @@ use super::layout::DType;
 use super::link::{Source, fragment};
 use super::mask_spec::{MaskSpec, UserSpec};
 use super::matrices::{Fragments, Matrices};
-use super::tuning::{Products, Tile};
+use super::tuning::{Products, Tile, WANTED_BYTES};
 use crate::attention::Weights;
 
 /// Which KV tiles a query tile visits.
@@ -83,7 +83,7 @@ pub(crate) struct AttentionSpec {
     pub tours: bool,
     /// Whether the scale, one for all heads and positive, enters in the exponent's multiply-add.
     pub scale_last: bool,
-    /// Whether only those workgroups have work whose rows matrix units could not compute from two f16.
+    /// Whether only those workgroups have work whose rows matrix units could not compute.
     pub redo: bool,
 }
 
@@ -91,7 +91,8 @@ impl AttentionSpec {
     /// Bytes of workgroup memory.
     pub(crate) fn workgroup_bytes(&self) -> u32 {
         let list = if self.staged_list { 4 * self.tile.threads } else { 0 };
-        self.tile.workgroup_bytes([self.head_dim, self.v_dim], self.dtype, self.subgroups) + list
+        let wanted = if self.redo { WANTED_BYTES } else { 0 };
+        self.tile.workgroup_bytes([self.head_dim, self.v_dim], self.dtype, self.subgroups) + list + wanted
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
@@ -162,7 +163,10 @@ impl AttentionSpec {
         }
         if !matches!(self.tile.products, Products::Matrices(_)) {
             sources.extend(["lib/threads_rows.wgsl", "attention.wgsl"].map(fragment));
-            sources.push(pick(self.redo, "lib/wanted_flagged.wgsl", "lib/wanted_all.wgsl"));
+            sources.push(pick(self.redo, "lib/wanted_told.wgsl", "lib/wanted_all.wgsl"));
+            if self.redo {
+                sources.push(pick(self.dtype == DType::F32, "lib/lost_totals.wgsl", "lib/lost_none.wgsl"));
+            }
         }
         sources.push(fragment("lib/score_tile.wgsl"));
         sources.extend(self.mask.sources());
@@ -244,6 +248,12 @@ impl AttentionSpec {
         if self.split { DType::F32 } else { self.dtype }
     }
 
+    /// Whether there may be rows that matrix units cannot compute: of numbers that two f16 cannot hold, or that see infinite values where tiles
+    /// are cut.
+    pub(crate) fn tells(&self) -> bool {
+        matches!(self.tile.products, Products::Matrices(_)) && (self.in_halves() || !self.whole_tiles)
+    }
+
     /// Whether f32 is multiplied on matrix units, split into two f16.
     pub(crate) fn in_halves(&self) -> bool {
         matches!(self.tile.products, Products::Matrices(_)) && self.dtype == DType::F32
@@ -282,7 +292,8 @@ impl fmt::Display for AttentionSpec {
             Products::Matrices(m) if m.fragments == Fragments::Workgroup => " on matrix units through workgroup memory",
             Products::Matrices(_) if self.in_halves() => " on matrix units from two f16 a number",
             Products::Matrices(_) => " on matrix units",
-            _ if self.redo => " of the rows that two f16 could not hold",
+            _ if self.redo && self.dtype == DType::F32 => " of the rows that two f16 could not hold",
+            _ if self.redo => " of the rows that met infinite values",
             Products::Staged | Products::Broadcast(_) | Products::Stream(_) => "",
         };
         write!(

@@ -31,7 +31,7 @@ macro_rules! fragments {
 
 fragments! {
     "lib/place_abreast.wgsl" "attention.wgsl" "attention_coop.wgsl" "lib/visits_named.wgsl" "lib/visits_staged.wgsl" "lib/coop_lanes.wgsl" "lib/coop_registers.wgsl" "lib/coop_store_fours.wgsl" "lib/coop_store_slabs.wgsl" "lib/coop_tile.wgsl" "lib/coop_workgroup.wgsl"
-    "halves.wgsl" "lib/eleven_bits.wgsl" "lib/coop_f16.wgsl" "lib/coop_f32.wgsl" "lib/coop_store_shuffled.wgsl" "lib/halves_scalar.wgsl" "lib/halves_vec4.wgsl" "lib/store_scalar.wgsl" "lib/wanted_all.wgsl" "lib/wanted_flagged.wgsl"
+    "halves.wgsl" "lib/eleven_bits.wgsl" "lib/coop_f16.wgsl" "lib/coop_f32.wgsl" "lib/coop_store_shuffled.wgsl" "lib/halves_scalar.wgsl" "lib/halves_vec4.wgsl" "lib/store_scalar.wgsl" "lib/wanted_all.wgsl" "lib/wanted_told.wgsl" "lib/lost_none.wgsl" "lib/lost_totals.wgsl"
     "lib/half_pair.wgsl" "lib/half_scalar.wgsl" "lib/half_vec4.wgsl" "lib/half_vec8.wgsl" "lib/score_tile.wgsl" "lib/threads_rows.wgsl" "coop_probe.wgsl"
     "classify.wgsl" "combine.wgsl" "compact.wgsl" "head_norm.wgsl" "permute.wgsl" "softmax.wgsl" "sparse.wgsl"
     "window.wgsl" "lib/classes.wgsl" "lib/heads_one.wgsl" "lib/heads_table.wgsl" "lib/lists.wgsl" "lib/order_none.wgsl"

@@ -45,6 +45,8 @@ impl AttentionSpec {
             ("LAST_APART", self.staged_list || (self.tours && self.visitor == Visitor::Window)),
             ("SCALE_LAST", self.scale_last),
             ("STORE_APART", self.in_halves()),
+            ("TELLS", self.tells()),
+            ("ALL_WANTED", !self.redo),
         ];
         if let Products::Matrices(matrices) = tile.products {
             let c: HashMap<_, _> =

@@ -99,7 +99,7 @@ impl Spec {
     pub(crate) fn inlines(&self) -> bool {
         let Spec::Attention(spec) = self else { return false };
         let one_row = spec.tile.products == Products::Staged && spec.tile.sizes(spec.head_dim, spec.v_dim).rows == 1;
-        spec.in_halves() || (one_row && spec.user.texts.is_empty())
+        spec.in_halves() || ((one_row || spec.redo) && spec.user.texts.is_empty())
     }
 
     /// Threads of a workgroup.

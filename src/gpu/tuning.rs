@@ -144,7 +144,7 @@ impl Tile {
         }
     }
 
-    /// A tile of the same blocks whose products are multiply-adds: for what two f16 cannot hold. Its slices are short and its
+    /// A tile of the same blocks whose products are multiply-adds: for what matrix units cannot compute. Its slices are short and its
     /// threads many, because what is seldom needed should compile fast. Of slices of 16 and 8 and 256 threads, 512 threads, and 1024,
     /// an H100's driver compiles D 64 in 0.25, 0.15 and 0.10 s, D 128 in 0.37, 0.16 and 0.12; with every row to be computed again,
     /// B 4, H 32, N 4096, D 64 takes 26, 47 and 75 ms, H 16, D 128 30, 41 and 73.
@@ -236,6 +236,16 @@ pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
 /// what the device allows.
 pub(crate) fn most_tiles(tile: &Tile, dims: [usize; 2], capabilities: &Capabilities) -> usize {
     let Some(limit) = capabilities.loop_turns() else { return usize::MAX };
+    let own = tiles_within(limit, tile, dims, capabilities);
+    match tile.products {
+        Products::Matrices(_) => {
+            own.min(tiles_within(limit, &tile.multiply_adds(capabilities.workgroup_threads), dims, capabilities))
+        }
+        _ => own,
+    }
+}
+
+fn tiles_within(limit: usize, tile: &Tile, dims: [usize; 2], capabilities: &Capabilities) -> usize {
     let sizes = tile.sizes(dims[0] as u32, dims[1] as u32);
     let turns = match tile.products {
         // A search for values that are not finite, every column, every eighth key, every key.
@@ -277,6 +287,9 @@ pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilit
     Some(format!("another tile, because of {refusal}"))
 }
 
+/// Where a workgroup of such a loop keeps which query tile is next.
+pub(super) const WANTED_BYTES: u32 = 8;
+
 /// Refuses a tile that asks for more than the device has, with both numbers.
 pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Result<()> {
     if tile.threads > capabilities.workgroup_threads {
@@ -307,7 +320,12 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
         return Err(Error::Limit("broadcast products: need 64-bit integers, device has none".into()));
     }
     let dims = [shape.head_dim, shape.v_dim];
-    let bytes = tile.workgroup_bytes(dims, shape.dtype, tile.uses_subgroups(capabilities));
+    let own = |tile: &Tile| tile.workgroup_bytes(dims, shape.dtype, tile.uses_subgroups(capabilities));
+    let mut bytes = own(tile);
+    if let Products::Matrices(_) = tile.products {
+        // What they cannot compute runs in the same blocks.
+        bytes = bytes.max(own(&tile.multiply_adds(capabilities.workgroup_threads)) + WANTED_BYTES);
+    }
     if bytes > capabilities.workgroup_memory {
         return Err(Error::Limit(format!(
             "workgroup memory: needs {bytes} bytes, device allows {}",

@@ -194,6 +194,17 @@ fn strange_values_show_where_they_are_seen() {
     }
 }
 
+/// More query tiles than a workgroup has threads to look with, every second head's to be computed again.
+#[test]
+fn one_workgroup_computes_again_what_many_found() {
+    for (name, ctx, matrices) in ways() {
+        let mut capabilities = ctx.capabilities().clone();
+        (capabilities.cpu, capabilities.multiprocessors) = (false, Some(1));
+        let ctx = ctx.restricted(capabilities).expect("how many multiprocessors there are may be set");
+        strange_values_at(name, &ctx, matrices.tile(1, 1, 64), [60, 70, 16], 44);
+    }
+}
+
 /// Each strange value in a key of every second head, and infinities of both signs in neighbours; causal: heads, tokens and columns.
 pub fn strange_values_at(name: &str, ctx: &Context, tile: Tile, [heads, len, dim]: [usize; 3], key: usize) {
     let case = Case::new(len, len).dims(dim, dim).heads(1, heads, heads);
