@@ -44,7 +44,6 @@ impl AttentionSpec {
             ("TOURS", self.tours),
             ("LAST_APART", self.staged_list || (self.tours && self.visitor == Visitor::Window)),
             ("SCALE_LAST", self.scale_last),
-            ("STORE_APART", self.in_halves()),
             ("TELLS", self.tells()),
             ("ALL_WANTED", !self.redo),
         ];
