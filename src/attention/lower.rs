@@ -49,19 +49,13 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
     }
     let halves = problem.in_halves().then(|| halves::stages(problem, &mut builder)).transpose()?;
-    let mut loops = vec![(spec.clone(), shares)];
-    if spec.tells() {
-        let each = loops[0].1.iter().map(|share| share.of_few(ctx)).collect::<Result<_>>()?;
-        loops.push((redo_spec(problem, &spec, ctx), each));
-    }
-    for (spec, shares) in loops {
-        let halves = halves.as_ref();
-        let read = !spec.redo;
-        let units = match spec.storage {
-            Storage::Scalar => [1, 1],
-            Storage::Vec4 | Storage::Wide4 => [4, 4],
-            Storage::Vec8 | Storage::Wide8 => [8, 4],
-        };
+    let again = spec.tells().then(|| {
+        let few: Result<Vec<Share>> = shares.iter().map(|share| share.of_few(ctx)).collect();
+        Ok::<_, Error>((redo_spec(problem, &spec, ctx), few?))
+    });
+    for (spec, shares) in std::iter::once((spec, shares)).chain(again.transpose()?) {
+        let (halves, read) = (halves.as_ref(), !spec.redo);
+        let units = spec.storage.units();
         let pieces: Vec<(&Part, &Share)> = parts.iter().zip(&shares).collect();
         builder.stage(
             Spec::Attention(spec),
@@ -72,11 +66,8 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                     if let Some(halves) = halves.filter(|_| read) {
                         [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
                     }
-                    return Ok(Bound::Owned(builder.owned(
-                        "params",
-                        wgpu::BufferUsages::UNIFORM,
-                        bytemuck::bytes_of(&params),
-                    )?));
+                    let (usage, bytes) = (wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&params));
+                    return Ok(Bound::Owned(builder.owned("params", usage, bytes)?));
                 }
                 if let Some(buffer) = halves.and_then(|halves| halves.buffer(name, read)) {
                     return Ok(Bound::Owned(buffer));

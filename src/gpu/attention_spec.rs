@@ -32,6 +32,17 @@ pub(crate) enum Storage {
     Wide8,
 }
 
+impl Storage {
+    /// Elements that a load takes of q, k and v, and a store of out.
+    pub(crate) fn units(self) -> [usize; 2] {
+        match self {
+            Storage::Scalar => [1, 1],
+            Storage::Vec4 | Storage::Wide4 => [4, 4],
+            Storage::Vec8 | Storage::Wide8 => [8, 4],
+        }
+    }
+}
+
 /// One score rule; they run in the order given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ScoreMod {

@@ -2,6 +2,7 @@
 
 mod anything;
 mod associative;
+mod computed_again;
 mod contract;
 mod data;
 mod dense;

@@ -8,7 +8,7 @@ use crate::masks;
 use crate::support::{Case, Change, ctx, download, upload};
 
 /// Both ways of reaching into blocks that the device allows; none where it has no matrix units.
-fn ways() -> Vec<(&'static str, Context, Matrices)> {
+pub fn ways() -> Vec<(&'static str, Context, Matrices)> {
     let found = ctx().capabilities().clone();
     let through_memory = found.clone().without_matrix_registers();
     let lower = |capabilities: Capabilities| ctx().restricted(capabilities).expect("lowering is always allowed");
@@ -160,7 +160,6 @@ fn tile_lists() {
     }
 }
 
-/// A value that is infinite or NaN shows in the rows that see its key, and in no other.
 /// Blocks that are made of tiles, some rows without any: nothing is cut, so the kernel knows no masks.
 #[test]
 fn lists_of_whole_tiles() {
@@ -187,21 +186,11 @@ fn lists_of_whole_tiles() {
     }
 }
 
+/// A value that is infinite or NaN shows in the rows that see its key, and in no other.
 #[test]
 fn strange_values_show_where_they_are_seen() {
     for (name, ctx, matrices) in ways() {
         strange_values_at(name, &ctx, matrices.tile(2, 1, 64), [1, 70, 16], 44);
-    }
-}
-
-/// More query tiles than a workgroup has threads to look with, every second head's to be computed again.
-#[test]
-fn one_workgroup_computes_again_what_many_found() {
-    for (name, ctx, matrices) in ways() {
-        let mut capabilities = ctx.capabilities().clone();
-        (capabilities.cpu, capabilities.multiprocessors) = (false, Some(1));
-        let ctx = ctx.restricted(capabilities).expect("how many multiprocessors there are may be set");
-        strange_values_at(name, &ctx, matrices.tile(1, 1, 64), [60, 70, 16], 44);
     }
 }
 
