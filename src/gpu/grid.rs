@@ -197,7 +197,7 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     // f32 as halves, and what they cannot hold.
                     let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
                     let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
-                    let redo = AttentionSpec { tile: tile.multiply_adds(512), redo: true, ..halves.clone() };
+                    let redo = AttentionSpec { tile: tile.multiply_adds(256), redo: true, ..halves.clone() };
                     specs.extend([halves, redo].map(Spec::Attention));
                     for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
                         let padded = dim.next_multiple_of(size);
@@ -205,7 +205,7 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     }
                 }
                 let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
-                let redo = AttentionSpec { tile: tile.multiply_adds(512), storage, redo: true, ..spec.clone() };
+                let redo = AttentionSpec { tile: tile.multiply_adds(256), storage, redo: true, ..spec.clone() };
                 specs.push(Spec::Attention(redo));
                 if dims[0] == 80 {
                     spec.visitor = Visitor::Window;

@@ -144,17 +144,18 @@ impl Tile {
         }
     }
 
-    /// A tile of the same blocks whose products are multiply-adds: for what matrix units cannot compute. Its slices are short and its
-    /// threads many, because what is seldom needed should compile fast. Of slices of 16 and 8 and 256 threads, 512 threads, and 1024,
-    /// an H100's driver compiles D 64 in 0.25, 0.15 and 0.10 s, D 128 in 0.37, 0.16 and 0.12; with every row to be computed again,
-    /// B 4, H 32, N 4096, D 64 takes 26, 47 and 75 ms, H 16, D 128 30, 41 and 73.
+    /// A tile of the same blocks whose products are multiply-adds: for what matrix units cannot compute. It is compiled beside the kernel that
+    /// does the rest, so it may take as long. With every row to be computed again, on an H100 (28 November 2026), in milliseconds, with 512
+    /// threads and slices of 8 columns and 4 keys, 256 threads, 256 threads and slices of 16 and 8, and those with 512 threads, causal, N 4096: f16,
+    /// B 4, H 16, D 128 18.9, 14.3, 11.7 and 12.7; H 32, D 64 23.4, 19.2, 13.5, 16.8; f32, H 16, D 128 26.9, 20.6, 15.3, 19.4; a window of 512 19.7, 14.1, 9.9, 14.4.
+    /// First plans take as long with the first as with the third.
     pub(crate) fn multiply_adds(&self, most_threads: u32) -> Tile {
         let lanes = 1 << (self.block_kv / 4).trailing_zeros().min(3);
         Tile {
             lanes,
-            threads: 1 << (self.block_q * lanes).trailing_zeros().min(most_threads.min(512).ilog2()),
-            slice_qk: 8,
-            slice_v: self.block_kv.min(4),
+            threads: 1 << (self.block_q * lanes).trailing_zeros().min(most_threads.min(256).ilog2()),
+            slice_qk: 16,
+            slice_v: self.block_kv.min(8),
             q_resident: false,
             products: Products::Staged,
             ..*self
