@@ -39,7 +39,9 @@ use crate::{Mask, Order, Result, Score};
 /// `heads` is a multiple of `heads_kv`; query head h reads key head `h / (heads / heads_kv)`. `head_dim` and `v_dim` go
 /// from 1 to 256. Any strides; memory is read four elements at a time where the last is 1 and all else divides by 4.
 /// Sums are kept in f32. A pair that the mask excludes contributes nothing, even where v holds NaN; a row that sees no
-/// key gives 0 and lse -inf. Nothing of size `len_q * len_kv` is ever stored.
+/// key gives 0 and lse -inf. Nothing of size `len_q * len_kv` is ever stored. On matrix units, an infinite value or NaN of v in a tile
+/// that the mask cuts is left out by computing again all query tiles that visit it, by multiply-adds, which takes ten to twenty times as
+/// long.
 ///
 /// A description holds layouts and choices. [`plan`](Attention::plan) checks them and compiles, once a shape;
 /// [`Plan::encode`] records the work into your encoder as often as you like; [`run`](Attention::run) does all of it at
