@@ -24,7 +24,7 @@ pub(super) fn found(v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buf
     }
 }
 
-/// Adds both stages: run now where the mask never changes, else at each call.
+/// Adds both stages: run once where the mask never changes, else at each call.
 pub(super) fn stages(
     p: &Problem,
     v: &Visiting,
@@ -65,7 +65,7 @@ pub(super) fn stages(
         )?;
     }
     if !v.dynamic {
-        builder.run_stages_now()?;
+        builder.run_once();
     }
     Ok(())
 }

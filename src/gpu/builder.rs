@@ -18,6 +18,8 @@ pub(crate) struct PlanBuilder<'a> {
     /// Stages whose kernels may still have to be compiled, and those kernels: all of a plan's at once.
     unfinished: Vec<(Spec, Wanted, Vec<Piece>)>,
     jobs: Vec<Job>,
+    /// How many of those stages run once.
+    once: usize,
 }
 
 /// A stage's kernel.
@@ -40,7 +42,7 @@ impl<'a> PlanBuilder<'a> {
             scratch: Vec::new(),
             notes: Vec::new(),
         };
-        PlanBuilder { ctx, plan, unfinished: Vec::new(), jobs: Vec::new() }
+        PlanBuilder { ctx, plan, unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
     }
 
     /// A buffer of the plan's own that holds these bytes.
@@ -76,16 +78,10 @@ impl<'a> PlanBuilder<'a> {
         Ok(buffer)
     }
 
-    /// Runs the stages there are so far, now and once: they read and write nothing but what the plan owns.
-    pub(crate) fn run_stages_now(&mut self) -> Result<()> {
-        self.compile()?;
-        let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
-        let stages = std::mem::take(&mut self.plan.stages);
-        let groups = self.plan.bind(&stages, &[])?;
-        self.plan.record(&mut encoder, &stages, &groups);
-        self.plan.prepared.extend(stages.iter().map(Stage::to_string));
-        self.ctx.queue().submit([encoder.finish()]);
-        Ok(())
+    /// The stages there are so far run once, when the plan is finished and all kernels are there: they read and write nothing but what the
+    /// plan owns.
+    pub(crate) fn run_once(&mut self) {
+        self.once = self.unfinished.len();
     }
 
     /// Binds every piece by name: `bind` gives the window of a caller's slot or an owned buffer for each binding of the
@@ -125,19 +121,6 @@ impl<'a> PlanBuilder<'a> {
         })
     }
 
-    fn compile(&mut self) -> Result<()> {
-        let made = self.ctx.pipeline_cache().compile(self.ctx, std::mem::take(&mut self.jobs))?;
-        let finished = std::mem::take(&mut self.unfinished).into_iter().map(|(spec, wanted, pieces)| {
-            let kernel = match wanted {
-                Wanted::Compiled(kernel) => kernel,
-                Wanted::Job(n) => made[n].clone(),
-            };
-            Stage { spec, kernel, pieces }
-        });
-        self.plan.stages.extend(finished);
-        Ok(())
-    }
-
     /// The slot of this name.
     ///
     /// # Panics
@@ -173,10 +156,29 @@ impl<'a> PlanBuilder<'a> {
         self.plan.notes.push(reason);
     }
 
+    /// Compiles what is not there yet, and runs what is to run once.
+    ///
     /// # Errors
     /// When the device refuses a kernel.
-    pub(crate) fn finish(mut self) -> Result<Plan> {
-        self.compile()?;
-        Ok(self.plan)
+    pub(crate) fn finish(self) -> Result<Plan> {
+        let PlanBuilder { ctx, mut plan, unfinished, jobs, once } = self;
+        let made = ctx.pipeline_cache().compile(ctx, jobs)?;
+        let finished = unfinished.into_iter().map(|(spec, wanted, pieces)| {
+            let kernel = match wanted {
+                Wanted::Compiled(kernel) => kernel,
+                Wanted::Job(n) => made[n].clone(),
+            };
+            Stage { spec, kernel, pieces }
+        });
+        let mut stages: Vec<Stage> = finished.collect();
+        plan.stages = stages.split_off(once);
+        if !stages.is_empty() {
+            let mut encoder = ctx.device().create_command_encoder(&Default::default());
+            let groups = plan.bind(&stages, &[])?;
+            plan.record(&mut encoder, &stages, &groups);
+            plan.prepared = stages.iter().map(Stage::to_string).collect();
+            ctx.queue().submit([encoder.finish()]);
+        }
+        Ok(plan)
     }
 }

@@ -40,7 +40,8 @@ pub(crate) async fn fragment_layout(ctx: &Context, size: u32, subgroup: u32) -> 
     let buffer = builder.owned_of_size("probe", wgpu::BufferUsages::STORAGE, &[], 8 * area as u64)?;
     let spec = Spec::Probe(ProbeSpec { size, subgroup });
     builder.stage(spec, &[()], |_, (), _| Ok(Bound::Owned(buffer.clone())), |()| [1, 1])?;
-    builder.run_stages_now()?;
+    builder.run_once();
+    builder.finish()?;
     let layout = Layout::new(DType::F32, [1, 1, 2, area])?;
     let seen: Vec<f32> = Tensor::from_buffer(&buffer, layout)?.read(ctx).await?;
     Ok(recognise(&seen, size, subgroup))

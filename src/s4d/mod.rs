@@ -175,7 +175,7 @@ impl S4d {
         let carried = if chunked {
             Some(self.carry(&tables, &mut builder, state, chunks)?)
         } else {
-            builder.run_stages_now()?;
+            builder.run_once();
             None
         };
         let skip = if self.params.d.is_empty() { vec![0.0; channels] } else { self.params.d.clone() };
@@ -234,7 +234,7 @@ impl S4d {
             .buffer("outof", "vec2<f32>", &outof, Use::Write)
             .count("states", states)
             .each(builder, channels * states * CHUNK)?;
-        builder.run_stages_now()?;
+        builder.run_once();
         let sized = |flat: Flat| {
             flat.constant("CHUNK", CHUNK as u32)
                 .count("channels", channels)
