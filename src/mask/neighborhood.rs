@@ -1,5 +1,7 @@
 //! Neighborhoods on grids: which interval of each dimension a token sees, how tiles are laid over a grid, what they cost.
 
+use std::collections::HashMap;
+
 use crate::{Error, Result};
 
 /// The window around a token of a 1-, 2- or 3-dimensional grid, with a number for each dimension.
@@ -153,13 +155,22 @@ impl Neighborhood {
                 .product()
         };
         let mut best: Option<([usize; 3], Vec<usize>, Vec<usize>)> = None;
-        for q_box in boxes(q_tokens, grid.len()) {
-            for kv_box in boxes(kv_tokens, grid.len()) {
-                let sum = |dim: usize| self.trips(grid[dim], dim, q_box[dim], kv_box[dim], true).iter().sum::<usize>();
-                let longest = q_box.iter().chain(&kv_box).copied().max().unwrap_or(1);
-                let cost = [(0..grid.len()).map(sum).product(), padded(&q_box) + padded(&kv_box), longest];
+        // Boxes are many, and few pairs of sides make them.
+        let mut known = HashMap::new();
+        let mut visits = |dim: usize, q: usize, kv: usize| -> usize {
+            *known.entry((dim, q, kv)).or_insert_with(|| self.trips(grid[dim], dim, q, kv, true).iter().sum())
+        };
+        let all = |tokens: usize| -> Vec<(Vec<usize>, usize)> {
+            boxes(tokens, grid.len()).into_iter().map(|tile_box| (tile_box.clone(), padded(&tile_box))).collect()
+        };
+        let kv_boxes = all(kv_tokens);
+        for (q_box, q_padded) in all(q_tokens) {
+            for (kv_box, kv_padded) in &kv_boxes {
+                let trips = (0..grid.len()).map(|dim| visits(dim, q_box[dim], kv_box[dim])).product();
+                let longest = q_box.iter().chain(kv_box).copied().max().unwrap_or(1);
+                let cost = [trips, q_padded + kv_padded, longest];
                 if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                    best = Some((cost, q_box.clone(), kv_box));
+                    best = Some((cost, q_box.clone(), kv_box.clone()));
                 }
             }
         }
@@ -181,11 +192,12 @@ impl Neighborhood {
                 self.groups(grid[dim], dim).enumerate().map(group).collect()
             })
             .collect();
+        let within: Vec<Vec<usize>> = places(tile_box).collect();
         let mut slots = Vec::new();
         for group in places(&steps.iter().map(Vec::len).collect::<Vec<_>>()) {
             let groups: Vec<_> = steps.iter().zip(&group).map(|(dim, &g)| &dim[g]).collect();
             for tile in places(&groups.iter().map(|boxes| boxes.len()).collect::<Vec<_>>()) {
-                for within in places(tile_box) {
+                for within in &within {
                     let mut token = Some(0);
                     for dim in 0..grid.len() {
                         let index = groups[dim][tile[dim]][within[dim]];
