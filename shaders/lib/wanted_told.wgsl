@@ -1,5 +1,5 @@
 // Only those query tiles have work whose rows matrix units could not compute: what was written of them is not finite (attention_coop.wgsl), or
-// values of their head were lost.
+// values of their head were lost. So have those whose first number is rightly infinite or NaN; they come out as they were.
 //
 // provides  next_wanted
 // requires  bindings, out, split (whole_of part_of out_batch), place (q_tile_at), prelude (out_elem), pack (row_at), order (q_token), are_lost

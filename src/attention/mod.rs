@@ -40,8 +40,8 @@ use crate::{Mask, Order, Result, Score};
 /// from 1 to 256. Any strides; memory is read four elements at a time where the last is 1 and all else divides by 4.
 /// Sums are kept in f32. A pair that the mask excludes contributes nothing, even where v holds NaN; a row that sees no
 /// key gives 0 and lse -inf. Nothing of size `len_q * len_kv` is ever stored. On matrix units, an infinite value or NaN of v in a tile
-/// that the mask cuts is left out by computing again all query tiles that visit it, by multiply-adds, which takes ten to twenty times as
-/// long.
+/// that the mask or the end of the keys cuts (in f32, any number that is not finite) makes all query tiles that visit that tile run again by
+/// multiply-adds, 12 to 15 times as long in f16 and 4.4 in f32, so that masked pairs still contribute nothing.
 ///
 /// A description holds layouts and choices. [`plan`](Attention::plan) checks them and compiles, once a shape;
 /// [`Plan::encode`] records the work into your encoder as often as you like; [`run`](Attention::run) does all of it at

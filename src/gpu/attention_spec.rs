@@ -94,7 +94,7 @@ pub(crate) struct AttentionSpec {
     pub tours: bool,
     /// Whether the scale, one for all heads and positive, enters in the exponent's multiply-add.
     pub scale_last: bool,
-    /// Whether only those workgroups have work whose rows matrix units could not compute.
+    /// Whether only those query tiles are computed whose rows matrix units could not compute.
     pub redo: bool,
 }
 

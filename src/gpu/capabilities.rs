@@ -43,7 +43,8 @@ pub struct Capabilities {
     /// know better. 0 never splits.
     pub parallel_threads: u32,
     /// Multiprocessors, where the driver tells: NVIDIA's on Vulkan. With matrix units some kernels start as many workgroups as run at
-    /// once, which follows from it; without, each workgroup has one piece of work. May be set like `parallel_threads`.
+    /// once, which follows from it; without, each workgroup has one piece of work, and what matrix units cannot compute is shared out by
+    /// `parallel_threads`. May be set like that.
     pub multiprocessors: Option<u32>,
 }
 

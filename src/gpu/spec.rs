@@ -95,8 +95,8 @@ impl Spec {
     /// Whether small functions are put into their callers before the driver sees them: for kernels that compile in two thirds of the time,
     /// and run as before. f32 on matrix units, N 4096 on an H100, 27 November 2026: D 128 0.46 to 0.48 instead of 0.72 s in the same minute,
     /// D 64 0.26 instead of 0.39; in a slower hour D 128 0.91 and 1.0 instead of 0.97 and 1.14. f16 at D 128 saves a tenth under a causal mask, and takes 2 % longer to run: left as it was.
-    /// Threads with one row by multiply-adds: 127 instead of 144 ms (medians of 34 in turn). What matrix units leave to multiply-adds compiles
-    /// beside them, and so is parsed by no plan with a kept cache: 3 instead of 10 ms.
+    /// Threads with one row by multiply-adds: 127 instead of 144 ms (medians of 34 in turn). What matrix units leave to multiply-adds, without
+    /// text of a user's: as SPIR-V of ours it is not parsed again with a kept cache, 3 instead of 10 ms.
     pub(crate) fn inlines(&self) -> bool {
         let Spec::Attention(spec) = self else { return false };
         let one_row = spec.tile.products == Products::Staged && spec.tile.sizes(spec.head_dim, spec.v_dim).rows == 1;

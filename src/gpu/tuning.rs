@@ -145,10 +145,15 @@ impl Tile {
     }
 
     /// A tile of the same blocks whose products are multiply-adds: for what matrix units cannot compute. It is compiled beside the kernel that
-    /// does the rest, so it may take as long. With every row to be computed again, on an H100 (28 November 2026), in milliseconds, with 512
-    /// threads and slices of 8 columns and 4 keys, 256 threads, 256 threads and slices of 16 and 8, and those with 512 threads, causal, N 4096: f16,
-    /// B 4, H 16, D 128 18.9, 14.3, 11.7 and 12.7; H 32, D 64 23.4, 19.2, 13.5, 16.8; f32, H 16, D 128 26.9, 20.6, 15.3, 19.4; a window of 512 19.7, 14.1, 9.9, 14.4.
-    /// First plans take as long with the first as with the third.
+    /// does the rest, so it may take long (first plans of causal f16 at D 128 0.66 and 0.70 s with the first of these, 0.64 and 0.65 with the third).
+    /// With every query tile to be computed again, milliseconds on an H100 (28 November 2026; causal, N 4096, B 4; a window of 512 of 32768 keys, H 16):
+    ///
+    /// | threads, columns and keys a slice | f16 H 16, D 128 | f16 H 32, D 64 | f32 H 16, D 128 | f16 window, D 128 |
+    /// |---|---|---|---|---|
+    /// | 512, 8, 4 | 18.9 | 23.4 | 26.9 | 19.7 |
+    /// | 256, 8, 4 | 14.3 | 19.2 | 20.6 | 14.1 |
+    /// | 256, 16, 8 | 11.7 | 13.5 | 15.3 | 9.9 |
+    /// | 512, 16, 8, 16 threads a row | 12.7 | 16.8 | 19.4 | 14.4 |
     pub(crate) fn multiply_adds(&self, most_threads: u32) -> Tile {
         let lanes = 1 << (self.block_kv / 4).trailing_zeros().min(3);
         Tile {
@@ -322,16 +327,14 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
     }
     let dims = [shape.head_dim, shape.v_dim];
     let own = |tile: &Tile| tile.workgroup_bytes(dims, shape.dtype, tile.uses_subgroups(capabilities));
-    let mut bytes = own(tile);
+    let mut needs = vec![(own(tile), "")];
     if let Products::Matrices(_) = tile.products {
-        // What they cannot compute runs in the same blocks.
-        bytes = bytes.max(own(&tile.multiply_adds(capabilities.workgroup_threads)) + WANTED_BYTES);
+        let again = own(&tile.multiply_adds(capabilities.workgroup_threads)) + WANTED_BYTES;
+        needs.push((again, " for what matrix units cannot compute, in the same blocks"));
     }
-    if bytes > capabilities.workgroup_memory {
-        return Err(Error::Limit(format!(
-            "workgroup memory: needs {bytes} bytes, device allows {}",
-            capabilities.workgroup_memory
-        )));
-    }
-    Ok(())
+    let refusal = needs.into_iter().find(|(bytes, _)| *bytes > capabilities.workgroup_memory).map(|(bytes, why)| {
+        let allowed = capabilities.workgroup_memory;
+        Error::Limit(format!("workgroup memory: needs {bytes} bytes{why}, device allows {allowed}"))
+    });
+    refusal.map_or(Ok(()), Err)
 }

@@ -1,7 +1,7 @@
 //! What matrix units cannot compute: rows that see infinite values where masks cut tiles, in any layout, by any rule.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, Context, DType, Mask, Neighborhood, Order, Tile};
+use wgpu_attention::{Attention, Context, DType, Mask, Neighborhood, Order, Tensor, Tile};
 
 use crate::masks;
 use crate::matrices::{rules, strange_values_at, ways};
@@ -71,6 +71,20 @@ fn pieces_that_fit_the_devices_bindings() {
         assert!(!plan.contains("1 dispatch of"), "{name}: {plan}");
         case.check_on(name, &ctx);
     }
+}
+
+/// out and lse lie transposed.
+#[test]
+fn strides() {
+    each(|name, ctx, tile, dtype| {
+        let case = Case::new(40, 50).dims(16, 16).heads(1, 3, 3).causal();
+        let case = Case { dtype, tile: Some(tile), change: Some(endless), ..case };
+        let [q, k, v] = case.upload(ctx).unwrap();
+        let out = Tensor::zeros(ctx, dtype, [1, 40, 3, 16]).unwrap().transpose(1, 2).unwrap();
+        let lse = Tensor::zeros(ctx, DType::F32, [1, 40, 3, 1]).unwrap().transpose(1, 2).unwrap();
+        case.describe(ctx, &q, &k, &v).unwrap().out(&out).lse_out(&lse).run(ctx).unwrap();
+        case.compare(name, &download(ctx, &out).unwrap(), &download(ctx, &lse).unwrap());
+    });
 }
 
 #[test]
