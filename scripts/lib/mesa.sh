@@ -95,9 +95,10 @@ mesa_icd() {
     sed 's#"library_path": *"[^"]*"#"library_path": "root/usr/lib/x86_64-linux-gnu/libvulkan_lvp.so"#' "${icds[0]}"
 }
 
-# Runs a program on the fetched driver, by the fetched C library: the host's may be older than the driver asks for.
+# Runs a program on the fetched driver, by the fetched C library: the host's may be older than the driver asks for. Device tests are
+# told that matrix units must be there: without any, those of matrix units would have nothing to fail on.
 mesa_run() {
     local libraries="$mesa_root/root/usr/lib/x86_64-linux-gnu"
-    VK_DRIVER_FILES="$mesa_root/lvp.json" VK_ICD_FILENAMES="$mesa_root/lvp.json" \
+    WGPU_ATTENTION_UNITS=1 VK_DRIVER_FILES="$mesa_root/lvp.json" VK_ICD_FILENAMES="$mesa_root/lvp.json" \
         "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$@"
 }

@@ -193,20 +193,20 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     _ => 2,
                 }];
                 let mut spec = spec(tile, dims, DType::F16, storage, true);
+                // What matrix units cannot compute, of either type.
+                let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
+                let again =
+                    |spec: &AttentionSpec| AttentionSpec { tile: tile.multiply_adds(256), redo: true, ..spec.clone() };
+                specs.push(Spec::Attention(again(&AttentionSpec { storage, ..spec.clone() })));
                 if fragments != Fragments::Workgroup {
-                    // f32 as halves, and what they cannot hold.
-                    let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
+                    // f32 as halves.
                     let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
-                    let redo = AttentionSpec { tile: tile.multiply_adds(256), redo: true, ..halves.clone() };
-                    specs.extend([halves, redo].map(Spec::Attention));
+                    specs.extend([again(&halves), halves].map(Spec::Attention));
                     for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
                         let padded = dim.next_multiple_of(size);
                         specs.push(Spec::Halves(HalvesSpec { dim, padded, subgroup, vec4 }));
                     }
                 }
-                let storage = if dims[0] == 7 { Storage::Scalar } else { Storage::Vec4 };
-                let redo = AttentionSpec { tile: tile.multiply_adds(256), storage, redo: true, ..spec.clone() };
-                specs.push(Spec::Attention(redo));
                 if dims[0] == 80 {
                     spec.visitor = Visitor::Window;
                     spec.scores = vec![ScoreMod::Softcap, ScoreMod::Bias];

@@ -86,6 +86,10 @@ pub(crate) fn tour_teams(tile: &Tile, workgroups: u64, multiprocessors: Option<u
     worth.then_some(resident as u32)
 }
 
+/// Workgroups that look for query tiles where nobody knows how many run at once: looking costs nearly nothing, and computing by too few
+/// would take long.
+const LEAST_TEAMS: u32 = 64;
+
 /// Workgroups that look for query tiles to be computed again, and compute them: one a multiprocessor. Started for each query tile, they take
 /// about 40 microseconds to find nothing among 2048 of 128 rows, and 57 to 70 among 8192 of 64 (H100). On devices that end long loops there is one
 /// for each query tile, since a loop over many would count the turns of all of them.
@@ -96,9 +100,6 @@ pub(crate) fn redo_teams(workgroups: u32, capabilities: &Capabilities) -> u32 {
     let guessed = (capabilities.parallel_threads / MULTIPROCESSOR[0]).max(LEAST_TEAMS);
     capabilities.multiprocessors.unwrap_or(guessed).clamp(1, workgroups.max(1))
 }
-
-/// Where nobody knows: looking costs nearly nothing, and computing by too few would take long.
-const LEAST_TEAMS: u32 = 64;
 
 /// The number of parts that makes the time least, counted in keys that a workgroup visits.
 ///

@@ -293,7 +293,7 @@ pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilit
     Some(format!("another tile, because of {refusal}"))
 }
 
-/// Where a workgroup of such a loop keeps which query tile is next.
+/// Where a workgroup that computes query tiles again keeps which is next.
 pub(super) const WANTED_BYTES: u32 = 8;
 
 /// Refuses a tile that asks for more than the device has, with both numbers.
@@ -327,14 +327,18 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
     }
     let dims = [shape.head_dim, shape.v_dim];
     let own = |tile: &Tile| tile.workgroup_bytes(dims, shape.dtype, tile.uses_subgroups(capabilities));
-    let mut needs = vec![(own(tile), "")];
+    check_memory(own(tile), "", capabilities)?;
     if let Products::Matrices(_) = tile.products {
         let again = own(&tile.multiply_adds(capabilities.workgroup_threads)) + WANTED_BYTES;
-        needs.push((again, " for what matrix units cannot compute, in the same blocks"));
+        check_memory(again, " for what matrix units cannot compute, in the same blocks", capabilities)?;
     }
-    let refusal = needs.into_iter().find(|(bytes, _)| *bytes > capabilities.workgroup_memory).map(|(bytes, why)| {
-        let allowed = capabilities.workgroup_memory;
-        Error::Limit(format!("workgroup memory: needs {bytes} bytes{why}, device allows {allowed}"))
-    });
-    refusal.map_or(Ok(()), Err)
+    Ok(())
+}
+
+fn check_memory(bytes: u32, why: &str, capabilities: &Capabilities) -> Result<()> {
+    let allowed = capabilities.workgroup_memory;
+    if bytes > allowed {
+        return Err(Error::Limit(format!("workgroup memory: needs {bytes} bytes{why}, device allows {allowed}")));
+    }
+    Ok(())
 }

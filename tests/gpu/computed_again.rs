@@ -1,7 +1,7 @@
 //! What matrix units cannot compute: rows that see infinite values where masks cut tiles, in any layout, by any rule.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, Context, DType, Mask, Neighborhood, Order, Tensor, Tile};
+use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Neighborhood, Order, Tensor, Tile};
 
 use crate::masks;
 use crate::matrices::{rules, strange_values_at, ways};
@@ -21,7 +21,7 @@ fn endless(s: Sizes, x: &mut [Vec<f32>; 3]) {
 fn each(run: impl Fn(&str, &Context, Tile, DType)) {
     for (name, ctx, matrices) in ways() {
         run(name, &ctx, matrices.tile(2, 1, 32), DType::F16);
-        if name == "registers" {
+        if matches!(matrices.fragments, Fragments::Registers(_)) {
             run("f32 in registers", &ctx, matrices.tile(2, 1, 32), DType::F32);
         }
     }

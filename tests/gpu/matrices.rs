@@ -7,9 +7,12 @@ use wgpu_attention::{Attention, BlockMask, Capabilities, Context, DType, Mask, M
 use crate::masks;
 use crate::support::{Case, Change, ctx, download, upload};
 
-/// Both ways of reaching into blocks that the device allows; none where it has no matrix units.
+/// Both ways of reaching into blocks that the device allows; none where it has no matrix units, unless `WGPU_ATTENTION_UNITS` says that it
+/// must (scripts/lib/mesa.sh).
 pub fn ways() -> Vec<(&'static str, Context, Matrices)> {
     let found = ctx().capabilities().clone();
+    let wanted = std::env::var_os("WGPU_ATTENTION_UNITS").is_some();
+    assert!(found.matrices.is_some() || !wanted, "this device should have matrix units, but none were found");
     let through_memory = found.clone().without_matrix_registers();
     let lower = |capabilities: Capabilities| ctx().restricted(capabilities).expect("lowering is always allowed");
     let ways = [("registers", found), ("workgroup memory", through_memory)];
