@@ -129,10 +129,9 @@ impl Merge {
             Spec::Combine(spec),
             &[()],
             |builder, (), name| {
-                let usage = if name == "params" { wgpu::BufferUsages::UNIFORM } else { wgpu::BufferUsages::STORAGE };
                 Ok(match (name, window(name)) {
-                    ("params", _) => Bound::Owned(builder.owned(name, usage, bytemuck::bytes_of(&params))?),
-                    ("weights", _) => Bound::Owned(builder.owned(name, usage, bytemuck::cast_slice(&weights))?),
+                    ("params", _) => builder.constant(bytemuck::bytes_of(&params)),
+                    ("weights", _) => builder.constant(bytemuck::cast_slice(&weights)),
                     (_, Some(window)) => {
                         Bound::Slot { slot: builder.slot(name), start: window.start, size: window.size }
                     }

@@ -122,10 +122,9 @@ impl Permute {
             Spec::Permute(PermuteSpec { dtype: self.x.layout.dtype(), vec4: unit == 4 }),
             &[()],
             |builder, (), name| {
-                let (uniform, storage) = (wgpu::BufferUsages::UNIFORM, wgpu::BufferUsages::STORAGE);
                 Ok(match name {
-                    "params" => Bound::Owned(builder.owned(name, uniform, bytemuck::bytes_of(&params))?),
-                    "tokens" => Bound::Owned(builder.owned(name, storage, bytemuck::cast_slice(&self.tokens))?),
+                    "params" => builder.constant(bytemuck::bytes_of(&params)),
+                    "tokens" => builder.constant(bytemuck::cast_slice(&self.tokens)),
                     "x" => Bound::Slot { slot: builder.slot(name), start: x.start, size: x.size },
                     _ => Bound::Slot { slot: builder.slot(name), start: out.start, size: out.size },
                 })

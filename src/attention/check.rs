@@ -12,7 +12,7 @@ use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{MAX_PER_HEAD, PerHead};
 use crate::gpu::tensor::Input;
 use crate::gpu::tuning::{self, Products, Tile};
-use crate::mask::Rule;
+use crate::mask::{Rule, RuleData};
 use crate::user_wgsl::Text;
 use crate::{Error, Result};
 
@@ -46,6 +46,8 @@ pub(super) struct Problem {
     pub scale_per_head: bool,
     pub softcap: f32,
     pub scores: Vec<ScoreMod>,
+    /// Numbers and tables of the mask's rules, then of the scores'.
+    pub rules: RuleData,
     pub tile: Tile,
     /// How keys are split into parts, if they are.
     pub split: Option<Split>,
@@ -70,7 +72,7 @@ impl Problem {
     }
 }
 
-pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting)> {
+pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Arc<Visiting>)> {
     let (q, k, v) = (a.q.layout, a.k.layout, a.v.layout);
     dtypes(&q, &k, &v)?;
     shapes(&q, &k, &v)?;
@@ -82,7 +84,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     let len_kv = k.shape()[2];
     let out = Input::output(&a.out, "out", wanted, "[batch, heads, len_q, v_dim]")?;
     let lse = Input::output(&a.lse_out, "lse", a.default_lse()?, "[batch, heads, len_q, 1]")?;
-    let (tile, mut visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
+    let (tile, visiting) = cut(a, [batch, heads, len_q, len_kv], ctx)?;
     let mut problem = Problem {
         q,
         k,
@@ -103,6 +105,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
         scale_per_head: false,
         softcap: 0.0,
         scores: Vec::new(),
+        rules: visiting.data.clone(),
         tile_note: None,
         tile,
         split: None,
@@ -112,7 +115,7 @@ pub(super) fn problem(a: &Attention, ctx: &Context) -> Result<(Problem, Visiting
     }
     scale(&a.scale, heads, &mut problem)?;
     for score in &a.scores {
-        score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem, &mut visiting.data)?;
+        score_rule(&score.rule, [batch, heads, len_q, len_kv], ctx, &mut problem)?;
     }
     if let Some(sinks) = &a.sinks {
         problem.sinks = Some(sinks_layout(&sinks.layout, heads)?);
@@ -249,10 +252,10 @@ fn shapes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {
 }
 
 /// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.
-fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visiting)> {
+fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Arc<Visiting>)> {
     let pack = a.wanted_pack();
     let chosen = tile(a, pack, ctx)?;
-    let found = visiting(a, shape, &chosen, pack, ctx.capabilities())?;
+    let found = visiting(a, shape, &chosen, pack, ctx)?;
     if found.pack == pack {
         return Ok((chosen, found));
     }
@@ -264,7 +267,7 @@ fn cut(a: &Attention, shape: [usize; 4], ctx: &Context) -> Result<(Tile, Visitin
         )));
     }
     let chosen = tile(a, 1, ctx)?;
-    let found = visiting(a, shape, &chosen, 1, ctx.capabilities())?;
+    let found = visiting(a, shape, &chosen, 1, ctx)?;
     Ok((chosen, found))
 }
 

@@ -83,10 +83,7 @@ pub(super) fn stages(p: &Problem, builder: &mut PlanBuilder<'_>) -> Result<Halve
             &pieces,
             |builder, ((operand, x), (params, _)), name| {
                 Ok(match name {
-                    "params" => {
-                        let bytes = bytemuck::bytes_of(params);
-                        Bound::Owned(builder.owned(name, wgpu::BufferUsages::UNIFORM, bytes)?)
-                    }
+                    "params" => builder.constant(bytemuck::bytes_of(params)),
                     "halves" => Bound::Owned(operand.buffer.clone()),
                     "powers" => Bound::Owned(powers.clone()),
                     "totals" => Bound::Owned(totals.clone()),

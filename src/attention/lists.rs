@@ -9,14 +9,13 @@ use crate::gpu::attention_spec::AttentionSpec;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::lists::Lists;
 use crate::gpu::mask_spec::{ListsSpec, ListsStep, MaskSpec, UserSpec};
-use crate::gpu::plan::Bound;
 use crate::gpu::spec::Spec;
 
 /// Where the lists will be.
-pub(super) fn found(v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buffer>) -> Lists {
+pub(super) fn found(p: &Problem, v: &Visiting, spec: &AttentionSpec, tables: Option<wgpu::Buffer>) -> Lists {
     Lists {
         tables: tables.expect("listed problems have tables"),
-        first: v.data.words.len(),
+        first: p.rules.len(),
         instances: v.instances,
         heads: v.heads.iter().map(|head| head[0] as usize).collect(),
         slots: v.slots,
@@ -58,8 +57,7 @@ pub(super) fn stages(
                     return Ok(bind(name, p, &whole, owned, builder));
                 }
                 let params = params(p, v, &whole, &share, [1, 1], builder.ctx());
-                let bytes = bytemuck::bytes_of(&params);
-                Ok(Bound::Owned(builder.owned("params", wgpu::BufferUsages::UNIFORM, bytes)?))
+                Ok(builder.constant(bytemuck::bytes_of(&params)))
             },
             |()| share.grid,
         )?;

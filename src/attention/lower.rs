@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::check::Problem;
 use super::grids::{Share, share_out, stages_list, suits_tours};
 use super::halves;
+use super::kept::RuleBuffers;
 use super::lists;
 use super::scores::scales_last;
 use super::split::{self, Partials};
@@ -18,7 +19,7 @@ use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
 use crate::gpu::plan::{Bound, Plan, Slot, Window};
 use crate::gpu::spec::Spec;
 use crate::gpu::tuning::Products;
-use crate::mask::{self, MAX_RULES};
+use crate::mask::{self, MAX_RULES, RuleData};
 use crate::user_wgsl::Text;
 use crate::{Error, Result};
 
@@ -43,10 +44,14 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     spec.staged_list = stages_list(problem, visiting, &spec, ctx);
     spec.scale_last = scales_last(problem, &spec);
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
-    let owned = owned(problem, visiting, &mut builder)?;
+    let kept = visiting.buffers.of(&problem.rules);
+    let is_kept = kept.is_some();
+    let owned = owned(problem, visiting, kept, &mut builder)?;
     if visiting.visitor == Visitor::List {
-        lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
-        builder.set_lists(lists::found(visiting, &spec, owned.tables.clone()));
+        if !is_kept {
+            lists::stages(problem, visiting, &spec, &owned, &mut builder)?;
+        }
+        builder.set_lists(lists::found(problem, visiting, &spec, owned.rules.tables.clone()));
     }
     let halves = problem.in_halves().then(|| halves::stages(problem, &mut builder)).transpose()?;
     let again = spec.tells().then(|| {
@@ -66,8 +71,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
                     if let Some(halves) = halves.filter(|_| read) {
                         [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
                     }
-                    let (usage, bytes) = (wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&params));
-                    return Ok(Bound::Owned(builder.owned("params", usage, bytes)?));
+                    return Ok(builder.constant(bytemuck::bytes_of(&params)));
                 }
                 if let Some(buffer) = halves.and_then(|halves| halves.buffer(name, read)) {
                     return Ok(Bound::Owned(buffer));
@@ -85,59 +89,74 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         split::merge(problem, split, &parts, &owned, partials, &mut builder)?;
         builder.set_splits(split.parts);
     }
-    builder.finish()
+    let plan = builder.finish()?;
+    if !is_kept && !visiting.dynamic {
+        let prepared = plan.prepared().to_vec();
+        visiting.buffers.keep(&problem.rules, RuleBuffers { prepared, ..owned.rules });
+    }
+    Ok(plan)
 }
 
 /// Buffers of the plan's own that its kernels share.
 pub(super) struct Owned {
-    per_head: Option<wgpu::Buffer>,
-    rule_args: Option<wgpu::Buffer>,
-    tables: Option<wgpu::Buffer>,
+    per_head: Option<Bound>,
+    rules: RuleBuffers,
     /// Results of the parts that keys are split into.
     partials: Option<Partials>,
     /// Empty tensors have nothing to bind; no kernel reads past a length of 0.
-    nothing: wgpu::Buffer,
+    nothing: Bound,
 }
 
-fn owned(p: &Problem, v: &Visiting, builder: &mut PlanBuilder<'_>) -> Result<Owned> {
-    let uniform = wgpu::BufferUsages::UNIFORM;
-    let rule_args = if v.data.args.is_empty() {
-        None
-    } else {
-        let mut args = v.data.args.clone();
-        args.resize(MAX_RULES, [0; 8]);
-        Some(builder.owned("rule_args", uniform, bytemuck::cast_slice(&args))?)
-    };
-    let words = v.data.words.len() as u64 + v.list_words;
-    let tables = if words == 0 {
-        None
-    } else {
-        let bytes = bytemuck::cast_slice(&v.data.words);
-        Some(builder.owned_of_size("tables", wgpu::BufferUsages::STORAGE, bytes, 4 * words)?)
+/// With what an earlier plan made of the rules, if one did.
+fn owned(p: &Problem, v: &Visiting, kept: Option<RuleBuffers>, builder: &mut PlanBuilder<'_>) -> Result<Owned> {
+    let rules = match kept {
+        Some(kept) => {
+            builder.shares(&kept.args);
+            builder.shares(&kept.tables);
+            builder.set_prepared(&kept.prepared);
+            kept
+        }
+        None => rule_buffers(&p.rules, v.list_words, builder)?,
     };
     Ok(Owned {
-        per_head: per_head_buffer(p, builder)?,
-        rule_args,
-        tables,
+        per_head: per_head(p, builder),
+        rules,
         partials: p.split.map(|split| split::partials(&split, builder)).transpose()?,
-        nothing: builder.owned("empty", wgpu::BufferUsages::STORAGE, &[])?,
+        nothing: builder.constant(&[0; 16]),
     })
+}
+
+fn rule_buffers(rules: &RuleData, list_words: u64, builder: &mut PlanBuilder<'_>) -> Result<RuleBuffers> {
+    let mut buffers = RuleBuffers::default();
+    if !rules.args.is_empty() {
+        let mut args = rules.args.clone();
+        args.resize(MAX_RULES, [0; 8]);
+        let bytes = bytemuck::cast_slice(&args);
+        buffers.args = Some(builder.owned("rule_args", wgpu::BufferUsages::UNIFORM, bytes)?);
+    }
+    let words = rules.words();
+    let size = 4 * (words.len() as u64 + list_words);
+    if size > 0 {
+        let bytes = bytemuck::cast_slice(&words);
+        buffers.tables = Some(builder.owned_of_size("tables", wgpu::BufferUsages::STORAGE, bytes, size)?);
+    }
+    Ok(buffers)
 }
 
 /// What a binding other than the parameters is bound to, for a part of the problem.
 pub(super) fn bind(name: &str, p: &Problem, part: &Part, owned: &Owned, builder: &PlanBuilder<'_>) -> Bound {
     let linked = "linked only when there";
     match name {
-        "per_head" => return Bound::Owned(owned.per_head.clone().expect(linked)),
-        "rule_args" => return Bound::Owned(owned.rule_args.clone().expect(linked)),
+        "per_head" => return owned.per_head.clone().expect(linked),
+        "rule_args" => return Bound::Owned(owned.rules.args.clone().expect(linked)),
         // Tasks without a query have none.
-        "tables" => return Bound::Owned(owned.tables.clone().unwrap_or_else(|| owned.nothing.clone())),
+        "tables" => return owned.rules.tables.clone().map_or_else(|| owned.nothing.clone(), Bound::Owned),
         _ => {}
     }
     let slot = builder.slot(name);
     let layout = part_of(name, builder.layout(slot), part, p.heads_per_kv());
     if layout.is_empty() {
-        return Bound::Owned(owned.nothing.clone());
+        return owned.nothing.clone();
     }
     let window = Window::of(&layout, 1, builder.offset_alignment());
     Bound::Slot { slot, start: window.start, size: window.size }
@@ -375,7 +394,7 @@ pub(super) fn params(
         heads_at: v.at.heads,
         places: v.at.places,
         // After all tables, those of scores too.
-        lists: v.data.words.len() as u32,
+        lists: p.rules.len() as u32,
         list_batch: if v.batches > 1 { v.instances as u32 } else { 0 },
         kv_tiles: v.tiles[1] as u32,
         instances: v.instances as u32,
@@ -387,12 +406,11 @@ pub(super) fn params(
     }
 }
 
-fn per_head_buffer(p: &Problem, builder: &mut PlanBuilder<'_>) -> Result<Option<wgpu::Buffer>> {
+fn per_head(p: &Problem, builder: &mut PlanBuilder<'_>) -> Option<Bound> {
     if p.per_head.is_empty() {
-        return Ok(None);
+        return None;
     }
     let mut values = p.per_head.clone();
     values.resize(MAX_PER_HEAD, PerHead::default());
-    let bytes = bytemuck::cast_slice(&values);
-    Ok(Some(builder.owned("per_head", wgpu::BufferUsages::UNIFORM, bytes)?))
+    Some(builder.constant(bytemuck::cast_slice(&values)))
 }

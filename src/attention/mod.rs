@@ -4,6 +4,7 @@ mod check;
 mod grids;
 mod halves;
 mod io;
+mod kept;
 mod lists;
 mod lower;
 mod scores;
@@ -13,6 +14,7 @@ mod visit;
 
 pub(crate) use check::MAX_LEN;
 pub use io::AttentionIo;
+pub(crate) use kept::KeptMasks;
 pub use tasks::Task;
 pub(crate) use tasks::sequences;
 pub use visit::Visit;

@@ -13,13 +13,7 @@ use crate::score::{Relative, RelativeKind, Rule};
 use crate::{Error, Result, Weights};
 
 /// Adds one rule to the problem, for `[batch, heads, len_q, len_kv]`.
-pub(super) fn score_rule(
-    rule: &Rule,
-    shape: [usize; 4],
-    ctx: &Context,
-    problem: &mut Problem,
-    data: &mut RuleData,
-) -> Result<()> {
+pub(super) fn score_rule(rule: &Rule, shape: [usize; 4], ctx: &Context, problem: &mut Problem) -> Result<()> {
     let [batch, heads, len_q, len_kv] = shape;
     match rule {
         Rule::Softcap(cap) => {
@@ -47,7 +41,7 @@ pub(super) fn score_rule(
             if problem.relative.is_some() {
                 return twice("relative");
             }
-            let number = relative(table, index, shape, ctx, data)?;
+            let number = relative(table, index, shape, ctx, &mut problem.rules)?;
             problem.scores.push(ScoreMod::Relative(number));
             problem.relative = Some(table.layout);
         }

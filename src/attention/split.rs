@@ -111,7 +111,7 @@ pub(super) fn merge(
 ) -> Result<()> {
     let ctx = builder.ctx();
     let weights = vec![1.0f32; split.parts];
-    let weights = builder.owned("weights", wgpu::BufferUsages::STORAGE, bytemuck::cast_slice(&weights))?;
+    let weights = builder.constant(bytemuck::cast_slice(&weights));
     let spec = CombineSpec {
         parts_dtype: DType::F32,
         out_dtype: p.out.dtype(),
@@ -127,11 +127,8 @@ pub(super) fn merge(
         &pieces,
         |builder, (piece, (params, _)), name| {
             Ok(match name {
-                "params" => {
-                    let bytes = bytemuck::bytes_of(params);
-                    Bound::Owned(builder.owned(name, wgpu::BufferUsages::UNIFORM, bytes)?)
-                }
-                "weights" => Bound::Owned(weights.clone()),
+                "params" => builder.constant(bytemuck::bytes_of(params)),
+                "weights" => weights.clone(),
                 "out_parts" => Bound::Owned(partials.out.clone()),
                 "lse_parts" => Bound::Owned(partials.lse.clone()),
                 _ => bind(name, p, piece, owned, builder),

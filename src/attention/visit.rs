@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::kept::{LastBuffers, MaskKey};
 use super::tasks::{Task, check_tasks, places};
 use super::{Attention, Weights};
 use crate::gpu::attention_spec::Visitor;
-use crate::gpu::capabilities::Capabilities;
+use crate::gpu::context::Context;
 use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::tiles;
@@ -40,7 +41,7 @@ pub(super) struct Visiting {
     pub test_all: bool,
     /// Where the mask cuts no tile, nor the end of the keys: the most that a query tile can visit.
     pub whole_tiles: Option<usize>,
-    /// Whether lists are made anew at each call, because the mask reads tensors.
+    /// Whether the mask reads tensors: lists are made anew at each call.
     pub dynamic: bool,
     pub tasks: bool,
     /// Heads of a group whose rows lie in one query tile; 1 for none.
@@ -62,6 +63,8 @@ pub(super) struct Visiting {
     pub at: Offsets,
     /// Words of tile lists, after the tables.
     pub list_words: u64,
+    /// What the plan before made of the tables.
+    pub buffers: LastBuffers,
     pub note: Option<String>,
 }
 
@@ -172,53 +175,74 @@ fn bits_layout(mask: &Mask) -> Option<Layout> {
 }
 
 /// Decides for a problem `[batch, heads, len_q, len_kv]` cut by a tile that should hold `pack` heads; it holds one where
-/// they cannot share it.
+/// they cannot share it. What an earlier plan found is found again.
 pub(super) fn visiting(
     a: &Attention,
     shape: [usize; 4],
     tile: &Tile,
     pack: usize,
-    capabilities: &Capabilities,
-) -> Result<Visiting> {
+    ctx: &Context,
+) -> Result<Arc<Visiting>> {
     if let Some(tasks) = &a.tasks {
         let tasks = tasks.clone()?;
         check_tasks(&tasks, shape)?;
-        return every(a, shape, tile, pack, Some(&tasks));
+        return every(a, shape, tile, pack, Some(&tasks)).map(Arc::new);
     }
+    let plain = a.mask.as_window().is_some() && !a.is_ordered(Some(tile));
+    if plain && matches!(a.visit, Visit::Auto | Visit::Every) {
+        return every(a, shape, tile, pack, None).map(Arc::new);
+    }
+    let binding_bytes = ctx.capabilities().binding_bytes;
+    let key = MaskKey {
+        shape,
+        tile: *tile,
+        pack,
+        dtype: a.q.layout.dtype(),
+        visit: a.visit,
+        binding_bytes,
+        trusted: a.trusted,
+        order: a.order.clone(),
+        mask: a.mask.clone(),
+    };
+    if let Some(kept) = ctx.kept_masks().find(&key) {
+        return Ok(kept);
+    }
+    let mut found = every_or_listed(a, shape, tile, pack, binding_bytes)?;
+    found.data = found.data.to_share();
+    let found = Arc::new(found);
+    // Kept, such a mask would keep the caller's tensors alive.
+    if !found.dynamic {
+        ctx.kept_masks().keep(key, found.clone());
+    }
+    Ok(found)
+}
+
+/// Every tile, or a list of them, for a mask that is neither a band nor none.
+fn every_or_listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, binding_bytes: u64) -> Result<Visiting> {
     let tiles = [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
-    let ordered = a.is_ordered(Some(tile));
-    let plain = a.mask.as_window().is_some() && !ordered;
-    let few = tiles[0] * tiles[1] < tiles::LISTED_TILES && !ordered;
-    match a.visit {
-        Visit::Every => every(a, shape, tile, pack, None),
-        Visit::Auto if plain => every(a, shape, tile, pack, None),
-        Visit::Auto if few => {
-            let mut visiting = every(a, shape, tile, pack, None)?;
-            visiting.note = Some(format!(
-                "every tile is visited and tested, because a list does not pay below {} tiles",
-                tiles::LISTED_TILES
-            ));
-            Ok(visiting)
-        }
+    let few = tiles[0] * tiles[1] < tiles::LISTED_TILES && !a.is_ordered(Some(tile));
+    let reason = match a.visit {
+        Visit::Every => return every(a, shape, tile, pack, None),
+        Visit::Auto if few => format!("a list does not pay below {} tiles", tiles::LISTED_TILES),
         _ => {
             let listed = listed(a, shape, tile, pack)?;
-            let limit = capabilities.binding_bytes;
-            let lists = 4 * (listed.data.words.len() as u64 + listed.list_words);
+            let lists = 4 * (listed.data.len() as u64 + listed.list_words);
             // Classes are made of all batches and heads at once, whatever pieces attention is cut into.
             let bits = bits_layout(&a.mask).map_or(0, |bits| 4 * bits.end() as u64);
-            let (what, bytes) = if lists > limit { ("tile lists", lists) } else { ("mask_bits as a whole", bits) };
-            if bytes <= limit {
+            let (what, bytes) =
+                if lists > binding_bytes { ("tile lists", lists) } else { ("mask_bits as a whole", bits) };
+            if bytes <= binding_bytes {
                 return Ok(listed);
             }
-            let reason = format!("{what} need {bytes} bytes and the device binds {limit}");
+            let reason = format!("{what} need {bytes} bytes and the device binds {binding_bytes}");
             if a.visit != Visit::Auto {
                 return Err(Error::Limit(format!("visit: {reason}")));
             }
-            let mut visiting = every(a, shape, tile, pack, None)?;
-            visiting.note = Some(format!("every tile is visited and tested, because {reason}"));
-            Ok(visiting)
+            reason
         }
-    }
+    };
+    let note = Some(format!("every tile is visited and tested, because {reason}"));
+    Ok(Visiting { note, ..every(a, shape, tile, pack, None)? })
 }
 
 /// Dense or band, with what remains of the mask tested on every pair.
@@ -261,6 +285,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, tasks: Opti
         data,
         at: Offsets::default(),
         list_words: 0,
+        buffers: LastBuffers::default(),
         note: None,
     };
     if let Some(compiled) = compiled {
@@ -304,7 +329,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
         texts: Vec::new(),
         test_all: a.visit == Visit::ListedPartial,
         whole_tiles: None,
-        dynamic: compiled.dynamic,
+        dynamic: false,
         tasks: false,
         pack: if compiled.one_head() && !ordered && blocks[0].is_multiple_of(pack) { pack } else { 1 },
         every_row: true,
@@ -317,6 +342,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
         data,
         at: Offsets::default(),
         list_words: 0,
+        buffers: LastBuffers::default(),
         note: (a.mask.is_ordered() && a.order.is_none() && !ordered)
             .then(|| "tokens are visited as they lie, not in the mask's order, because products are broadcast".into()),
     };
@@ -337,6 +363,11 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
 }
 
 impl Visiting {
+    /// Bytes of its tables and lists.
+    pub(super) fn bytes(&self) -> u64 {
+        4 * (self.data.len() as u64 + self.list_words)
+    }
+
     /// KV tiles that the query tiles of a head, or of heads that share them, visit together, as far as is known without the GPU.
     pub(super) fn all(&self, tile: &Tile) -> usize {
         if self.visitor != Visitor::Window || self.tasks {
@@ -358,6 +389,7 @@ impl Visiting {
 
     fn add_mask(&mut self, compiled: Compiled) {
         self.mask.heads_differ = !compiled.one_head();
+        self.dynamic = compiled.dynamic;
         // Two words a head, then the head that stands for each instance.
         self.at.heads = self.data.append(compiled.heads.as_flattened());
         self.data.append(&compiled.instances.iter().map(|(h, _)| *h as u32).collect::<Vec<_>>());

@@ -15,6 +15,7 @@ use crate::Result;
 pub(crate) struct PlanBuilder<'a> {
     ctx: &'a Context,
     plan: Plan,
+    constants: Vec<u8>,
     /// Stages whose kernels may still have to be compiled, and those kernels: all of a plan's at once.
     unfinished: Vec<(Spec, Wanted, Vec<Piece>)>,
     jobs: Vec<Job>,
@@ -38,11 +39,24 @@ impl<'a> PlanBuilder<'a> {
             prepared: Vec::new(),
             lists: None,
             splits: 1,
+            constants: None,
             workspace_bytes: 0,
             scratch: Vec::new(),
             notes: Vec::new(),
         };
-        PlanBuilder { ctx, plan, unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
+        PlanBuilder { ctx, plan, constants: Vec::new(), unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
+    }
+
+    /// A few bytes for kernels to read, as a uniform or as a storage buffer.
+    pub(crate) fn constant(&mut self, bytes: &[u8]) -> Bound {
+        let limits = self.ctx.device().limits();
+        let alignment = limits.min_uniform_buffer_offset_alignment.max(limits.min_storage_buffer_offset_alignment);
+        let offset = self.constants.len().next_multiple_of(alignment as usize);
+        let size = bytes.len().next_multiple_of(16);
+        self.constants.resize(offset, 0);
+        self.constants.extend_from_slice(bytes);
+        self.constants.resize(offset + size, 0);
+        Bound::Constant { offset: offset as u64, size: size as u64 }
     }
 
     /// A buffer of the plan's own that holds these bytes.
@@ -151,6 +165,16 @@ impl<'a> PlanBuilder<'a> {
         self.plan.splits = splits;
     }
 
+    /// What ran once, when an earlier plan was made.
+    pub(crate) fn set_prepared(&mut self, prepared: &[String]) {
+        self.plan.prepared = prepared.to_vec();
+    }
+
+    /// Counts a buffer that an earlier plan made.
+    pub(crate) fn shares(&mut self, buffer: &Option<wgpu::Buffer>) {
+        self.plan.workspace_bytes += buffer.as_ref().map_or(0, wgpu::Buffer::size);
+    }
+
     /// A faster path not taken, and why.
     pub(crate) fn note(&mut self, reason: String) {
         self.plan.notes.push(reason);
@@ -160,8 +184,13 @@ impl<'a> PlanBuilder<'a> {
     ///
     /// # Errors
     /// When the device refuses a kernel.
-    pub(crate) fn finish(self) -> Result<Plan> {
-        let PlanBuilder { ctx, mut plan, unfinished, jobs, once } = self;
+    pub(crate) fn finish(mut self) -> Result<Plan> {
+        if !self.constants.is_empty() {
+            let bytes = std::mem::take(&mut self.constants);
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE;
+            self.plan.constants = Some(self.owned("constants", usage, &bytes)?);
+        }
+        let PlanBuilder { ctx, mut plan, unfinished, jobs, once, .. } = self;
         let made = ctx.pipeline_cache().compile(ctx, jobs)?;
         let finished = unfinished.into_iter().map(|(spec, wanted, pieces)| {
             let kernel = match wanted {

@@ -13,6 +13,7 @@ use super::pipeline::PipelineCache;
 use super::probe;
 use super::scratch::Scratch;
 use super::shaders::Recorder;
+use crate::attention::KeptMasks;
 use crate::{Error, Result};
 
 /// No buffer is taken to be longer, whatever a driver reports.
@@ -29,6 +30,7 @@ pub struct Context {
     capabilities: Arc<Capabilities>,
     pipelines: Arc<PipelineCache>,
     scratch: Arc<Scratch>,
+    masks: Arc<KeptMasks>,
     /// Where plans made here keep what they record, if anyone asked.
     recorder: Option<Recorder>,
 }
@@ -85,6 +87,7 @@ impl Context {
             queue: queue.clone(),
             pipelines: Arc::default(),
             scratch: Arc::default(),
+            masks: Arc::default(),
             recorder: None,
         };
         // SAFETY: no bytes are given. Without a cache, kernels compile all the same.
@@ -217,9 +220,9 @@ impl Context {
         Context { capabilities: Arc::new(capabilities), ..self.clone() }
     }
 
-    /// The same device; plans made here also keep what they record.
+    /// The same device; plans made here also keep what they record, what earlier ones made of masks included.
     pub(super) fn recorded(&self, recorder: Recorder) -> Context {
-        Context { recorder: Some(recorder), ..self.clone() }
+        Context { recorder: Some(recorder), masks: Arc::default(), ..self.clone() }
     }
 
     pub(super) fn recorder(&self) -> Option<&Recorder> {
@@ -252,6 +255,10 @@ impl Context {
 
     pub(super) fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    pub(crate) fn kept_masks(&self) -> &KeptMasks {
+        &self.masks
     }
 
     pub(crate) fn require_dtype(&self, argument: &str, dtype: DType) -> Result<()> {
@@ -309,6 +316,22 @@ impl Context {
     pub(crate) fn lost_or(&self, error: Error) -> Error {
         let sentence = error.to_string();
         if sentence.to_lowercase().contains("lost") { Error::Lost(sentence) } else { error }
+    }
+}
+
+#[cfg(test)]
+impl Context {
+    /// A device for tests of what is planned.
+    pub(crate) fn that_runs_nothing() -> Context {
+        let noop = wgpu::NoopBackendOptions { enable: true, ..Default::default() };
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::NOOP,
+            backend_options: wgpu::BackendOptions { noop, ..Default::default() },
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
+        let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+        Context::new(&device, &queue)
     }
 }
 

@@ -269,7 +269,7 @@ impl Flat {
             &[()],
             |builder, (), binding| {
                 if binding == "params" {
-                    return Ok(Bound::Owned(builder.owned(binding, wgpu::BufferUsages::UNIFORM, &bytes)?));
+                    return Ok(builder.constant(&bytes));
                 }
                 // Each operand has one binding.
                 Ok(bound.remove(binding).unwrap_or_else(|| panic!("{binding} is no operand: a bug in wgpu-attention")))

@@ -36,12 +36,14 @@ pub struct Plan {
     pub(super) name: &'static str,
     pub(super) slots: Vec<Slot>,
     pub(super) stages: Vec<Stage>,
-    /// What ran once, when planning.
+    /// What ran once, when a mask was first planned.
     pub(super) prepared: Vec<String>,
     /// Tile lists, where there are any.
-    pub(super) lists: Option<Lists>,
+    pub(crate) lists: Option<Lists>,
     /// Parts that keys are split into.
     pub(super) splits: usize,
+    /// Numbers that kernels are told, all in one buffer: each further one takes a driver microseconds.
+    pub(super) constants: Option<wgpu::Buffer>,
     pub(super) workspace_bytes: u64,
     /// Of that, what plans to come may have.
     pub(super) scratch: Vec<wgpu::Buffer>,
@@ -79,12 +81,14 @@ pub(crate) struct Piece {
 }
 
 /// What a binding is bound to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Bound {
     /// A window of a caller's tensor: bytes from the planned offset, rounded down to the device's alignment.
     Slot { slot: usize, start: u64, size: u64 },
     /// A buffer of the plan's.
     Owned(wgpu::Buffer),
+    /// Bytes of the plan's constants.
+    Constant { offset: u64, size: u64 },
 }
 
 /// The part of a buffer that a binding spans, and the view of the tensor within it.
@@ -231,6 +235,10 @@ impl Plan {
         self.workspace_bytes
     }
 
+    pub(crate) fn prepared(&self) -> &[String] {
+        &self.prepared
+    }
+
     /// Why each faster path was not taken; empty when all were.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -272,9 +280,14 @@ impl Plan {
     }
 
     /// What a binding is bound to in a call with these tensors.
-    pub(super) fn binding<'a>(&self, bound: &'a Bound, tensors: &[&'a Tensor]) -> wgpu::BufferBinding<'a> {
+    pub(super) fn binding<'a>(&'a self, bound: &'a Bound, tensors: &[&'a Tensor]) -> wgpu::BufferBinding<'a> {
         match bound {
             Bound::Owned(buffer) => buffer.as_entire_buffer_binding(),
+            Bound::Constant { offset, size } => wgpu::BufferBinding {
+                buffer: self.constants.as_ref().expect("made when a plan is finished"),
+                offset: *offset,
+                size: std::num::NonZeroU64::new(*size),
+            },
             Bound::Slot { slot, start, size } => {
                 let planned = self.slots[*slot].layout;
                 let moved = tensors[*slot].layout().offset() as i64 - planned.offset() as i64;
@@ -373,7 +386,7 @@ impl fmt::Display for Plan {
         let info = self.ctx.device().adapter_info();
         writeln!(f, "{} on {} ({:?})", self.name, info.name, info.backend)?;
         for prepared in &self.prepared {
-            writeln!(f, "  once, when planned: {prepared}")?;
+            writeln!(f, "  once, when first planned: {prepared}")?;
         }
         if self.stages.is_empty() {
             writeln!(f, "  nothing to compute: an output has no elements")?;

@@ -51,23 +51,9 @@ mod tests {
     use crate::gpu::shaders::Recorder;
     use crate::{Attention, Context, DType, Layout, Tensor};
 
-    fn context() -> Context {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends: wgpu::Backends::NOOP,
-            backend_options: wgpu::BackendOptions {
-                noop: wgpu::NoopBackendOptions { enable: true, ..Default::default() },
-                ..Default::default()
-            },
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-        let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-        Context::new(&device, &queue)
-    }
-
     #[test]
     fn a_plan_takes_what_another_left() {
-        let ctx = context();
+        let ctx = Context::that_runs_nothing();
         let layout = |len| Layout::new(DType::F32, [1, 2, len, 16]).unwrap();
         let plan = |len: usize| {
             let [q, kv] = [layout(4), layout(len)];
@@ -89,7 +75,7 @@ mod tests {
     #[test]
     fn a_recording_copies_it() {
         let recorder = Recorder::default();
-        let ctx = recorder.context(&context());
+        let ctx = recorder.context(&Context::that_runs_nothing());
         let x = Tensor::zeros(&ctx, DType::F32, [1, 2, 40, 16]).unwrap();
         Attention::new(&x, &x, &x).splits(2).run(&ctx).unwrap();
         assert_eq!(recorder.recording().dispatches.len(), 2);
@@ -97,7 +83,7 @@ mod tests {
 
     #[test]
     fn little_is_held() {
-        let ctx = context();
+        let ctx = Context::that_runs_nothing();
         let buffer = |size| ctx.create_buffer("some", size, Scratch::USAGE).unwrap();
         let scratch = Scratch::default();
         assert_eq!(scratch.take(16), None);

@@ -264,10 +264,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             &[()],
             |builder, (), name| {
                 Ok(match name {
-                    "params" => {
-                        let usage = wgpu::BufferUsages::UNIFORM;
-                        Bound::Owned(builder.owned(name, usage, bytemuck::bytes_of(&params))?)
-                    }
+                    "params" => builder.constant(bytemuck::bytes_of(&params)),
                     "table" => Bound::Owned(table.clone()),
                     _ => bound.remove(name).expect("every binding but those was declared for an operand"),
                 })

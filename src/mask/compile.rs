@@ -12,13 +12,14 @@ use crate::{Error, Result};
 pub(crate) const MAX_RULES: usize = 256;
 
 /// Numbers and tables of mask and score rules, as they are laid out for the GPU.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RuleData {
     /// Eight numbers a rule.
     pub args: Vec<[u32; 8]>,
-    /// All tables, one after the other.
-    pub words: Vec<u32>,
-    /// Tables already there, by identity.
+    /// All tables, one after the other: those that copies share, then those that were added since.
+    shared: Arc<[u32]>,
+    added: Vec<u32>,
+    /// Tables among the latter, by identity.
     known: Vec<(Arc<[u32]>, u32)>,
 }
 
@@ -36,8 +37,8 @@ impl RuleData {
 
     /// Adds words; returns where they begin.
     pub(crate) fn append(&mut self, words: &[u32]) -> u32 {
-        let at = self.words.len() as u32;
-        self.words.extend_from_slice(words);
+        let at = self.len() as u32;
+        self.added.extend_from_slice(words);
         at
     }
 
@@ -49,6 +50,25 @@ impl RuleData {
         let at = self.append(data);
         self.known.push((data.clone(), at));
         at
+    }
+
+    /// Words of all tables.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.len() + self.added.len()
+    }
+
+    pub(crate) fn words(&self) -> Vec<u32> {
+        [&*self.shared, &self.added].concat()
+    }
+
+    /// The same, for copies to share the tables that are there.
+    pub(crate) fn to_share(&self) -> RuleData {
+        RuleData { args: self.args.clone(), shared: self.words().into(), ..RuleData::default() }
+    }
+
+    /// Whether two copies are the same still.
+    pub(crate) fn is_same(&self, other: &RuleData) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && self.added == other.added && self.args == other.args
     }
 }
 
@@ -278,6 +298,6 @@ mod tests {
         let mut data = RuleData::default();
         let segments = Mask::segments(&[1; 16], &[1; 16]);
         assert!(compile(&segments, [2, 1, 8, 8], &mut data).unwrap().batched);
-        assert_eq!(data.words.len(), 32, "from and last are the same table");
+        assert_eq!(data.len(), 32, "from and last are the same table");
     }
 }

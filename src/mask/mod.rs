@@ -49,7 +49,7 @@ use crate::user_wgsl::Text;
 /// # let _ = last_256_and_sinks;
 /// # Ok::<(), wgpu_attention::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Mask {
     pub(crate) node: Arc<Node>,
     /// The order of tokens that suits the mask, if it has one.
@@ -65,6 +65,12 @@ pub(crate) enum Node {
     Or(Mask, Mask),
     Not(Mask),
     PerHead(Vec<Mask>),
+}
+
+impl PartialEq for Mask {
+    fn eq(&self, other: &Mask) -> bool {
+        (Arc::ptr_eq(&self.node, &other.node) || self.node == other.node) && self.order == other.order
+    }
 }
 
 impl Default for Mask {

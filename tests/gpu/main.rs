@@ -8,6 +8,7 @@ mod data;
 mod dense;
 mod errors;
 mod gqa;
+mod kept_masks;
 mod layers;
 mod layouts;
 mod limits;

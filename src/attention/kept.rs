@@ -1,0 +1,212 @@
+//! What planning makes of masks, kept for plans to come: how tiles are visited, tables, and tile lists, which take a submission to make.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::visit::{Visit, Visiting};
+use crate::gpu::layout::DType;
+use crate::gpu::tuning::Tile;
+use crate::mask::{Mask, Order, RuleData};
+
+/// Masks at most, whatever their size.
+const MOST: usize = 64;
+
+/// The masks that plans of a context visited last. Masks that read tensors are not among them.
+#[derive(Debug, Default)]
+pub(crate) struct KeptMasks(Mutex<Vec<(MaskKey, Arc<Visiting>)>>);
+
+/// All that decides how a mask's tiles are visited, and what its lists are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct MaskKey {
+    pub shape: [usize; 4],
+    pub tile: Tile,
+    pub pack: usize,
+    pub dtype: DType,
+    pub visit: Visit,
+    pub binding_bytes: u64,
+    /// A text of the user's may end its loops early unless it is trusted.
+    pub trusted: bool,
+    pub order: Option<Order>,
+    pub mask: Mask,
+}
+
+impl KeptMasks {
+    pub(super) fn find(&self, key: &MaskKey) -> Option<Arc<Visiting>> {
+        let mut kept = locked(&self.0);
+        let at = kept.iter().position(|(known, _)| known == key)?;
+        kept[..=at].rotate_right(1);
+        Some(kept[0].1.clone())
+    }
+
+    /// Keeps a mask, and of those before as many as twice the largest leaves room for.
+    pub(super) fn keep(&self, key: MaskKey, visiting: Arc<Visiting>) {
+        let mut kept = locked(&self.0);
+        kept.insert(0, (key, visiting));
+        kept.truncate(MOST);
+        let mut room = 2 * kept.iter().map(|(_, visiting)| visiting.bytes()).max().unwrap_or(0);
+        let fits = kept.iter().take_while(|(_, visiting)| {
+            let fits = visiting.bytes() <= room;
+            room = room.saturating_sub(visiting.bytes());
+            fits
+        });
+        let fits = fits.count();
+        kept.truncate(fits);
+    }
+}
+
+/// Buffers of a mask's rules, and of the score rules planned with it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RuleBuffers {
+    pub args: Option<wgpu::Buffer>,
+    pub tables: Option<wgpu::Buffer>,
+    /// What made the lists in them.
+    pub prepared: Vec<String>,
+}
+
+/// Those that were made last, with the numbers and tables that they hold.
+#[derive(Debug, Default)]
+pub(super) struct LastBuffers(Mutex<Option<(RuleData, RuleBuffers)>>);
+
+impl LastBuffers {
+    pub(super) fn of(&self, rules: &RuleData) -> Option<RuleBuffers> {
+        let last = locked(&self.0);
+        last.as_ref().filter(|(known, _)| known.is_same(rules)).map(|(_, buffers)| buffers.clone())
+    }
+
+    /// Once the lists in them have been submitted.
+    pub(super) fn keep(&self, rules: &RuleData, buffers: RuleBuffers) {
+        *locked(&self.0) = Some((rules.clone(), buffers));
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attention, BlockMask, Context, Input, Layout, Neighborhood, Plan, Relative, Score, Tensor, TileClass};
+
+    const LEN: usize = 256;
+
+    fn layout() -> Layout {
+        Layout::new(DType::F32, [1, 2, LEN, 16]).unwrap()
+    }
+
+    fn described(mask: Mask) -> Attention {
+        Attention::new(layout(), layout(), layout()).mask(mask).visit(Visit::Listed)
+    }
+
+    /// The buffer that holds a plan's lists.
+    fn tables(plan: &Plan) -> wgpu::Buffer {
+        plan.lists.as_ref().unwrap().tables.clone()
+    }
+
+    fn kept(ctx: &Context) -> usize {
+        locked(&ctx.kept_masks().0).len()
+    }
+
+    /// A mask with as many words of tables as there are tokens, of documents of this length.
+    fn documents(each: u32) -> Mask {
+        let ids: Vec<u32> = (0..LEN as u32).map(|token| token / each).collect();
+        Mask::segments(&ids, &ids)
+    }
+
+    #[test]
+    fn equal_masks_share_their_lists() {
+        let ctx = Context::that_runs_nothing();
+        let first = described(documents(64)).plan(&ctx).unwrap();
+        let again = described(documents(64)).plan(&ctx).unwrap();
+        let before = tables(&first);
+        assert_eq!(tables(&again), before);
+        assert_eq!(first.prepared(), again.prepared(), "what ran for an earlier plan is told, too");
+        assert!(again.workspace_bytes() > before.size(), "and counted");
+        drop((first, again));
+        let restricted = ctx.restricted(ctx.capabilities().clone()).unwrap();
+        assert_eq!(tables(&described(documents(64)).plan(&restricted).unwrap()), before);
+    }
+
+    #[test]
+    fn whatever_differs_has_lists_of_its_own() {
+        let ctx = Context::that_runs_nothing();
+        let text = |n: u32| {
+            Mask::wgsl(&format!(
+                "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {{ return kv_idx % {n}u == 0u; }}"
+            ))
+        };
+        let grid = |window| Mask::neighborhood(&[16, 16], Neighborhood::new([window, 5]));
+        let table = Layout::new(DType::F32, [1, 1, 1, 9]).unwrap();
+        let relative = |max| described(documents(64)).score(Score::relative(table, Relative::sequence(max)));
+        let long = Layout::new(DType::F32, [1, 2, 2 * LEN, 16]).unwrap();
+        let order: Vec<u32> = (0..LEN as u32).rev().collect();
+        let all = [
+            described(documents(64)),
+            described(documents(32)),
+            described(documents(64)).visit(Visit::ListedPartial),
+            described(documents(64)).order(Order::tokens(&order)),
+            relative(4),
+            described(text(2)),
+            described(text(3)),
+            // SAFETY: the text reads nothing, and nothing is run.
+            unsafe { described(text(3)).trust_wgsl() },
+            described(grid(5)),
+            described(grid(5)).order(Order::sequence()),
+            described(grid(7)),
+            described(Mask::causal()),
+            Attention::new(long, long, long).mask(Mask::causal()).visit(Visit::Listed),
+            described(Mask::per_head([Mask::causal(), documents(64)])),
+        ];
+        let plans: Vec<Plan> = all.iter().map(|attention| attention.plan(&ctx).unwrap()).collect();
+        for (n, plan) in plans.iter().enumerate() {
+            let shared = plans[..n].iter().position(|other| tables(other) == tables(plan));
+            assert_eq!(shared, None, "{n} shares lists");
+        }
+    }
+
+    /// Kept, they would keep the caller's tensors alive; and what they hold may change.
+    #[test]
+    fn masks_of_tensors_are_not_kept() {
+        let ctx = Context::that_runs_nothing();
+        let bits = Tensor::zeros(&ctx, DType::U32, [1, 1, LEN, LEN / 32]).unwrap();
+        let some = Tensor::zeros(&ctx, DType::U32, [1, 1, 1, LEN]).unwrap();
+        let text = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return some[kv_idx] == 0u; }";
+        for mask in [Mask::bits(&bits), Mask::wgsl_with(text, [("some", Input::from(&some))])] {
+            for visit in [Visit::Listed, Visit::Every] {
+                described(mask.clone()).visit(visit).plan(&ctx).unwrap();
+                assert_eq!(kept(&ctx), 0, "{visit:?} {mask:?}");
+            }
+        }
+    }
+
+    /// Lists of blocks, which take a bit a block and a word a tile.
+    #[test]
+    fn few_are_kept() {
+        let ctx = Context::that_runs_nothing();
+        let blocks = |len: usize, column: u32| {
+            let x = Layout::new(DType::F32, [1, 1, len, 16]).unwrap();
+            let rows = len.div_ceil(64) as u32;
+            let list = BlockMask::new(
+                [len, len],
+                [64, 64],
+                1,
+                &(0..=rows).collect::<Vec<_>>(),
+                &vec![column; rows as usize],
+                &vec![TileClass::Full; rows as usize],
+            );
+            Attention::new(x, x, x).mask(Mask::blocks(&list.unwrap())).visit(Visit::Listed).plan(&ctx).unwrap();
+        };
+        blocks(4096, 0);
+        blocks(4096, 1);
+        blocks(4096, 2);
+        assert_eq!(kept(&ctx), 2, "twice the largest");
+        blocks(256, 0);
+        assert_eq!(kept(&ctx), 2, "there is no room for a third of 4096");
+        blocks(4096, 2);
+        blocks(256, 1);
+        assert_eq!(kept(&ctx), 3, "what is found again counts as the latest");
+        for n in 0..2 * MOST {
+            described(Mask::window(n, 7) | Mask::keys(0..1)).visit(Visit::Every).plan(&ctx).unwrap();
+        }
+        assert!(kept(&ctx) <= MOST);
+    }
+}
