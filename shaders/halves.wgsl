@@ -4,7 +4,7 @@
 // provides  main
 // requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x, eleven_bits
 //
-// LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, then as many of lo. `powers` has 2^e, negative
+// LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, and as many of lo: part4 of hi, as many of lo, and so on. `powers` has 2^e, negative
 // where two f16 cannot hold the row; and what hi and lo lost of it, a sum, times 2^e, where that is more than a rounding. Halves of a row that
 // is not finite are 0.
 //
@@ -21,6 +21,7 @@ struct Params {
     // Totals that these rows begin anew, and whether they are values, which add to them.
     clears: u32,
     values: u32,
+    part4: u32,
 }
 
 // Of numbers that lose anything, each loses 2^-26 on average: some eight of them in a row.
@@ -64,8 +65,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let y = select(x[n] * factor, vec4<f32>(), strange);
         let hi = eleven_bits(y);
         if (i < params.rows && col < ROW4) {
-            halves[row * (2u * ROW4) + col] = vec4<f16>(hi);
-            halves[row * (2u * ROW4) + ROW4 + col] = vec4<f16>(y - hi);
+            let place = row * (2u * ROW4) + col + col / params.part4 * params.part4;
+            halves[place] = vec4<f16>(hi);
+            halves[place + params.part4] = vec4<f16>(y - hi);
         }
         // Where lo is so small that f16 has no more bits for it: its numbers are multiples of 2^-24. However small it is, it counts as
         // 2^-26, which numbers lose on average, so that the sum tells how many do.

@@ -53,7 +53,7 @@ struct Args {
     calls: u32,
     /// Tiles to try instead of the library's choice, each BLOCK_Q:BLOCK_KV:LANES:THREADS:SLICE_QK:SLICE_V:Q_RESIDENT:PRODUCTS
     /// (0 for staged, the subgroup size to broadcast within, s and the threads that stream a key together as in s8, `matrices`
-    /// for matrix units, `matrices-memory` for those by way of workgroup memory).
+    /// for matrix units, `matrices-memory` for those by way of workgroup memory), then /V_PARTS where columns of v go in parts.
     #[arg(long, value_delimiter = ',')]
     tile: Vec<String>,
     /// Parts to split the keys into, instead of the library's choice; each is tried with each tile.

@@ -1,6 +1,6 @@
 //! Tiles worth trying: the table's neighbours, whatever the device is.
 
-use wgpu_attention::{Capabilities, Products, Tile};
+use wgpu_attention::{Capabilities, DType, Products, Tile};
 
 use crate::cases::Case;
 
@@ -13,7 +13,11 @@ pub fn candidates(case: &Case, capabilities: &Capabilities) -> Vec<Tile> {
     }
     if let Some(matrices) = capabilities.matrices.filter(|_| !capabilities.cpu) {
         for [strips, row_blocks] in [[2, 1], [4, 1], [8, 1], [16, 1], [2, 2], [4, 2], [8, 2]] {
-            tiles.extend([16, 32, 64, 128].map(|block_kv| matrices.tile(strips, row_blocks, block_kv)));
+            let tiled = [16, 32, 64, 128].map(|block_kv| matrices.tile(strips, row_blocks, block_kv));
+            tiles.extend(tiled);
+            if case.dtype == DType::F32 && case.v_dim > 128 {
+                tiles.extend(tiled.map(|tile| Tile { v_parts: 2, ..tile }));
+            }
         }
     }
     if capabilities.cpu
@@ -44,6 +48,7 @@ fn staged() -> Vec<Tile> {
                         slice_v,
                         q_resident: false,
                         products: Products::Staged,
+                        v_parts: 1,
                     }));
                 }
             }
@@ -62,6 +67,7 @@ fn broadcast([block_q, block_kv]: [u32; 2], subgroup: u32) -> Tile {
         slice_v: 4,
         q_resident: false,
         products: Products::Broadcast(subgroup),
+        v_parts: 1,
     }
 }
 
@@ -79,6 +85,7 @@ fn streamed(rows: u32, capabilities: &Capabilities) -> Vec<Tile> {
                 slice_v,
                 q_resident: false,
                 products: Products::Stream(share),
+                v_parts: 1,
             }));
         }
     }

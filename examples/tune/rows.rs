@@ -59,7 +59,7 @@ impl Row {
 
     /// The tile as `Attention::tile` takes it. Matrix units come from the context: they differ between devices.
     pub fn rust(&self, tile: &Tile) -> String {
-        let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, products } = tile;
+        let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident, products, v_parts } = tile;
         let (before, products) = match products {
             Products::Matrices(_) => {
                 ("let matrices = ctx.capabilities().matrices?;\n", "Products::Matrices(matrices)".into())
@@ -68,7 +68,7 @@ impl Row {
         };
         format!(
             "{before}Tile {{\n    block_q: {block_q},\n    block_kv: {block_kv},\n    lanes: {lanes},\n    threads: {threads},\n    \
-             slice_qk: {slice_qk},\n    slice_v: {slice_v},\n    q_resident: {q_resident},\n    products: {products},\n}}\n"
+             slice_qk: {slice_qk},\n    slice_v: {slice_v},\n    q_resident: {q_resident},\n    products: {products},\n    v_parts: {v_parts},\n}}\n"
         )
     }
 

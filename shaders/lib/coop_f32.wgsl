@@ -4,14 +4,14 @@
 // performance" (2022). What is left out, <lo, lo'>, is below f32's own rounding. Matrix units cut off what they add, instead of
 // rounding it; so no sum runs long within them: each begins from zero, the corrections first, and is added to the f32 sum outside.
 //
-// A row of Q, K or V is its hi and then its lo (halves.wgsl). Weights are split here: behind a power of two for each row and tile, so
+// A row of Q, K or V is its hi and then its lo, a row of V as often as there are parts of its columns (halves.wgsl). Weights are split here: behind a power of two for each row and tile, so
 // that they keep their bits however small they are, and after they were multiplied by their value's power.
 //
 // What two f16 cannot hold: infinities, NaN, scores so large that what is lost below f16's smallest number shows.
 //
 // provides  qk pv is_unfit, begin_powers load_powers store_powers
 // requires  bindings, staging (kv_tile), lib/coop_registers.wgsl (row_of column_of key_of weights_of), reduction (lanes_max), head_scale, eleven_bits, prelude
-//           (DOT_BLOCKS GROUP GROUPS POWER_LOADS)
+//           (DOT_BLOCKS GROUP GROUPS POWER_LOADS V_PARTS)
 
 // Of each row: the power of two that its halves were divided by, negative where they do not hold it; and what they lost, as
 // a sum over the row, times the power.
@@ -55,7 +55,7 @@ fn load_powers(begin: KvRows, at: QTile, k_start: u32, v_start: u32, t: u32) -> 
     for (var n = 0u; n < POWER_LOADS; n++) { // unroll
         let i = min(n * THREADS + t, BLOCK_KV - 1u);
         let k_own = powers[params.k.powers + near_kv_row(at, begin.k, k_start, i, params.k.row) / QK8];
-        let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / V8];
+        let v_own = powers[params.v.powers + near_kv_row(at, begin.v, v_start, i, params.v.row) / (V_PARTS * V8)];
         own[n] = vec3<f32>(k_own, v_own.x);
     }
     return own;

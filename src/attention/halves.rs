@@ -26,6 +26,8 @@ struct Operand {
     layout: Layout,
     /// Where its rows' powers begin.
     first: u32,
+    /// Parts of its columns, each as hi and then as lo.
+    parts: u32,
 }
 
 impl Halves {
@@ -58,7 +60,8 @@ pub(super) fn stages(p: &Problem, builder: &mut PlanBuilder<'_>) -> Result<Halve
         let padded = dim.next_multiple_of(matrices.size as usize);
         let halves = Layout::new(DType::F16, [batch, heads, len, 2 * padded])?;
         let buffer = builder.scratch(name, 2 * halves.len() as u64)?;
-        operands.push((Operand { name, buffer, layout: halves, first: rows as u32 }, layout));
+        let parts = if name == "v" { p.tile.v_parts } else { 1 };
+        operands.push((Operand { name, buffer, layout: halves, first: rows as u32, parts }, layout));
         rows += batch * heads * len;
     }
     let heads_kv = p.k.shape()[0] * p.k.shape()[1];
@@ -120,6 +123,7 @@ fn params(
         // Queries come first, and are at least as many.
         clears: if operand.name == "q" { heads_kv as u32 } else { 0 },
         values: u32::from(operand.name == "v"),
+        part4: spec.padded / 4 / operand.parts,
     };
     Ok((params, grid))
 }

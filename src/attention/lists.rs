@@ -32,7 +32,7 @@ pub(super) fn stages(
     builder: &mut PlanBuilder<'_>,
 ) -> Result<()> {
     let [batch, heads, ..] = p.q.shape();
-    let whole = Part { batches: 0..batch, heads: 0..heads };
+    let whole = Part::of(0..batch, 0..heads);
     let rows = (v.batches * v.instances * v.tiles[0]) as u64;
     for (step, workgroups) in [(ListsStep::Classify, rows * v.tiles[1] as u64), (ListsStep::Compact, rows)] {
         // Without keys there is nothing to classify, and counts are 0.

@@ -23,11 +23,23 @@ use crate::mask::{self, MAX_RULES, RuleData};
 use crate::user_wgsl::Text;
 use crate::{Error, Result};
 
-/// Batches and heads of one dispatch.
+/// Batches and heads of one dispatch, and which of how many parts of v's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub batches: Range<usize>,
     pub heads: Range<usize>,
+    pub columns: [usize; 2],
+}
+
+impl Part {
+    pub(super) fn of(batches: Range<usize>, heads: Range<usize>) -> Part {
+        Part { batches, heads, columns: [0, 1] }
+    }
+
+    /// The same, for each of so many parts of the columns.
+    fn by_columns(&self, parts: usize) -> impl Iterator<Item = Part> {
+        (0..parts).map(move |n| Part { columns: [n, parts], ..self.clone() })
+    }
 }
 
 pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Result<Plan> {
@@ -61,7 +73,10 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     for (spec, shares) in std::iter::once((spec, shares)).chain(again.transpose()?) {
         let (halves, read) = (halves.as_ref(), !spec.redo);
         let units = spec.storage.units();
-        let pieces: Vec<(&Part, &Share)> = parts.iter().zip(&shares).collect();
+        let v_parts = spec.tile.v_parts as usize;
+        let pieces =
+            parts.iter().zip(&shares).flat_map(|(part, share)| part.by_columns(v_parts).map(move |part| (part, share)));
+        let pieces: Vec<(Part, &Share)> = pieces.collect();
         builder.stage(
             Spec::Attention(spec),
             &pieces,
@@ -200,8 +215,8 @@ fn spec(p: &Problem, v: &Visiting, ctx: &Context) -> AttentionSpec {
         lse: p.lse.is_some() || p.split.is_some(),
         split: p.split.is_some(),
         weights: p.weights,
-        // Lists know the mask, and full tiles are not tested; the text is needed for partial ones all the same.
-        mask: v.mask.clone(),
+        // Lists know the mask, and full tiles are not tested; partial ones are.
+        mask: if v.whole_tiles.is_some() { v.mask.untested() } else { v.mask.clone() },
         user: user(p, v, true),
         test_all: v.test_all,
         whole_tiles: v.whole_tiles.is_some(),
@@ -302,7 +317,11 @@ pub(super) fn part_of(name: &str, layout: &Layout, part: &Part, heads_per_kv: us
     };
     // A dimension of length 1 that the problem does not share is broadcast.
     let within = |range: Range<usize>, len: usize| if range.end <= len { range } else { 0..len };
-    layout.part(within(part.batches.clone(), shape[0]), within(heads, shape[1]))
+    let layout = layout.part(within(part.batches.clone(), shape[0]), within(heads, shape[1]));
+    match (name, part.columns) {
+        ("v" | "out", [n, parts]) => layout.columns(n, parts),
+        _ => layout,
+    }
 }
 
 /// The whole problem in one dispatch where every tensor's part fits a binding, else batches apart, else heads apart.
@@ -323,7 +342,7 @@ fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
             .flat_map(|b| {
                 (0..heads)
                     .step_by(heads_each)
-                    .map(move |h| Part { batches: b..(b + batches).min(batch), heads: h..(h + heads_each).min(heads) })
+                    .map(move |h| Part::of(b..(b + batches).min(batch), h..(h + heads_each).min(heads)))
             })
             .collect()
     };

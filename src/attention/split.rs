@@ -86,6 +86,9 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
 pub(super) fn view(layout: &Layout, part: &Part, unit: usize) -> View {
     let mut view = Window::of(layout, unit, 1).view;
     view.offset += part.batches.start as u32 * view.batch + part.heads.start as u32 * view.head;
+    let [n, parts] = part.columns;
+    // An lse has one column, whatever the part.
+    view.offset += (n * (layout.shape()[3] / parts) / unit) as u32;
     view
 }
 

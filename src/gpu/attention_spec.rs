@@ -298,7 +298,7 @@ impl fmt::Display for AttentionSpec {
             Visitor::Window => "window",
             Visitor::List => "tile list",
         };
-        let Tile { block_q, block_kv, lanes, threads, .. } = self.tile;
+        let Tile { block_q, block_kv, lanes, threads, v_parts, .. } = self.tile;
         let units = match self.tile.products {
             Products::Matrices(m) if m.fragments == Fragments::Workgroup => " on matrix units through workgroup memory",
             Products::Matrices(_) if self.in_halves() => " on matrix units from two f16 a number",
@@ -309,11 +309,12 @@ impl fmt::Display for AttentionSpec {
         };
         write!(
             f,
-            "attention {visitor}{units}, {}, head_dim {}, v_dim {}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
+            "attention {visitor}{units}, {}, head_dim {}, v_dim {}{}, tile {block_q} x {block_kv}, {threads} threads, {lanes} a row, \
              {} loads, rows reduced by {}{}{}{}{}{}",
             self.dtype,
             self.head_dim,
             self.v_dim,
+            if v_parts > 1 { format!(" in {v_parts} parts") } else { String::new() },
             match self.storage {
                 Storage::Scalar => "scalar",
                 Storage::Vec4 if self.pairs => "packed",

@@ -201,7 +201,13 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                 if fragments != Fragments::Workgroup {
                     // f32 as halves.
                     let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
-                    specs.extend([again(&halves), halves].map(Spec::Attention));
+                    specs.extend([again(&halves), halves.clone()].map(Spec::Attention));
+                    specs.push(Spec::Attention(AttentionSpec {
+                        tile: Tile { v_parts: 2, ..tile },
+                        head_dim: dims[0],
+                        v_dim: 2 * size,
+                        ..halves.clone()
+                    }));
                     for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
                         let padded = dim.next_multiple_of(size);
                         specs.push(Spec::Halves(HalvesSpec { dim, padded, subgroup, vec4 }));
@@ -221,7 +227,8 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     let window = AttentionSpec { visitor: Visitor::Window, scale_last: true, ..dims.clone() };
                     specs.push(Spec::Attention(window));
                     let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dims };
-                    let staged = AttentionSpec { whole_tiles: true, staged_list: true, ..listed.clone() };
+                    let mask = listed.mask.untested();
+                    let staged = AttentionSpec { whole_tiles: true, staged_list: true, mask, ..listed.clone() };
                     specs.push(Spec::Attention(staged));
                     specs.push(Spec::Attention(listed));
                 }

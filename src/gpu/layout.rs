@@ -270,6 +270,14 @@ impl Layout {
         view.offset += batches.start * self.strides[0] + heads.start * self.strides[1];
         view
     }
+
+    /// One of `parts` equal parts of its columns.
+    pub(crate) fn columns(&self, part: usize, parts: usize) -> Layout {
+        let mut view = *self;
+        view.shape[3] = self.shape[3] / parts;
+        view.offset += part * view.shape[3] * self.strides[3];
+        view
+    }
 }
 
 impl fmt::Display for Layout {

@@ -67,6 +67,11 @@ impl MaskSpec {
         sources
     }
 
+    /// Of the same lists and order, where no pair is tested.
+    pub(crate) fn untested(&self) -> MaskSpec {
+        MaskSpec { text: String::new(), files: Vec::new(), ..*self }
+    }
+
     /// Whether the numbers of rules are read.
     pub(crate) fn reads_args(&self) -> bool {
         !self.files.is_empty()

@@ -112,7 +112,7 @@ pub(crate) struct MatrixSizes {
 impl Matrices {
     pub(crate) fn sizes(&self, tile: &Tile, [head_dim, v_dim]: [u32; 2], dtype: DType) -> MatrixSizes {
         let Matrices { size, subgroup, fragments } = *self;
-        let (qk_blocks, v_blocks) = (head_dim.div_ceil(size), v_dim.div_ceil(size));
+        let (qk_blocks, v_blocks) = (head_dim.div_ceil(size), (v_dim / tile.v_parts).div_ceil(size));
         let qk_parts = halves(dtype) * qk_blocks;
         let (k_stride, v_stride) = (stride(qk_parts * size), stride(halves(dtype) * v_blocks * size));
         let v_start = tile.block_kv * k_stride;
@@ -213,7 +213,7 @@ impl Matrices {
     /// The numbers of the prelude.
     pub(crate) fn constants(&self, tile: &Tile, dims: [u32; 2], dtype: DType) -> Vec<(&'static str, u32)> {
         let s = self.sizes(tile, dims, dtype);
-        let v_parts = halves(dtype) * s.v_blocks;
+        let v_stored = halves(dtype) * s.v_blocks;
         // What lies in memory: rows as they are, or whole blocks of split ones.
         let used = |dim: u32, parts: u32| if dtype == DType::F32 { parts * self.size / 8 } else { dim.div_ceil(8) };
         // Blocks of a dot product that matrix units may sum by themselves.
@@ -256,11 +256,11 @@ impl Matrices {
             ("S_TILE", s.s_tile),
             ("P_TILE", s.p_tile),
             ("QK8", used(dims[0], s.qk_parts)),
-            ("V8", used(dims[1], v_parts)),
+            ("V8", used(dims[1], v_stored)),
             ("K_COLS8", s.qk_parts * size8),
-            ("V_COLS8", v_parts * size8),
+            ("V_COLS8", v_stored * size8),
             ("K_LOADS", loads(s.qk_parts * size8)),
-            ("V_LOADS", loads(v_parts * size8)),
+            ("V_LOADS", loads(v_stored * size8)),
         ]);
         constants
     }
@@ -309,6 +309,7 @@ impl Matrices {
             slice_v: 4,
             q_resident: true,
             products: Products::Matrices(self),
+            v_parts: 1,
         }
     }
 }

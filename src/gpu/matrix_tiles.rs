@@ -24,6 +24,11 @@ const QUICK_WORK: usize = 1 << 34;
 /// multiply-adds and the plain formula): 16 columns 4.0, 2.9, 3.3; 32 columns 6.5, 5.6, 5.9; 48 columns 8.0, 8.6, 9.0; 128 columns 14, 23, 24.
 const HALVES_COLUMNS: u32 = 32;
 
+/// Columns of q and v together for which a thread has registers: beyond, columns of v go in parts. On an H100 (28 November 2026, B 2, H 8,
+/// N 4096; milliseconds at once and in two parts): 512 columns 7.39 and 5.27, causal 4.56 and 2.86; 448 columns 4.78 and 4.98; 416 of q and v alike
+/// 3.53 and 3.95 (160 and 256), 3.47 and 4.68 (256 and 160); 384 columns 2.72 and 4.21.
+const HALVES_AT_ONCE: u32 = 448;
+
 /// Tiles on matrix units, best first: none where the device has none. Each is subgroups, blocks of rows of each, keys a tile.
 ///
 /// Measured on an H200 (f16, N 4096; TFLOP/s): D 128: 8 subgroups of one block, 64 keys 285 (causal 248), 80 keys 255,
@@ -111,9 +116,11 @@ fn halves_tiles(shape: Shape, matrices: Matrices) -> Vec<Tile> {
         65..=128 => &[[8, 1, 32], [4, 1, 32]],
         _ => &[[8, 1, 16]],
     };
+    let many = shape.head_dim + shape.v_dim > HALVES_AT_ONCE && shape.v_dim.is_multiple_of(2 * matrices.size);
+    let parts = |tile| Tile { v_parts: if many { 2 } else { 1 }, ..tile };
     let (last, wide) = tiles.split_last().expect("there are tiles for every width");
     let wide = made(wide, matrices).into_iter().filter(|tile| fits_list(tile, shape));
-    wide.chain(made(&[*last], matrices)).collect()
+    wide.chain(made(&[*last], matrices)).map(parts).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +148,7 @@ mod tests {
         }
     }
 
-    fn blocks(dtype: DType, dim: u32, listed: bool, uncut: Option<[usize; 2]>) -> [u32; 2] {
+    fn first(dtype: DType, dim: u32, listed: bool, uncut: Option<[usize; 2]>) -> Tile {
         let (rows, heads) = (16384, 16);
         let shape = Shape {
             dtype,
@@ -157,8 +164,26 @@ mod tests {
             whole_f32: None,
             halves_bytes: 0,
         };
-        let tile = matrix_tiles(shape, &h100())[0];
+        matrix_tiles(shape, &h100())[0]
+    }
+
+    fn blocks(dtype: DType, dim: u32, listed: bool, uncut: Option<[usize; 2]>) -> [u32; 2] {
+        let tile = first(dtype, dim, listed, uncut);
         [tile.block_q, tile.block_kv]
+    }
+
+    /// Where a thread has no registers for all of it, columns of v go in parts that are whole blocks.
+    #[test]
+    fn wide_rows_of_f32_go_in_parts() {
+        for (dtype, dim, parts) in [
+            (DType::F32, 256, 2),
+            (DType::F32, 250, 1),
+            (DType::F32, 224, 1),
+            (DType::F32, 128, 1),
+            (DType::F16, 256, 1),
+        ] {
+            assert_eq!(first(dtype, dim, false, None).v_parts, parts, "{dtype:?} {dim}");
+        }
     }
 
     /// A list's tiles are as large as dense ones where its blocks are made of them, and small where they are not, or where nobody knows.

@@ -129,6 +129,7 @@ pub(crate) struct HalvesParams {
     pub grid_x: u32,
     pub clears: u32,
     pub values: u32,
+    pub part4: u32,
 }
 
 /// WGSL `PerHead`.
@@ -201,7 +202,7 @@ mod tests {
 
         let halves = HalvesSpec { dim: 8, padded: 16, subgroup: 32, vec4: true };
         let halves = Spec::Halves(halves).link().unwrap().module;
-        let fields = offsets!(HalvesParams: x heads len rows first grid_x clears values);
+        let fields = offsets!(HalvesParams: x heads len rows first grid_x clears values part4);
         assert_eq!(reflect_struct(&halves, "Params"), Some((fields, size_of::<HalvesParams>() as u32)));
     }
 }

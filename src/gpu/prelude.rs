@@ -14,14 +14,15 @@ impl AttentionSpec {
         let tile = self.tile;
         let mut constants = vec![
             ("HEAD_DIM", self.head_dim),
-            ("V_DIM", self.v_dim),
+            ("V_DIM", self.v_dim / tile.v_parts),
             ("QK4", self.head_dim.div_ceil(4)),
-            ("V4", self.v_dim.div_ceil(4)),
+            ("V4", (self.v_dim / tile.v_parts).div_ceil(4)),
             ("BLOCK_Q", tile.block_q),
             ("BLOCK_KV", tile.block_kv),
             ("LANES", tile.lanes),
             ("LANE_STEPS", tile.lanes.trailing_zeros()),
             ("THREADS", tile.threads),
+            ("V_PARTS", tile.v_parts),
             ("PACK", self.pack),
             ("IN_HALVES", u32::from(self.in_halves())),
             ("MAX_PER_HEAD", MAX_PER_HEAD as u32),

@@ -14,6 +14,7 @@ const fn staged(blocks: [u32; 2], lanes: u32, threads: u32, slices: [u32; 2], q_
         slice_v: slices[1],
         q_resident,
         products: Products::Staged,
+        v_parts: 1,
     }
 }
 
@@ -27,6 +28,7 @@ const fn broadcast(block_q: u32, block_kv: u32, subgroup: u32) -> Tile {
         slice_v: 4,
         q_resident: false,
         products: Products::Broadcast(subgroup),
+        v_parts: 1,
     }
 }
 
@@ -79,6 +81,7 @@ const fn stream(blocks: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2], sh
         slice_v: flight[1],
         q_resident: false,
         products: Products::Stream(share),
+        v_parts: 1,
     }
 }
 

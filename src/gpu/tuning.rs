@@ -28,6 +28,9 @@ pub struct Tile {
     pub q_resident: bool,
     /// How operands reach the threads that multiply them.
     pub products: Products,
+    /// Parts of the columns of v, whole blocks each, for every one of which scores are computed anew: 1 but for f32 on matrix units, where
+    /// wide rows leave a thread no registers for Q and for all of its sums.
+    pub v_parts: u32,
 }
 
 /// How operands of the two matrix products reach the threads.
@@ -76,8 +79,8 @@ pub(crate) struct TileSizes {
 impl Tile {
     /// Refuses a tile that the loop cannot run.
     pub(crate) fn check(&self) -> Result<()> {
-        let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, .. } = *self;
-        let rule = if [block_q, block_kv, lanes, threads, slice_qk, slice_v].contains(&0) {
+        let Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, v_parts, .. } = *self;
+        let rule = if [block_q, block_kv, lanes, threads, slice_qk, slice_v, v_parts].contains(&0) {
             "every number must be at least 1"
         } else if [block_q, block_kv, threads, slice_qk].iter().any(|&n| n > 1024) {
             "no number may exceed 1024"
@@ -163,6 +166,7 @@ impl Tile {
             slice_v: self.block_kv.min(8),
             q_resident: false,
             products: Products::Staged,
+            v_parts: 1,
             ..*self
         }
     }
@@ -310,6 +314,7 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
             matrices.check_f32(shape, capabilities)?;
         }
     }
+    check_v_parts(tile, shape)?;
     if let Products::Broadcast(size) = tile.products
         && (capabilities.subgroup_min_size, capabilities.subgroup_max_size) != (Some(size), Some(size))
     {
@@ -333,6 +338,22 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
         check_memory(again, " for what matrix units cannot compute, in the same blocks", capabilities)?;
     }
     Ok(())
+}
+
+fn check_v_parts(tile: &Tile, shape: Shape) -> Result<()> {
+    let (parts, v_dim) = (tile.v_parts, shape.v_dim);
+    let rule = match tile.products {
+        _ if parts == 1 => return Ok(()),
+        Products::Matrices(matrices) if shape.dtype == DType::F32 => {
+            let columns = parts.saturating_mul(matrices.size);
+            if v_dim.is_multiple_of(columns) {
+                return Ok(());
+            }
+            format!("v_dim must be a multiple of {columns}, and is {v_dim}")
+        }
+        _ => "only f32 on matrix units is computed in parts of v's columns".into(),
+    };
+    Err(Error::Limit(format!("tile: v_parts is {parts}, but {rule}")))
 }
 
 fn check_memory(bytes: u32, why: &str, capabilities: &Capabilities) -> Result<()> {

@@ -62,6 +62,7 @@ fn results_do_not_depend_on_the_tile() {
         slice_v,
         q_resident,
         products: Products::Staged,
+        v_parts: 1,
     };
     let tiles = [
         staged(16, 32, 4, 16, 16, 8, true),
@@ -98,6 +99,7 @@ fn broadcast_products() {
         slice_v: 4,
         q_resident: false,
         products: Products::Broadcast(size),
+        v_parts: 1,
     };
     for case in [
         Case::new(70, 101),

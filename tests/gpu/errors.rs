@@ -261,6 +261,7 @@ fn tiles_that_cannot_run() {
         slice_v: 8,
         q_resident: false,
         products: Products::Staged,
+        v_parts: 1,
     };
     let refuse = |tile: Tile, rule: &str| {
         refused(described().tile(tile).plan(ctx()), &format!("tile: {tile:?} cannot run, {rule}"));

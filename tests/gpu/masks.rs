@@ -16,6 +16,7 @@ pub const SMALL: wgpu_attention::Tile = wgpu_attention::Tile {
     slice_v: 8,
     q_resident: false,
     products: wgpu_attention::Products::Staged,
+    v_parts: 1,
 };
 
 pub const VISITS: [Visit; 4] = [Visit::Auto, Visit::Every, Visit::Listed, Visit::ListedPartial];

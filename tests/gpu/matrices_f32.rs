@@ -2,7 +2,7 @@
 //! blocks lie in registers.
 
 use wgpu_attention::reference::check as check_rule;
-use wgpu_attention::{Attention, Context, DType, Fragments, Mask, Matrices, Products, Score, Tensor};
+use wgpu_attention::{Attention, Context, DType, Fragments, Layout, Mask, Matrices, Products, Score, Tensor, Tile};
 
 use crate::matrices::scaled;
 use crate::support::{Case, Change, as_gpu, ctx, download};
@@ -150,22 +150,29 @@ fn small_columns_of_values_keep_their_bits() {
 #[test]
 fn strange_numbers_show_where_they_are_seen() {
     let Some(matrices) = units() else { return };
-    let (len, dim, key) = (70, 16, 44);
-    let case = Case::new(len, len).dims(dim, dim).heads(1, 1, 1).causal();
-    let tensor = |ctx: &Context, x: &[f32]| Tensor::from_slice(ctx, [1, 1, len, dim], x).unwrap();
+    // The second is computed in parts of the columns: what is met in one of them, whichever, all must know.
+    let (dims, tile) = wide(matrices);
+    strange_numbers([16, 16], matrices.tile(2, 1, 32), 3);
+    strange_numbers(dims, tile, dims[1] - 3);
+}
+
+fn strange_numbers([dim, v_dim]: [usize; 2], tile: Tile, at: usize) {
+    let (len, key) = (70, 44);
+    let case = Case::new(len, len).dims(dim, v_dim).heads(1, 1, 1).causal();
+    let tensor = |ctx: &Context, x: &[f32]| Tensor::from_slice(ctx, [1, 1, len, x.len() / len], x).unwrap();
     let run = |q: &[f32], k: &[f32], v: &[f32]| {
         let [q, k, v] = [q, k, v].map(|x| tensor(ctx(), x));
-        let description = Attention::new(&q, &k, &v).mask(Mask::causal()).tile(matrices.tile(2, 1, 32));
+        let description = Attention::new(&q, &k, &v).mask(Mask::causal()).tile(tile);
         download(ctx(), &description.run(ctx()).unwrap()).unwrap()
     };
     let [q, k, v] = case.operands();
     let plain = run(&q, &k, &v);
     for strange in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e30] {
         let mut v = v.clone();
-        v[key * dim + 3] = strange;
+        v[key * v_dim + at] = strange;
         for (n, (x, plain)) in run(&q, &k, &v).iter().zip(&plain).enumerate() {
-            let (row, col) = (n / dim, n % dim);
-            let right = match row >= key && col == 3 {
+            let (row, col) = (n / v_dim, n % v_dim);
+            let right = match row >= key && col == at {
                 true => *x == f64::from(strange) || (x.is_nan() && strange.is_nan()) || (strange == 1e30 && *x > 1e20),
                 false => (x - plain).abs() <= 1e-6,
             };
@@ -174,10 +181,90 @@ fn strange_numbers_show_where_they_are_seen() {
         let mut k = k.clone();
         k[key * dim + 3] = strange;
         for (n, (x, plain)) in run(&q, &k, &case.operands()[2]).iter().zip(&plain).enumerate() {
-            let row = n / dim;
+            let row = n / v_dim;
             let right = if row >= key { !strange.is_nan() || x.is_nan() } else { (x - plain).abs() <= 1e-6 };
             assert!(right, "{strange} in key {key}: row {row} is {x}, was {plain}");
         }
+    }
+}
+
+/// Columns of q and v, of which the latter go in two parts.
+fn wide(matrices: Matrices) -> ([usize; 2], Tile) {
+    let size = matrices.size as usize;
+    ([size * 3 / 2, 4 * size], Tile { v_parts: 2, ..matrices.tile(2, 1, 32) })
+}
+
+/// A dispatch for each part of wide values.
+#[test]
+fn wide_values_go_in_parts() {
+    let Some(matrices) = units() else { return };
+    let ([dim, v_dim], tile) = wide(matrices);
+    let causal = Case::new(37, 70).dims(dim, v_dim).heads(2, 2, 1).causal();
+    let split = Case { splits: Some(3), ..causal.clone() };
+    let window = Case { sinks: true, left: Some(20), ..Case::new(5, 130).dims(dim - 3, v_dim).heads(1, 4, 2) };
+    for mut case in [causal, split, window] {
+        case.tile = Some(tile);
+        case.check_on("f32 on matrix units", ctx());
+        let [q, k, v] = case.upload(ctx()).unwrap();
+        let plan = case.describe(ctx(), &q, &k, &v).unwrap().plan(ctx()).unwrap().to_string();
+        assert!(plan.contains(&format!("v_dim {v_dim} in 2 parts")), "{plan}");
+    }
+    let mask = Mask::causal() & !Mask::keys(10..40);
+    let case = Case::new(70, 100).dims(dim, v_dim).heads(2, 2, 1);
+    let host = mask.host([2, 2, 70, 100]).unwrap();
+    let visits = masks::VISITS.map(|visit| (visit, Some(tile)));
+    masks::check_by(&case, &mask, &|b, h, i, j| host.allows(b, h, i, j), ctx(), &visits);
+}
+
+#[test]
+fn parts_that_cannot_be_are_refused() {
+    let Some(matrices) = units() else { return };
+    let size = matrices.size as usize;
+    let refused = |dtype, v_dim, tile| {
+        let [q, v] = [size, v_dim].map(|dim| Layout::new(dtype, [1, 1, 40, dim]).unwrap());
+        Attention::new(q, q, v).tile(tile).plan(ctx()).unwrap_err().to_string()
+    };
+    let (_, tile) = wide(matrices);
+    let said = refused(DType::F32, 3 * size, tile);
+    assert_eq!(said, format!("tile: v_parts is 2, but v_dim must be a multiple of {}, and is {}", 2 * size, 3 * size));
+    for (dtype, tile) in [(DType::F16, tile), (DType::F32, Tile { v_parts: 2, ..masks::SMALL })] {
+        let said = refused(dtype, 4 * size, tile);
+        assert_eq!(said, "tile: v_parts is 2, but only f32 on matrix units is computed in parts of v's columns");
+    }
+    assert!(refused(DType::F32, size, Tile { v_parts: 0, ..tile }).contains("every number must be at least 1"));
+}
+
+/// Operands whose columns do not lie side by side, and batches or heads that share memory.
+#[test]
+fn wide_values_of_any_strides() {
+    let Some(matrices) = units() else { return };
+    let (len, ([dim, v_dim], tile)) = (40, wide(matrices));
+    let case = Case::new(len, len).dims(dim, v_dim).heads(1, 2, 2);
+    let [q, k, _] = case.upload(ctx()).unwrap();
+    let values = case.operands()[2].clone();
+    // [batch, len, heads, v_dim], as projections leave them, and transposed: [batch, heads, v_dim, len].
+    let order = |index: &dyn Fn(usize, usize, usize) -> usize| {
+        let mut x = vec![0.0f32; values.len()];
+        for (h, i, c) in (0..2).flat_map(|h| (0..len).flat_map(move |i| (0..v_dim).map(move |c| (h, i, c)))) {
+            x[index(h, i, c)] = values[(h * len + i) * v_dim + c];
+        }
+        x
+    };
+    let projected = order(&|h, i, c| (i * 2 + h) * v_dim + c);
+    let transposed = order(&|h, i, c| (h * v_dim + c) * len + i);
+    let shape = [1, 2, len, v_dim];
+    for (x, strides) in
+        [(projected, [2 * len * v_dim, v_dim, 2 * v_dim, 1]), (transposed, [2 * len * v_dim, len * v_dim, 1, len])]
+    {
+        let buffer = Tensor::from_slice(ctx(), [1, 1, 1, x.len()], &x).unwrap();
+        let layout = Layout::strided(DType::F32, shape, strides, 0).unwrap();
+        let v = Tensor::from_buffer(buffer.buffer(), layout).unwrap();
+        let out = Tensor::from_buffer(Tensor::zeros(ctx(), DType::F32, shape).unwrap().buffer(), layout).unwrap();
+        let plan = Attention::new(&q, &k, &v).out(&out).tile(tile).plan(ctx()).unwrap();
+        assert!(plan.to_string().contains("in 2 parts"), "{plan}");
+        Attention::new(&q, &k, &v).out(&out).tile(tile).run(ctx()).unwrap();
+        let got = download(ctx(), &out).unwrap();
+        check_rule(&got, &case.oracle::<f64>().0, &case.oracle::<f32>().0, DType::F32).unwrap();
     }
 }
 

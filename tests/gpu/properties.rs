@@ -98,7 +98,8 @@ fn what_is_masked_never_leaks() {
     // A thread of the second has one row, and looks at every weight.
     let [block_q, block_kv, lanes, threads] = [8, 32, 8, 64];
     let (slice_qk, slice_v, products) = (8, 8, Products::Staged);
-    let one_row = Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: false, products };
+    let one_row =
+        Tile { block_q, block_kv, lanes, threads, slice_qk, slice_v, q_resident: false, products, v_parts: 1 };
     for (name, ctx) in crate::support::contexts() {
         let window = Case { left: Some(9), right: Some(0), ..Case::new(70, 150) };
         for case in [Case::new(70, 101).causal(), Case { tile: Some(one_row), ..window.clone() }, window] {

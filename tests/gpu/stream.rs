@@ -14,6 +14,7 @@ fn tile([block_q, block_kv]: [u32; 2], lanes: u32, threads: u32, flight: [u32; 2
         slice_v: flight[1],
         q_resident: false,
         products: Products::Stream(share),
+        v_parts: 1,
     }
 }
 

@@ -20,6 +20,7 @@ pub const TINY: Tile = Tile {
     slice_v: 4,
     q_resident: false,
     products: Products::Staged,
+    v_parts: 1,
 };
 
 /// A description, and all that its oracle needs.
