@@ -230,7 +230,8 @@ impl Plan {
     }
 
     /// Bytes of GPU memory that the plan owns. What it only computes in outlives it: the context keeps that for plans of the same size, up to
-    /// twice what one plan had.
+    /// twice what one plan had. Tables and lists of a mask are counted in every plan that shares them; of those too the context keeps the latest,
+    /// up to twice the largest.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace_bytes
     }

@@ -35,7 +35,8 @@ use crate::user_wgsl::Text;
 /// A mask is a value: it compiles to WGSL, runs on the host ([`Mask::host`]), draws itself ([`Mask::tiles`]), and knows
 /// which tiles of a problem are empty, partial or full. Planning picks the way to visit keys from what the mask *is*:
 /// nothing at all: every tile; a band: the tiles that touch it; anything else: a list of the tiles that matter, made on
-/// the GPU once a plan (or once a call, where the mask reads tensors). Full tiles are not tested, empty ones cost nothing.
+/// the GPU when first planned, and kept for plans of equal masks (where the mask reads tensors, once a call). Full tiles are not tested, empty
+/// ones cost nothing.
 ///
 /// Query i of `len_q` stands at key position `i + len_kv - len_q`: the last query sees the last key, whatever the
 /// lengths ("bottom-right alignment"). See [`Mask::causal`] for the picture.
