@@ -4,9 +4,9 @@
 // provides  main
 // requires  View, prelude (THREADS LANES LANE_STEPS PIECES COLS4 ROW4), read_x, eleven_bits
 //
-// LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, and as many of lo: part4 of hi, as many of lo, and so on. `powers` has 2^e, negative
-// where two f16 cannot hold the row; and what hi and lo lost of it, a sum, times 2^e, where that is more than a rounding. Halves of a row that
-// is not finite are 0.
+// LANES threads a row. A row of `halves` is ROW4 fours of hi, whole blocks of columns, and as many of lo, in turn: params.part4 fours of hi,
+// then lo of the same columns. `powers` has 2^e, negative where two f16 cannot hold the row; and what hi and lo lost of it, a sum, times 2^e,
+// where that is more than a rounding. Halves of a row that is not finite are 0.
 //
 // Values are added up column by column, so none may be lost beside large ones: that is so where a row of them lost ROW_LOSS, and where
 // some column does in many rows, which `totals` tell, one a head. Here and there one is near 0 by chance.
@@ -21,6 +21,7 @@ struct Params {
     // Totals that these rows begin anew, and whether they are values, which add to them.
     clears: u32,
     values: u32,
+    // Fours of a part of the columns: ROW4 where there is one.
     part4: u32,
 }
 

@@ -124,7 +124,10 @@ impl Permute {
             |builder, (), name| {
                 Ok(match name {
                     "params" => builder.constant(bytemuck::bytes_of(&params)),
-                    "tokens" => builder.constant(bytemuck::cast_slice(&self.tokens)),
+                    "tokens" => {
+                        let (usage, bytes) = (wgpu::BufferUsages::STORAGE, bytemuck::cast_slice(&self.tokens));
+                        Bound::Owned(builder.owned(name, usage, bytes)?)
+                    }
                     "x" => Bound::Slot { slot: builder.slot(name), start: x.start, size: x.size },
                     _ => Bound::Slot { slot: builder.slot(name), start: out.start, size: out.size },
                 })

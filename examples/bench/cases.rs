@@ -249,3 +249,14 @@ impl Case {
         (self.batch * (q + kv) * self.dtype.size()) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_table_is_read_too() {
+        let largest = read(Some(Path::new("benches/largest.toml"))).unwrap();
+        assert!(largest.len() >= 10 && largest.iter().all(|case| !case.cpu && case.linear.is_none()));
+    }
+}

@@ -4,7 +4,7 @@
 // performance" (2022). What is left out, <lo, lo'>, is below f32's own rounding. Matrix units cut off what they add, instead of
 // rounding it; so no sum runs long within them: each begins from zero, the corrections first, and is added to the f32 sum outside.
 //
-// A row of Q, K or V is its hi and then its lo, a row of V as often as there are parts of its columns (halves.wgsl). Weights are split here: behind a power of two for each row and tile, so
+// A row of Q or K is its hi and then its lo; a row of V is so part by part (halves.wgsl). Weights are split here: behind a power of two for each row and tile, so
 // that they keep their bits however small they are, and after they were multiplied by their value's power.
 //
 // What two f16 cannot hold: infinities, NaN, scores so large that what is lost below f16's smallest number shows.

@@ -1,5 +1,6 @@
 //! What planning makes of masks, kept for plans to come: how tiles are visited, tables, and tile lists, which take a submission to make.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::visit::{Visit, Visiting};
@@ -10,9 +11,18 @@ use crate::mask::{Mask, Order, RuleData};
 /// Masks at most, whatever their size.
 const MOST: usize = 64;
 
-/// The masks that plans of a context visited last. Masks that read tensors are not among them.
-#[derive(Debug, Default)]
+/// Bytes that there is room for, however small masks are.
+const ROOM: u64 = 4 << 20;
+
+/// The masks that plans of a context visited last, latest first. Masks that read tensors are not among them.
+#[derive(Default)]
 pub(crate) struct KeptMasks(Mutex<Vec<(MaskKey, Arc<Visiting>)>>);
+
+impl fmt::Debug for KeptMasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeptMasks({})", locked(&self.0).len())
+    }
+}
 
 /// All that decides how a mask's tiles are visited, and what its lists are.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +47,15 @@ impl KeptMasks {
         Some(kept[0].1.clone())
     }
 
-    /// Keeps a mask, and of those before as many as twice the largest leaves room for.
+    /// Keeps a mask, and of those before as many as there is room for: twice the largest, or more.
     pub(super) fn keep(&self, key: MaskKey, visiting: Arc<Visiting>) {
         let mut kept = locked(&self.0);
+        // Two threads may have planned it at once.
+        kept.retain(|(known, _)| *known != key);
         kept.insert(0, (key, visiting));
         kept.truncate(MOST);
-        let mut room = 2 * kept.iter().map(|(_, visiting)| visiting.bytes()).max().unwrap_or(0);
+        let largest = kept.iter().map(|(_, visiting)| visiting.bytes()).max().unwrap_or(0);
+        let mut room = ROOM.max(2 * largest);
         let fits = kept.iter().take_while(|(_, visiting)| {
             let fits = visiting.bytes() <= room;
             room = room.saturating_sub(visiting.bytes());
@@ -50,6 +63,10 @@ impl KeptMasks {
         });
         let fits = fits.count();
         kept.truncate(fits);
+    }
+
+    pub(crate) fn forget(&self) {
+        locked(&self.0).clear();
     }
 }
 
@@ -62,6 +79,12 @@ pub(super) struct RuleBuffers {
     pub prepared: Vec<String>,
 }
 
+impl RuleBuffers {
+    pub(super) fn bytes(&self) -> u64 {
+        [&self.args, &self.tables].into_iter().flatten().map(wgpu::Buffer::size).sum()
+    }
+}
+
 /// Those that were made last, with the numbers and tables that they hold.
 #[derive(Debug, Default)]
 pub(super) struct LastBuffers(Mutex<Option<(RuleData, RuleBuffers)>>);
@@ -70,6 +93,12 @@ impl LastBuffers {
     pub(super) fn of(&self, rules: &RuleData) -> Option<RuleBuffers> {
         let last = locked(&self.0);
         last.as_ref().filter(|(known, _)| known.is_same(rules)).map(|(_, buffers)| buffers.clone())
+    }
+
+    /// Bytes of all of it, on the device and here.
+    pub(super) fn bytes(&self) -> u64 {
+        let last = locked(&self.0);
+        last.as_ref().map_or(0, |(rules, buffers)| 4 * rules.own_len() as u64 + buffers.bytes())
     }
 
     /// Once the lists in them have been submitted.
@@ -85,7 +114,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attention, BlockMask, Context, Input, Layout, Neighborhood, Plan, Relative, Score, Tensor, TileClass};
+    use crate::{
+        Attention, BlockMask, Context, Input, Layout, Neighborhood, Plan, Products, Relative, Score, Tensor, TileClass,
+    };
 
     const LEN: usize = 256;
 
@@ -97,9 +128,8 @@ mod tests {
         Attention::new(layout(), layout(), layout()).mask(mask).visit(Visit::Listed)
     }
 
-    /// The buffer that holds a plan's lists.
     fn tables(plan: &Plan) -> wgpu::Buffer {
-        plan.lists.as_ref().unwrap().tables.clone()
+        plan.tables().unwrap()
     }
 
     fn kept(ctx: &Context) -> usize {
@@ -170,7 +200,8 @@ mod tests {
         let bits = Tensor::zeros(&ctx, DType::U32, [1, 1, LEN, LEN / 32]).unwrap();
         let some = Tensor::zeros(&ctx, DType::U32, [1, 1, 1, LEN]).unwrap();
         let text = "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool { return some[kv_idx] == 0u; }";
-        for mask in [Mask::bits(&bits), Mask::wgsl_with(text, [("some", Input::from(&some))])] {
+        let folded = Mask::per_head([Mask::none(), Mask::none()]) & Mask::bits(&bits);
+        for mask in [Mask::bits(&bits), Mask::wgsl_with(text, [("some", Input::from(&some))]), folded] {
             for visit in [Visit::Listed, Visit::Every] {
                 described(mask.clone()).visit(visit).plan(&ctx).unwrap();
                 assert_eq!(kept(&ctx), 0, "{visit:?} {mask:?}");
@@ -178,10 +209,10 @@ mod tests {
         }
     }
 
-    /// Lists of blocks, which take a bit a block and a word a tile.
     #[test]
     fn few_are_kept() {
         let ctx = Context::that_runs_nothing();
+        // A list of one tile a row takes a word for each tile of the problem: those of 32768 tokens more than half of the least room.
         let blocks = |len: usize, column: u32| {
             let x = Layout::new(DType::F32, [1, 1, len, 16]).unwrap();
             let rows = len.div_ceil(64) as u32;
@@ -193,20 +224,35 @@ mod tests {
                 &vec![column; rows as usize],
                 &vec![TileClass::Full; rows as usize],
             );
-            Attention::new(x, x, x).mask(Mask::blocks(&list.unwrap())).visit(Visit::Listed).plan(&ctx).unwrap();
+            let tile = Tile {
+                block_q: 32,
+                block_kv: 32,
+                lanes: 8,
+                threads: 64,
+                slice_qk: 16,
+                slice_v: 8,
+                q_resident: false,
+                products: Products::Staged,
+                v_parts: 1,
+            };
+            Attention::new(x, x, x).mask(Mask::blocks(&list.unwrap())).tile(tile).plan(&ctx).unwrap();
         };
-        blocks(4096, 0);
-        blocks(4096, 1);
-        blocks(4096, 2);
-        assert_eq!(kept(&ctx), 2, "twice the largest");
-        blocks(256, 0);
-        assert_eq!(kept(&ctx), 2, "there is no room for a third of 4096");
-        blocks(4096, 2);
-        blocks(256, 1);
-        assert_eq!(kept(&ctx), 3, "what is found again counts as the latest");
+        for (len, column, left, why) in [
+            (32768, 0, 1, "the first"),
+            (32768, 1, 2, "twice the largest"),
+            (32768, 2, 2, "no room for a third"),
+            (1024, 0, 2, "nor for a third that is small"),
+            (32768, 2, 2, "found again, it counts as the latest"),
+            (1024, 1, 3, "which leaves room for small ones"),
+        ] {
+            blocks(len, column);
+            assert_eq!(kept(&ctx), left, "{why}");
+        }
         for n in 0..2 * MOST {
             described(Mask::window(n, 7) | Mask::keys(0..1)).visit(Visit::Every).plan(&ctx).unwrap();
         }
         assert!(kept(&ctx) <= MOST);
+        ctx.release_kept();
+        assert_eq!(kept(&ctx), 0);
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     spec.staged_list = stages_list(problem, visiting, &spec, ctx);
     spec.scale_last = scales_last(problem, &spec);
     spec.abreast = shares.iter().any(|share| share.abreast > 1);
-    let kept = visiting.buffers.of(&problem.rules);
+    let kept = visiting.buffers.as_ref().and_then(|last| last.of(&problem.rules));
     let is_kept = kept.is_some();
     let owned = owned(problem, visiting, kept, &mut builder)?;
     if visiting.visitor == Visitor::List {
@@ -105,14 +105,14 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         builder.set_splits(split.parts);
     }
     let plan = builder.finish()?;
-    if !is_kept && !visiting.dynamic {
+    if let Some(last) = visiting.buffers.as_ref().filter(|_| !is_kept) {
         let prepared = plan.prepared().to_vec();
-        visiting.buffers.keep(&problem.rules, RuleBuffers { prepared, ..owned.rules });
+        last.keep(&problem.rules, RuleBuffers { prepared, ..owned.rules });
     }
     Ok(plan)
 }
 
-/// Buffers of the plan's own that its kernels share.
+/// What the kernels of a plan share, beside the caller's tensors.
 pub(super) struct Owned {
     per_head: Option<Bound>,
     rules: RuleBuffers,
@@ -126,9 +126,7 @@ pub(super) struct Owned {
 fn owned(p: &Problem, v: &Visiting, kept: Option<RuleBuffers>, builder: &mut PlanBuilder<'_>) -> Result<Owned> {
     let rules = match kept {
         Some(kept) => {
-            builder.shares(&kept.args);
-            builder.shares(&kept.tables);
-            builder.set_prepared(&kept.prepared);
+            builder.shares(kept.bytes(), &kept.prepared);
             kept
         }
         None => rule_buffers(&p.rules, v.list_words, builder)?,

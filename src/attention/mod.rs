@@ -278,7 +278,7 @@ impl Attention {
         self
     }
 
-    /// Checks everything and compiles what is not compiled yet.
+    /// Checks everything, compiles what is not compiled yet, and makes the mask's tile lists where no plan before has: that takes a submission.
     ///
     /// # Errors
     /// Every bad input is refused here, in a sentence that names the argument, its value, the rule and the other value;

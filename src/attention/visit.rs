@@ -41,7 +41,7 @@ pub(super) struct Visiting {
     pub test_all: bool,
     /// Where the mask cuts no tile, nor the end of the keys: the most that a query tile can visit.
     pub whole_tiles: Option<usize>,
-    /// Whether the mask reads tensors: lists are made anew at each call.
+    /// Whether lists are made anew at each call, because the mask reads tensors.
     pub dynamic: bool,
     pub tasks: bool,
     /// Heads of a group whose rows lie in one query tile; 1 for none.
@@ -63,8 +63,8 @@ pub(super) struct Visiting {
     pub at: Offsets,
     /// Words of tile lists, after the tables.
     pub list_words: u64,
-    /// What the plan before made of the tables.
-    pub buffers: LastBuffers,
+    /// What the plan before made of the tables, if plans to come will find it here.
+    pub buffers: Option<LastBuffers>,
     pub note: Option<String>,
 }
 
@@ -208,16 +208,18 @@ pub(super) fn visiting(
         return Ok(kept);
     }
     let mut found = every_or_listed(a, shape, tile, pack, binding_bytes)?;
-    found.data = found.data.to_share();
-    let found = Arc::new(found);
-    // Kept, such a mask would keep the caller's tensors alive.
-    if !found.dynamic {
-        ctx.kept_masks().keep(key, found.clone());
+    // Kept, such a mask would keep the caller's tensors alive, and its lists are those of a call.
+    if a.mask.reads_tensors() {
+        return Ok(Arc::new(found));
     }
+    found.data = found.data.to_share();
+    found.buffers = Some(LastBuffers::default());
+    let found = Arc::new(found);
+    ctx.kept_masks().keep(key, found.clone());
     Ok(found)
 }
 
-/// Every tile, or a list of them, for a mask that is neither a band nor none.
+/// Every tile, or a list of them, where that is not clear from the start.
 fn every_or_listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, binding_bytes: u64) -> Result<Visiting> {
     let tiles = [(shape[2] * pack).div_ceil(tile.block_q as usize), shape[3].div_ceil(tile.block_kv as usize)];
     let few = tiles[0] * tiles[1] < tiles::LISTED_TILES && !a.is_ordered(Some(tile));
@@ -285,7 +287,7 @@ fn every(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize, tasks: Opti
         data,
         at: Offsets::default(),
         list_words: 0,
-        buffers: LastBuffers::default(),
+        buffers: None,
         note: None,
     };
     if let Some(compiled) = compiled {
@@ -329,7 +331,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
         texts: Vec::new(),
         test_all: a.visit == Visit::ListedPartial,
         whole_tiles: None,
-        dynamic: false,
+        dynamic: compiled.dynamic,
         tasks: false,
         pack: if compiled.one_head() && !ordered && blocks[0].is_multiple_of(pack) { pack } else { 1 },
         every_row: true,
@@ -342,7 +344,7 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
         data,
         at: Offsets::default(),
         list_words: 0,
-        buffers: LastBuffers::default(),
+        buffers: None,
         note: (a.mask.is_ordered() && a.order.is_none() && !ordered)
             .then(|| "tokens are visited as they lie, not in the mask's order, because products are broadcast".into()),
     };
@@ -363,9 +365,9 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
 }
 
 impl Visiting {
-    /// Bytes of its tables and lists.
+    /// Bytes of its tables, and of buffers with tables and lists.
     pub(super) fn bytes(&self) -> u64 {
-        4 * (self.data.len() as u64 + self.list_words)
+        4 * self.data.len() as u64 + self.buffers.as_ref().map_or(0, LastBuffers::bytes)
     }
 
     /// KV tiles that the query tiles of a head, or of heads that share them, visit together, as far as is known without the GPU.
@@ -389,7 +391,6 @@ impl Visiting {
 
     fn add_mask(&mut self, compiled: Compiled) {
         self.mask.heads_differ = !compiled.one_head();
-        self.dynamic = compiled.dynamic;
         // Two words a head, then the head that stands for each instance.
         self.at.heads = self.data.append(compiled.heads.as_flattened());
         self.data.append(&compiled.instances.iter().map(|(h, _)| *h as u32).collect::<Vec<_>>());

@@ -16,6 +16,8 @@ pub(crate) struct PlanBuilder<'a> {
     ctx: &'a Context,
     plan: Plan,
     constants: Vec<u8>,
+    /// Where each of them may begin.
+    alignment: usize,
     /// Stages whose kernels may still have to be compiled, and those kernels: all of a plan's at once.
     unfinished: Vec<(Spec, Wanted, Vec<Piece>)>,
     jobs: Vec<Job>,
@@ -44,14 +46,14 @@ impl<'a> PlanBuilder<'a> {
             scratch: Vec::new(),
             notes: Vec::new(),
         };
-        PlanBuilder { ctx, plan, constants: Vec::new(), unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
+        let uniform = ctx.device().limits().min_uniform_buffer_offset_alignment;
+        let alignment = uniform.max(ctx.capabilities().offset_alignment) as usize;
+        PlanBuilder { ctx, plan, constants: Vec::new(), alignment, unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
     }
 
     /// A few bytes for kernels to read, as a uniform or as a storage buffer.
     pub(crate) fn constant(&mut self, bytes: &[u8]) -> Bound {
-        let limits = self.ctx.device().limits();
-        let alignment = limits.min_uniform_buffer_offset_alignment.max(limits.min_storage_buffer_offset_alignment);
-        let offset = self.constants.len().next_multiple_of(alignment as usize);
+        let offset = self.constants.len().next_multiple_of(self.alignment);
         let size = bytes.len().next_multiple_of(16);
         self.constants.resize(offset, 0);
         self.constants.extend_from_slice(bytes);
@@ -92,13 +94,12 @@ impl<'a> PlanBuilder<'a> {
         Ok(buffer)
     }
 
-    /// The stages there are so far run once, when the plan is finished and all kernels are there: they read and write nothing but what the
-    /// plan owns.
+    /// The stages there are so far run once, when the plan is finished and all kernels are there: they read and write nothing of the caller's.
     pub(crate) fn run_once(&mut self) {
         self.once = self.unfinished.len();
     }
 
-    /// Binds every piece by name: `bind` gives the window of a caller's slot or an owned buffer for each binding of the
+    /// Binds every piece by name: `bind` gives the window of a caller's slot, a buffer or a constant for each binding of the
     /// module. The kernel is compiled at the end, with the others.
     pub(crate) fn stage<P>(
         &mut self,
@@ -165,14 +166,10 @@ impl<'a> PlanBuilder<'a> {
         self.plan.splits = splits;
     }
 
-    /// What ran once, when an earlier plan was made.
-    pub(crate) fn set_prepared(&mut self, prepared: &[String]) {
+    /// Counts bytes that an earlier plan made, and tells what ran then.
+    pub(crate) fn shares(&mut self, bytes: u64, prepared: &[String]) {
+        self.plan.workspace_bytes += bytes;
         self.plan.prepared = prepared.to_vec();
-    }
-
-    /// Counts a buffer that an earlier plan made.
-    pub(crate) fn shares(&mut self, buffer: &Option<wgpu::Buffer>) {
-        self.plan.workspace_bytes += buffer.as_ref().map_or(0, wgpu::Buffer::size);
     }
 
     /// A faster path not taken, and why.

@@ -19,10 +19,11 @@ use crate::{Error, Result};
 /// No buffer is taken to be longer, whatever a driver reports.
 const MAX_BYTES: u64 = 1 << 40;
 
-/// Where plans are made: a wgpu device and queue, their capabilities, and a cache of pipelines.
+/// Where plans are made: a wgpu device and queue, their capabilities, a cache of pipelines, and what else serves plans to come: tables and tile
+/// lists of masks, and memory that dropped plans computed in, each up to twice the largest (see [`release_kept`](Context::release_kept)).
 ///
 /// A context never owns the device: [`new`](Context::new) keeps handles to yours, and [`request`](Context::request)
-/// opens one for programs that have none. Cloning is cheap and shares the cache; contexts are `Send + Sync`.
+/// opens one for programs that have none. Cloning is cheap and shares all that is kept; contexts are `Send + Sync`.
 #[derive(Debug, Clone)]
 pub struct Context {
     device: wgpu::Device,
@@ -220,7 +221,7 @@ impl Context {
         Context { capabilities: Arc::new(capabilities), ..self.clone() }
     }
 
-    /// The same device; plans made here also keep what they record, what earlier ones made of masks included.
+    /// The same device; plans made here also keep what they record. No masks are kept from before, so that what makes their lists is recorded, too.
     pub(super) fn recorded(&self, recorder: Recorder) -> Context {
         Context { recorder: Some(recorder), masks: Arc::default(), ..self.clone() }
     }
@@ -247,6 +248,13 @@ impl Context {
     /// How many pipelines have been compiled here, clones and restrictions included.
     pub fn pipelines(&self) -> usize {
         self.pipelines.compiled()
+    }
+
+    /// Gives up what is kept for plans to come, of clones and restrictions too: tables and tile lists of masks that no plan has, and memory that
+    /// dropped plans computed in. What is compiled stays.
+    pub fn release_kept(&self) {
+        self.masks.forget();
+        self.scratch.forget();
     }
 
     pub(crate) fn pipeline_cache(&self) -> &PipelineCache {

@@ -25,8 +25,8 @@ const QUICK_WORK: usize = 1 << 34;
 const HALVES_COLUMNS: u32 = 32;
 
 /// Columns of q and v together for which a thread has registers: beyond, columns of v go in parts. On an H100 (28 November 2026, B 2, H 8,
-/// N 4096; milliseconds at once and in two parts): 512 columns 7.39 and 5.27, causal 4.56 and 2.86; 448 columns 4.78 and 4.98; 416 of q and v alike
-/// 3.53 and 3.95 (160 and 256), 3.47 and 4.68 (256 and 160); 384 columns 2.72 and 4.21.
+/// N 4096; milliseconds at once and in two parts): 512 columns 7.39 and 5.27, causal 4.56 and 2.86; 448 columns 4.78 and 4.98; 416
+/// columns 3.53 and 3.95 (160 of q), 3.47 and 4.68 (256 of q); 384 columns 2.72 and 4.21. What lies between 448 and 512 was not measured.
 const HALVES_AT_ONCE: u32 = 448;
 
 /// Tiles on matrix units, best first: none where the device has none. Each is subgroups, blocks of rows of each, keys a tile.

@@ -39,7 +39,7 @@ pub struct Plan {
     /// What ran once, when a mask was first planned.
     pub(super) prepared: Vec<String>,
     /// Tile lists, where there are any.
-    pub(crate) lists: Option<Lists>,
+    pub(super) lists: Option<Lists>,
     /// Parts that keys are split into.
     pub(super) splits: usize,
     /// Numbers that kernels are told, all in one buffer: each further one takes a driver microseconds.
@@ -85,7 +85,7 @@ pub(crate) struct Piece {
 pub(crate) enum Bound {
     /// A window of a caller's tensor: bytes from the planned offset, rounded down to the device's alignment.
     Slot { slot: usize, start: u64, size: u64 },
-    /// A buffer of the plan's.
+    /// A whole buffer of the library's.
     Owned(wgpu::Buffer),
     /// Bytes of the plan's constants.
     Constant { offset: u64, size: u64 },
@@ -231,13 +231,19 @@ impl Plan {
 
     /// Bytes of GPU memory that the plan owns. What it only computes in outlives it: the context keeps that for plans of the same size, up to
     /// twice what one plan had. Tables and lists of a mask are counted in every plan that shares them; of those too the context keeps the latest,
-    /// up to twice the largest.
+    /// up to twice the largest or 4 MiB.
     pub fn workspace_bytes(&self) -> u64 {
         self.workspace_bytes
     }
 
     pub(crate) fn prepared(&self) -> &[String] {
         &self.prepared
+    }
+
+    /// The buffer that holds its lists.
+    #[cfg(test)]
+    pub(crate) fn tables(&self) -> Option<wgpu::Buffer> {
+        self.lists.as_ref().map(|lists| lists.tables.clone())
     }
 
     /// Why each faster path was not taken; empty when all were.

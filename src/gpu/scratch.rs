@@ -40,6 +40,10 @@ impl Scratch {
         held.buffers = buffers.into_iter().take_while(fits).collect();
     }
 
+    pub(super) fn forget(&self) {
+        *self.held() = Held::default();
+    }
+
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -94,6 +98,8 @@ mod tests {
         scratch.hand_down(vec![buffer(80)]);
         scratch.hand_down(vec![buffer(64)]);
         assert_eq!(scratch.take(16), None, "64 + 80 + 48 are 192");
-        assert!(scratch.take(48).is_some() && scratch.take(80).is_some() && scratch.take(64).is_some());
+        assert!(scratch.take(48).is_some() && scratch.take(80).is_some());
+        scratch.forget();
+        assert_eq!(scratch.take(64), None);
     }
 }

@@ -45,6 +45,16 @@ impl Mask {
         }
     }
 
+    /// Whether some rule reads a tensor of the caller's.
+    pub(crate) fn reads_tensors(&self) -> bool {
+        let reads = |rule: &&Rule| match rule {
+            Rule::Bits(_) => true,
+            Rule::Wgsl(text) => !text.data.is_empty(),
+            _ => false,
+        };
+        self.rules().iter().any(reads)
+    }
+
     /// Where masks are lists of blocks, and constants: the largest tile of `[queries, keys]` that the edges of blocks do not cross. 0 for
     /// a side that nothing crosses.
     pub(crate) fn uncut(&self) -> Option<[usize; 2]> {

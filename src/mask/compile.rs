@@ -57,6 +57,11 @@ impl RuleData {
         self.shared.len() + self.added.len()
     }
 
+    /// Words that this copy does not share.
+    pub(crate) fn own_len(&self) -> usize {
+        self.added.len()
+    }
+
     pub(crate) fn words(&self) -> Vec<u32> {
         [&*self.shared, &self.added].concat()
     }
@@ -66,9 +71,10 @@ impl RuleData {
         RuleData { args: self.args.clone(), shared: self.words().into(), ..RuleData::default() }
     }
 
-    /// Whether two copies are the same still.
+    /// Whether as much was added to two copies of one.
     pub(crate) fn is_same(&self, other: &RuleData) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && self.added == other.added && self.args == other.args
+        debug_assert!(Arc::ptr_eq(&self.shared, &other.shared), "copies of one");
+        self.added == other.added && self.args == other.args
     }
 }
 
