@@ -2,7 +2,7 @@
 //! or takes piece after piece.
 
 use super::check::Problem;
-use super::lower::Part;
+use super::parts::Part;
 use super::visit::Visiting;
 use crate::Result;
 use crate::gpu::attention_spec::{AttentionSpec, Visitor};

@@ -1,7 +1,7 @@
 //! f32 on matrix units: operands as two f16 and a power of two a row, in the plan's workspace.
 
 use super::check::Problem;
-use super::lower::{Part, part_of};
+use super::parts::{Part, part_of};
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat_spec::HalvesSpec;

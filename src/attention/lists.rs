@@ -1,8 +1,10 @@
 //! The dispatches that make tile lists: classes of all tiles, then a list a row.
 
+use super::buffers::{Owned, bind};
 use super::check::Problem;
 use super::grids::Share;
-use super::lower::{Owned, Part, bind, params, user};
+use super::lower::{params, user};
+use super::parts::Part;
 use super::visit::Visiting;
 use crate::Result;
 use crate::gpu::attention_spec::AttentionSpec;

@@ -1,46 +1,27 @@
 //! A sound problem to a plan: specification, pieces that fit the device's bindings, uniforms.
 
-use std::ops::Range;
-
+use super::buffers::{Owned, bind, owned};
 use super::check::Problem;
 use super::grids::{Share, share_out, stages_list, suits_tours};
-use super::halves;
+use super::halves::{self, Halves};
 use super::kept::RuleBuffers;
 use super::lists;
+use super::parts::{Part, part_of, parts};
 use super::scores::scales_last;
-use super::split::{self, Partials};
+use super::split;
 use super::visit::Visiting;
 use crate::gpu::attention_spec::{AttentionSpec, Storage, Visitor, user_score};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::mask_spec::UserSpec;
-use crate::gpu::params::{AttentionParams, MAX_PER_HEAD, PerHead};
+use crate::gpu::params::AttentionParams;
 use crate::gpu::plan::{Bound, Plan, Slot, Window};
 use crate::gpu::spec::Spec;
 use crate::gpu::tuning::Products;
-use crate::mask::{self, MAX_RULES, RuleData};
+use crate::mask;
 use crate::user_wgsl::Text;
 use crate::{Error, Result};
-
-/// Batches and heads of one dispatch, and which of how many parts of v's columns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
-    pub batches: Range<usize>,
-    pub heads: Range<usize>,
-    pub columns: [usize; 2],
-}
-
-impl Part {
-    pub(super) fn of(batches: Range<usize>, heads: Range<usize>) -> Part {
-        Part { batches, heads, columns: [0, 1] }
-    }
-
-    /// The same, for each of so many parts of the columns.
-    fn by_columns(&self, parts: usize) -> impl Iterator<Item = Part> {
-        (0..parts).map(move |n| Part { columns: [n, parts], ..self.clone() })
-    }
-}
 
 pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Result<Plan> {
     let slots = slots(problem);
@@ -71,34 +52,10 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
         Ok::<_, Error>((redo_spec(problem, &spec, ctx), few?))
     });
     for (spec, shares) in std::iter::once((spec, shares)).chain(again.transpose()?) {
-        let (halves, read) = (halves.as_ref(), !spec.redo);
-        let units = spec.storage.units();
         let v_parts = spec.tile.v_parts as usize;
         let pieces =
             parts.iter().zip(&shares).flat_map(|(part, share)| part.by_columns(v_parts).map(move |part| (part, share)));
-        let pieces: Vec<(Part, &Share)> = pieces.collect();
-        builder.stage(
-            Spec::Attention(spec),
-            &pieces,
-            |builder, (part, share), name| {
-                if name == "params" {
-                    let mut params = params(problem, visiting, part, share, units, ctx);
-                    if let Some(halves) = halves.filter(|_| read) {
-                        [params.q, params.k, params.v] = halves.views(part, problem.heads_per_kv());
-                    }
-                    return Ok(builder.constant(bytemuck::bytes_of(&params)));
-                }
-                if let Some(buffer) = halves.and_then(|halves| halves.buffer(name, read)) {
-                    return Ok(Bound::Owned(buffer));
-                }
-                Ok(match (name, &owned.partials) {
-                    ("out", Some(partials)) => Bound::Owned(partials.out.clone()),
-                    ("lse", Some(partials)) => Bound::Owned(partials.lse.clone()),
-                    _ => bind(name, problem, part, &owned, builder),
-                })
-            },
-            |(_, share)| share.grid,
-        )?;
+        attention(problem, visiting, spec, &pieces.collect::<Vec<_>>(), &owned, halves.as_ref(), &mut builder)?;
     }
     if let Some((split, partials)) = problem.split.as_ref().zip(owned.partials.as_ref()) {
         split::merge(problem, split, &parts, &owned, partials, &mut builder)?;
@@ -112,67 +69,39 @@ pub(super) fn plan(problem: &Problem, visiting: &Visiting, ctx: &Context) -> Res
     Ok(plan)
 }
 
-/// What the kernels of a plan share, beside the caller's tensors.
-pub(super) struct Owned {
-    per_head: Option<Bound>,
-    rules: RuleBuffers,
-    /// Results of the parts that keys are split into.
-    partials: Option<Partials>,
-    /// Empty tensors have nothing to bind; no kernel reads past a length of 0.
-    nothing: Bound,
-}
-
-/// With what an earlier plan made of the rules, if one did.
-fn owned(p: &Problem, v: &Visiting, kept: Option<RuleBuffers>, builder: &mut PlanBuilder<'_>) -> Result<Owned> {
-    let rules = match kept {
-        Some(kept) => {
-            builder.shares(kept.bytes(), &kept.prepared);
-            kept
-        }
-        None => rule_buffers(&p.rules, v.list_words, builder)?,
-    };
-    Ok(Owned {
-        per_head: per_head(p, builder),
-        rules,
-        partials: p.split.map(|split| split::partials(&split, builder)).transpose()?,
-        nothing: builder.constant(&[0; 16]),
-    })
-}
-
-fn rule_buffers(rules: &RuleData, list_words: u64, builder: &mut PlanBuilder<'_>) -> Result<RuleBuffers> {
-    let mut buffers = RuleBuffers::default();
-    if !rules.args.is_empty() {
-        let mut args = rules.args.clone();
-        args.resize(MAX_RULES, [0; 8]);
-        let bytes = bytemuck::cast_slice(&args);
-        buffers.args = Some(builder.owned("rule_args", wgpu::BufferUsages::UNIFORM, bytes)?);
-    }
-    let words = rules.words();
-    let size = 4 * (words.len() as u64 + list_words);
-    if size > 0 {
-        let bytes = bytemuck::cast_slice(&words);
-        buffers.tables = Some(builder.owned_of_size("tables", wgpu::BufferUsages::STORAGE, bytes, size)?);
-    }
-    Ok(buffers)
-}
-
-/// What a binding other than the parameters is bound to, for a part of the problem.
-pub(super) fn bind(name: &str, p: &Problem, part: &Part, owned: &Owned, builder: &PlanBuilder<'_>) -> Bound {
-    let linked = "linked only when there";
-    match name {
-        "per_head" => return owned.per_head.clone().expect(linked),
-        "rule_args" => return Bound::Owned(owned.rules.args.clone().expect(linked)),
-        // Tasks without a query have none.
-        "tables" => return owned.rules.tables.clone().map_or_else(|| owned.nothing.clone(), Bound::Owned),
-        _ => {}
-    }
-    let slot = builder.slot(name);
-    let layout = part_of(name, builder.layout(slot), part, p.heads_per_kv());
-    if layout.is_empty() {
-        return owned.nothing.clone();
-    }
-    let window = Window::of(&layout, 1, builder.offset_alignment());
-    Bound::Slot { slot, start: window.start, size: window.size }
+/// Adds the softmax loop over these pieces.
+fn attention(
+    p: &Problem,
+    v: &Visiting,
+    spec: AttentionSpec,
+    pieces: &[(Part, &Share)],
+    owned: &Owned,
+    halves: Option<&Halves>,
+    builder: &mut PlanBuilder<'_>,
+) -> Result<()> {
+    let (units, reads_halves) = (spec.storage.units(), !spec.redo);
+    builder.stage(
+        Spec::Attention(spec),
+        pieces,
+        |builder, (part, share), name| {
+            if name == "params" {
+                let mut params = params(p, v, part, share, units, builder.ctx());
+                if let Some(halves) = halves.filter(|_| reads_halves) {
+                    [params.q, params.k, params.v] = halves.views(part, p.heads_per_kv());
+                }
+                return Ok(builder.constant(bytemuck::bytes_of(&params)));
+            }
+            if let Some(buffer) = halves.and_then(|halves| halves.buffer(name, reads_halves)) {
+                return Ok(Bound::Owned(buffer));
+            }
+            Ok(match (name, &owned.partials) {
+                ("out", Some(partials)) => Bound::Owned(partials.out.clone()),
+                ("lse", Some(partials)) => Bound::Owned(partials.lse.clone()),
+                _ => bind(name, p, part, owned, builder),
+            })
+        },
+        |(_, share)| share.grid,
+    )
 }
 
 fn slots(p: &Problem) -> Vec<Slot> {
@@ -307,59 +236,6 @@ fn notes(p: &Problem, v: &Visiting, spec: &AttentionSpec, ctx: &Context, builder
     }
 }
 
-pub(super) fn part_of(name: &str, layout: &Layout, part: &Part, heads_per_kv: usize) -> Layout {
-    let shape = layout.shape();
-    let heads = match name {
-        "k" | "v" => part.heads.start / heads_per_kv..part.heads.end / heads_per_kv,
-        _ => part.heads.clone(),
-    };
-    // A dimension of length 1 that the problem does not share is broadcast.
-    let within = |range: Range<usize>, len: usize| if range.end <= len { range } else { 0..len };
-    let layout = layout.part(within(part.batches.clone(), shape[0]), within(heads, shape[1]));
-    match (name, part.columns) {
-        ("v" | "out", [n, parts]) => layout.columns(n, parts),
-        _ => layout,
-    }
-}
-
-/// The whole problem in one dispatch where every tensor's part fits a binding, else batches apart, else heads apart.
-fn parts(p: &Problem, slots: &[Slot], ctx: &Context) -> Result<Vec<Part>> {
-    let [batch, heads, ..] = p.q.shape();
-    let group = p.heads_per_kv();
-    let limit = ctx.capabilities().binding_bytes;
-    let too_large = |part: &Part| {
-        slots.iter().find_map(|slot| {
-            let layout = part_of(&slot.name, &slot.layout, part, group);
-            let size = Window::of(&layout, 1, ctx.capabilities().offset_alignment).size;
-            (size > limit).then_some((slot.name.clone(), size))
-        })
-    };
-    let cut = |batches: usize, heads_each: usize| -> Vec<Part> {
-        let starts = (0..batch).step_by(batches);
-        starts
-            .flat_map(|b| {
-                (0..heads)
-                    .step_by(heads_each)
-                    .map(move |h| Part::of(b..(b + batches).min(batch), h..(h + heads_each).min(heads)))
-            })
-            .collect()
-    };
-    let (mut batches, mut groups) = (batch, heads / group);
-    loop {
-        let parts = cut(batches, groups * group);
-        let Some((name, size)) = parts.iter().find_map(too_large) else { return Ok(parts) };
-        if batches > 1 {
-            batches = batches.div_ceil(2);
-        } else if groups > 1 {
-            groups = groups.div_ceil(2);
-        } else {
-            return Err(Error::Limit(format!(
-                "{name}: one head spans {size} bytes, but the device binds at most {limit}"
-            )));
-        }
-    }
-}
-
 pub(super) fn params(
     p: &Problem,
     v: &Visiting,
@@ -421,13 +297,4 @@ pub(super) fn params(
         teams: share.teams,
         abreast: share.abreast,
     }
-}
-
-fn per_head(p: &Problem, builder: &mut PlanBuilder<'_>) -> Option<Bound> {
-    if p.per_head.is_empty() {
-        return None;
-    }
-    let mut values = p.per_head.clone();
-    values.resize(MAX_PER_HEAD, PerHead::default());
-    Some(builder.constant(bytemuck::cast_slice(&values)))
 }

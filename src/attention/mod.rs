@@ -1,5 +1,6 @@
 //! Softmax attention: the description, and the tensors of one call.
 
+mod buffers;
 mod check;
 mod grids;
 mod halves;
@@ -7,7 +8,9 @@ mod io;
 mod kept;
 mod lists;
 mod lower;
+mod parts;
 mod scores;
+mod shape;
 mod split;
 mod tasks;
 mod visit;

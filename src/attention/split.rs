@@ -1,7 +1,8 @@
 //! Keys split into parts (Flash-Decoding): how many, where their results lie, and the merge.
 
+use super::buffers::{Owned, bind};
 use super::check::Problem;
-use super::lower::{Owned, Part, bind, part_of};
+use super::parts::{Part, part_of};
 use super::visit::Visiting;
 use super::{Attention, Weights};
 use crate::gpu::builder::PlanBuilder;

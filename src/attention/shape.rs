@@ -1,0 +1,100 @@
+//! What the choice of a tile depends on, of a description.
+
+use super::visit::{Visit, split};
+use super::{Attention, Weights};
+use crate::Mask;
+use crate::gpu::layout::Layout;
+use crate::gpu::tiles;
+use crate::gpu::tuning::{self, Products, Tile};
+use crate::mask::{Node, Order};
+use crate::score::Rule as ScoreRule;
+
+impl Attention {
+    /// Whether tokens are to be visited in another order than their own: one that was given, or that of the mask, where
+    /// the tile can. Broadcast products cannot, and gain more than an order does.
+    pub(super) fn is_ordered(&self, tile: Option<&Tile>) -> bool {
+        let listed = self.visit != Visit::Every && self.tasks.is_none();
+        let by_mask =
+            tile.is_some_and(|tile| !matches!(tile.products, Products::Broadcast(_))) && self.mask.is_ordered();
+        listed && self.order.as_ref().map_or(by_mask, |order| !order.is_sequence())
+    }
+
+    /// Queries of a head, or of the longest of several sequences.
+    fn queries(&self) -> usize {
+        match &self.tasks {
+            Some(Ok(tasks)) => tasks.iter().map(|task| task.q.len()).max().unwrap_or(0),
+            _ => self.q.layout.shape()[2],
+        }
+    }
+
+    /// Sequences that a row of q holds.
+    fn sequences(&self) -> usize {
+        match &self.tasks {
+            Some(Ok(tasks)) => tasks.len(),
+            _ => 1,
+        }
+    }
+
+    /// Heads whose rows one query tile should hold: those of a group, where a head has few.
+    pub(super) fn wanted_pack(&self) -> usize {
+        let group = self.q.layout.shape()[1] / self.k.layout.shape()[1].max(1);
+        let pack = self.pack_gqa.unwrap_or(self.queries() <= tiles::PACKED_QUERIES);
+        if pack { group.max(1) } else { 1 }
+    }
+
+    pub(super) fn tuning_shape(&self, pack: usize) -> tuning::Shape {
+        let [batch, heads, len_q, head_dim] = self.q.layout.shape();
+        let [_, _, len_kv, v_dim] = self.v.layout.shape();
+        // The widest row of the window; open sides reach to the end.
+        let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX);
+        let [left, right] = split(&self.mask).0;
+        let row = side(left).saturating_add(side(right)).saturating_add(1).min(len_kv);
+        let pairs = [heads, len_q, row].iter().fold(batch, |pairs, &n| pairs.saturating_mul(n));
+        let ordered = self.is_ordered(None);
+        let listed = match self.visit {
+            Visit::Auto => ordered || (self.tasks.is_none() && self.mask.as_window().is_none()),
+            Visit::Every => false,
+            Visit::Listed | Visit::ListedPartial => self.tasks.is_none(),
+        };
+        // Halves of rows lie in whole blocks, of 16 columns at most.
+        let halves = |layout: &Layout| {
+            let [batch, heads, len, dim] = layout.shape();
+            (4 * batch * heads * len * dim.next_multiple_of(16)).max(4 * layout.end()) as u64
+        };
+        let whole_f32 = if self.weights == Weights::Relu {
+            Some("Relu weighs scores by themselves, with no bound on what they lose")
+        } else if self.scores.iter().any(|score| matches!(score.rule, ScoreRule::Wgsl(_))) {
+            Some("a score rule in WGSL may magnify what scores lose")
+        } else {
+            None
+        };
+        tuning::Shape {
+            dtype: self.q.layout.dtype(),
+            head_dim: head_dim as u32,
+            v_dim: v_dim as u32,
+            rows: self.queries() * pack,
+            heads: batch * heads / pack * self.sequences(),
+            keys: row,
+            pairs,
+            ordered,
+            listed,
+            uncut: self.mask.uncut().filter(|_| !ordered).map(|[rows, keys]| [rows * pack, keys]),
+            whole_f32,
+            halves_bytes: [&self.q, &self.k, &self.v].map(|x| halves(&x.layout)).into_iter().max().unwrap_or(0),
+        }
+    }
+}
+
+impl Mask {
+    /// Whether an order of tokens comes with it, for any head.
+    pub(super) fn is_ordered(&self) -> bool {
+        let own = self.order.as_ref().is_some_and(|order: &Order| !order.is_sequence());
+        let heads = match &*self.node {
+            Node::PerHead(masks) => masks.iter().any(Mask::is_ordered),
+            Node::And(a, b) | Node::Or(a, b) => a.is_ordered() || b.is_ordered(),
+            Node::Not(a) => a.is_ordered(),
+            Node::Constant(_) | Node::Rule(_) => false,
+        };
+        own || heads
+    }
+}
