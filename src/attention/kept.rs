@@ -103,7 +103,7 @@ impl LastBuffers {
 
     /// Once the lists in them have been submitted.
     pub(super) fn keep(&self, rules: &RuleData, buffers: RuleBuffers) {
-        *locked(&self.0) = Some((rules.clone(), buffers));
+        *locked(&self.0) = Some((rules.to_compare(), buffers));
     }
 }
 
@@ -119,6 +119,18 @@ mod tests {
     };
 
     const LEN: usize = 256;
+
+    const SMALL: Tile = Tile {
+        block_q: 32,
+        block_kv: 32,
+        lanes: 8,
+        threads: 64,
+        slice_qk: 16,
+        slice_v: 8,
+        q_resident: false,
+        products: Products::Staged,
+        v_parts: 1,
+    };
 
     fn layout() -> Layout {
         Layout::new(DType::F32, [1, 2, LEN, 16]).unwrap()
@@ -168,6 +180,8 @@ mod tests {
         let table = Layout::new(DType::F32, [1, 1, 1, 9]).unwrap();
         let relative = |max| described(documents(64)).score(Score::relative(table, Relative::sequence(max)));
         let long = Layout::new(DType::F32, [1, 2, 2 * LEN, 16]).unwrap();
+        let halves = Layout::new(DType::F16, [1, 2, LEN, 16]).unwrap();
+        let one = Layout::new(DType::F32, [1, 1, LEN, 16]).unwrap();
         let order: Vec<u32> = (0..LEN as u32).rev().collect();
         let all = [
             described(documents(64)),
@@ -183,6 +197,14 @@ mod tests {
             described(grid(5)).order(Order::sequence()),
             described(grid(7)),
             described(Mask::causal()),
+            described(Mask::causal()).tile(SMALL),
+            described(Mask::causal()).tile(Tile { block_kv: 64, ..SMALL }),
+            Attention::new(halves, halves, halves).mask(Mask::causal()).visit(Visit::Listed).tile(SMALL),
+            Attention::new(layout(), one, one).mask(Mask::causal()).visit(Visit::Listed).tile(SMALL).pack_gqa(true),
+            Attention::new(layout(), one, one)
+                .mask(Mask::causal())
+                .visit(Visit::Listed)
+                .tile(Tile { block_q: 64, ..SMALL }),
             Attention::new(long, long, long).mask(Mask::causal()).visit(Visit::Listed),
             described(Mask::per_head([Mask::causal(), documents(64)])),
         ];
@@ -209,10 +231,23 @@ mod tests {
         }
     }
 
+    /// The least room holds more than twice the largest; two threads may bring the same.
+    #[test]
+    fn small_ones_are_kept_once() {
+        let ctx = Context::that_runs_nothing();
+        for n in 1..6 {
+            described(documents(n)).plan(&ctx).unwrap();
+            assert_eq!(kept(&ctx), n as usize);
+        }
+        let (key, visiting) = locked(&ctx.kept_masks().0)[2].clone();
+        ctx.kept_masks().keep(key, visiting);
+        assert_eq!(kept(&ctx), 5);
+    }
+
     #[test]
     fn few_are_kept() {
         let ctx = Context::that_runs_nothing();
-        // A list of one tile a row takes a word for each tile of the problem: those of 32768 tokens more than half of the least room.
+        // A list of one tile a row takes a word for each tile of the problem: those of 32768 tokens more than the least room.
         let blocks = |len: usize, column: u32| {
             let x = Layout::new(DType::F32, [1, 1, len, 16]).unwrap();
             let rows = len.div_ceil(64) as u32;
@@ -224,18 +259,7 @@ mod tests {
                 &vec![column; rows as usize],
                 &vec![TileClass::Full; rows as usize],
             );
-            let tile = Tile {
-                block_q: 32,
-                block_kv: 32,
-                lanes: 8,
-                threads: 64,
-                slice_qk: 16,
-                slice_v: 8,
-                q_resident: false,
-                products: Products::Staged,
-                v_parts: 1,
-            };
-            Attention::new(x, x, x).mask(Mask::blocks(&list.unwrap())).tile(tile).plan(&ctx).unwrap();
+            Attention::new(x, x, x).mask(Mask::blocks(&list.unwrap())).tile(SMALL).plan(&ctx).unwrap();
         };
         for (len, column, left, why) in [
             (32768, 0, 1, "the first"),
@@ -244,6 +268,8 @@ mod tests {
             (1024, 0, 2, "nor for a third that is small"),
             (32768, 2, 2, "found again, it counts as the latest"),
             (1024, 1, 3, "which leaves room for small ones"),
+            (46336, 0, 4, "twice as large, it leaves room for all of them"),
+            (46336, 1, 2, "another leaves none, though nothing has been made of it when it comes"),
         ] {
             blocks(len, column);
             assert_eq!(kept(&ctx), left, "{why}");

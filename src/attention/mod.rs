@@ -281,7 +281,7 @@ impl Attention {
         self
     }
 
-    /// Checks everything, compiles what is not compiled yet, and makes the mask's tile lists where no plan before has: that takes a submission.
+    /// Checks everything, compiles what is not compiled yet, and makes the mask's tile lists where none are kept of an earlier plan: that takes a submission.
     ///
     /// # Errors
     /// Every bad input is refused here, in a sentence that names the argument, its value, the rule and the other value;

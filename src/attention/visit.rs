@@ -136,7 +136,8 @@ pub(super) fn visiting(
         return Ok(Arc::new(found));
     }
     found.data = found.data.to_share();
-    found.buffers = Some(LastBuffers::default());
+    // Else heads cannot share a tile, and no plan is made of this.
+    found.buffers = (found.pack == pack).then(LastBuffers::default);
     let found = Arc::new(found);
     ctx.kept_masks().keep(key, found.clone());
     Ok(found)
@@ -288,9 +289,11 @@ fn listed(a: &Attention, shape: [usize; 4], tile: &Tile, pack: usize) -> Result<
 }
 
 impl Visiting {
-    /// Bytes of its tables, and of buffers with tables and lists.
+    /// Bytes of its tables, and of the buffers with tables and lists that there are or will be.
     pub(super) fn bytes(&self) -> u64 {
-        4 * self.data.len() as u64 + self.buffers.as_ref().map_or(0, LastBuffers::bytes)
+        let tables = 4 * self.data.len() as u64;
+        let device = |last: &LastBuffers| last.bytes().max(tables + 4 * self.list_words);
+        tables + self.buffers.as_ref().map_or(0, device)
     }
 
     /// KV tiles that the query tiles of a head, or of heads that share them, visit together, as far as is known without the GPU.

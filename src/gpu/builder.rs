@@ -46,8 +46,11 @@ impl<'a> PlanBuilder<'a> {
             scratch: Vec::new(),
             notes: Vec::new(),
         };
-        let uniform = ctx.device().limits().min_uniform_buffer_offset_alignment;
-        let alignment = uniform.max(ctx.capabilities().offset_alignment) as usize;
+        let uniform = ctx.device().limits().min_uniform_buffer_offset_alignment as usize;
+        let storage = ctx.capabilities().offset_alignment as usize;
+        // A multiple of both: whoever restricts a context chooses the second.
+        let alignment =
+            (1..).map(|n| n * storage).find(|both| both.is_multiple_of(uniform)).expect("their product is one");
         PlanBuilder { ctx, plan, constants: Vec::new(), alignment, unfinished: Vec::new(), jobs: Vec::new(), once: 0 }
     }
 
@@ -206,5 +209,31 @@ impl<'a> PlanBuilder<'a> {
             ctx.queue().submit([encoder.finish()]);
         }
         Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_begin_where_both_kinds_of_buffers_may() {
+        let found = Context::that_runs_nothing();
+        for storage in [1, 2, 3, 5].map(|n| n * found.capabilities().offset_alignment) {
+            let mut capabilities = found.capabilities().clone();
+            capabilities.offset_alignment = storage;
+            let ctx = found.restricted(capabilities).unwrap();
+            let uniform = found.device().limits().min_uniform_buffer_offset_alignment;
+            let mut builder = PlanBuilder::new(&ctx, "some", Vec::new());
+            let mut ends = 0;
+            for bytes in [4usize, 300, 16] {
+                let Bound::Constant { offset, size } = builder.constant(&vec![1; bytes]) else { panic!("a constant") };
+                assert!(offset.is_multiple_of(storage.into()) && offset.is_multiple_of(uniform.into()), "{offset}");
+                assert!(offset >= ends && size >= bytes as u64 && size.is_multiple_of(16));
+                ends = offset + size;
+            }
+            let plan = builder.finish().unwrap();
+            assert_eq!(plan.constants.as_ref().unwrap().size(), ends);
+        }
     }
 }

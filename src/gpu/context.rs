@@ -20,7 +20,8 @@ use crate::{Error, Result};
 const MAX_BYTES: u64 = 1 << 40;
 
 /// Where plans are made: a wgpu device and queue, their capabilities, a cache of pipelines, and what else serves plans to come: tables and tile
-/// lists of masks, and memory that dropped plans computed in, each up to twice the largest (see [`release_kept`](Context::release_kept)).
+/// lists of masks (up to twice the largest or 4 MiB), and memory that dropped plans computed in (up to twice what one had); see
+/// [`release_kept`](Context::release_kept).
 ///
 /// A context never owns the device: [`new`](Context::new) keeps handles to yours, and [`request`](Context::request)
 /// opens one for programs that have none. Cloning is cheap and shares all that is kept; contexts are `Send + Sync`.
@@ -250,8 +251,8 @@ impl Context {
         self.pipelines.compiled()
     }
 
-    /// Gives up what is kept for plans to come, of clones and restrictions too: tables and tile lists of masks that no plan has, and memory that
-    /// dropped plans computed in. What is compiled stays.
+    /// Gives up what is kept for plans to come, of clones and restrictions too: tables and tile lists of masks, which plans that have them keep
+    /// and the next plan makes anew, and memory that dropped plans computed in. What is compiled stays.
     pub fn release_kept(&self) {
         self.masks.forget();
         self.scratch.forget();

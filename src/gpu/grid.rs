@@ -178,6 +178,16 @@ pub(super) fn options() -> Vec<Spec> {
     specs
 }
 
+/// Query tile after query tile, by every visitor.
+fn in_tours(spec: &AttentionSpec) -> [AttentionSpec; 4] {
+    let dense = AttentionSpec { head_dim: 128, v_dim: 80, tours: true, ..spec.clone() };
+    let window = AttentionSpec { visitor: Visitor::Window, scale_last: true, ..dense.clone() };
+    let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dense.clone() };
+    let untested = listed.mask.untested();
+    let staged = AttentionSpec { whole_tiles: true, staged_list: true, mask: untested, ..listed.clone() };
+    [dense, window, staged, listed]
+}
+
 /// Both ways of reaching into blocks, every size and subgroup, dims that fill a block and that do not.
 pub(super) fn on_matrix_units() -> Vec<Spec> {
     let [quads, columns] = FragmentLayout::KNOWN.map(Fragments::Registers);
@@ -202,12 +212,8 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     // f32 as halves.
                     let halves = AttentionSpec { dtype: DType::F32, storage, ..spec.clone() };
                     specs.extend([again(&halves), halves.clone()].map(Spec::Attention));
-                    specs.push(Spec::Attention(AttentionSpec {
-                        tile: Tile { v_parts: 2, ..tile },
-                        head_dim: dims[0],
-                        v_dim: 2 * size,
-                        ..halves.clone()
-                    }));
+                    let parts = Tile { v_parts: 2, ..tile };
+                    specs.push(Spec::Attention(AttentionSpec { tile: parts, v_dim: 2 * size, ..halves }));
                     for (dim, vec4) in [(dims[0], storage == Storage::Vec4), (dims[1], false)] {
                         let padded = dim.next_multiple_of(size);
                         specs.push(Spec::Halves(HalvesSpec { dim, padded, subgroup, vec4 }));
@@ -222,15 +228,7 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     spec.weights = Weights::Relu;
                 }
                 if fragments == quads && [strips, block_kv] == [4, 32] && dims[0] == 64 {
-                    let dims = AttentionSpec { head_dim: 128, v_dim: 80, tours: true, ..spec.clone() };
-                    specs.push(Spec::Attention(dims.clone()));
-                    let window = AttentionSpec { visitor: Visitor::Window, scale_last: true, ..dims.clone() };
-                    specs.push(Spec::Attention(window));
-                    let listed = AttentionSpec { visitor: Visitor::List, mask: mask(&["blocks"]), ..dims };
-                    let mask = listed.mask.untested();
-                    let staged = AttentionSpec { whole_tiles: true, staged_list: true, mask, ..listed.clone() };
-                    specs.push(Spec::Attention(staged));
-                    specs.push(Spec::Attention(listed));
+                    specs.extend(in_tours(&spec).map(Spec::Attention));
                 }
                 if dims[0] == 64 {
                     // Keys that fill their tiles.

@@ -25,7 +25,7 @@ const QUICK_WORK: usize = 1 << 34;
 const HALVES_COLUMNS: u32 = 32;
 
 /// Columns of q and v together for which a thread has registers: beyond, columns of v go in parts. On an H100 (28 November 2026, B 2, H 8,
-/// N 4096; milliseconds at once and in two parts): 512 columns 7.39 and 5.27, causal 4.56 and 2.86; 448 columns 4.78 and 4.98; 416
+/// N 4096; milliseconds at once and in two parts): 512 columns 7.39 and 5.28, causal 4.56 and 2.86; 448 columns 4.78 and 4.98, with 256 of q 3.72 and 5.00; 416
 /// columns 3.53 and 3.95 (160 of q), 3.47 and 4.68 (256 of q); 384 columns 2.72 and 4.21. What lies between 448 and 512 was not measured.
 const HALVES_AT_ONCE: u32 = 448;
 
@@ -94,9 +94,9 @@ fn fits_list(tile: &Tile, shape: Shape) -> bool {
 /// Measured on an H100 (26 November 2026, B 4, N 4096, all stages; TFLOP/s, where multiply-adds reach 36.6 at D 128 and 35.4 at D 64):
 /// D 128, H 16: 8 subgroups of one block, 32 keys 87.0 (causal 74.2), 16 keys 71.1, 4 subgroups and 32 keys 60.6, 16 keys 73.8, two
 /// blocks a subgroup 32.0. D 64, H 32: 4 subgroups of two blocks, 32 keys 91.7 (causal 77.3), 8 subgroups 80.3, with 64 keys 83.9, 4
-/// subgroups of one block 76.2, with 16 keys 64.0. D 256, B 2, H 8: 37.8, in two parts of v's
-/// columns 52.1, where multiply-adds reach 31.3. One batch of 8 heads and 1024 tokens, D 64, takes 86 microseconds, and 109 by multiply-adds; 128 tokens take 43 and 19. Lists (milliseconds at D 128 in tiles of
-/// 64 x 16, 64 x 32, 128 x 32, and by multiply-adds in 64 x 64): half of all blocks of 64 x 64, N 16384: 14.5, 18.5, 19.8, 35.4; a twentieth
+/// subgroups of one block 76.2, with 16 keys 64.0. D 256, B 2, H 8: 37.8 (52.1 in two parts of v's
+/// columns, 28 November 2026), where multiply-adds reach 31.3. One batch of 8 heads and 1024 tokens, D 64, takes 86 microseconds, and 109 by
+/// multiply-adds; 128 tokens take 43 and 19. Lists (milliseconds at D 128 in tiles of 64 x 16, 64 x 32, 128 x 32, and by multiply-adds in 64 x 64): half of all blocks of 64 x 64, N 16384: 14.5, 18.5, 19.8, 35.4; a twentieth
 /// 2.0, 2.4, 3.2, 3.7; a neighborhood of 16 x 16 1.6, 1.9, 1.6, 2.5, at D 64 1.8, 1.6, 2.0, 2.8. A window of 256 keys, N 16384: 1.14 in
 /// 128 x 32, 1.11 in 64 x 16, 1.52 by multiply-adds; of 512, N 32768: 2.79, 2.84, 4.71.
 ///

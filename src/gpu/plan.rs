@@ -42,7 +42,7 @@ pub struct Plan {
     pub(super) lists: Option<Lists>,
     /// Parts that keys are split into.
     pub(super) splits: usize,
-    /// Numbers that kernels are told, all in one buffer: each further one takes a driver microseconds.
+    /// What kernels are told, but for the numbers of rules, in one buffer: each further one takes a driver microseconds.
     pub(super) constants: Option<wgpu::Buffer>,
     pub(super) workspace_bytes: u64,
     /// Of that, what plans to come may have.

@@ -9,6 +9,7 @@ mod neighborhood;
 mod order;
 mod radial;
 mod rule;
+mod rule_data;
 mod simulate;
 
 pub use blocks::{BlockMask, TileClass};
@@ -18,10 +19,11 @@ pub use order::Order;
 pub use radial::RadialModel;
 pub use simulate::{Simulation, simulate};
 
-pub(crate) use compile::{Compiled, MAX_RULES, RuleData, compile, user_mask};
+pub(crate) use compile::{Compiled, compile, user_mask};
 pub(crate) use order::Slots;
 pub(crate) use radial::{Video, code_blocks, widths};
 pub(crate) use rule::{Rule, broadcastable};
+pub(crate) use rule_data::{MAX_RULES, RuleData};
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ mod mask_errors;
 mod masks;
 mod matrices;
 mod matrices_f32;
+mod matrices_f32_wide;
 mod memory;
 mod mods;
 mod packed;
