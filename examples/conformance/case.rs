@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use safetensors::{Dtype, SafeTensors};
-use wgpu_attention::{Context, Tensor};
+use wgpu_attention::{Context, Products, Tensor, Tile};
 
 use crate::operators::Stop;
 use crate::params::Params;
@@ -35,6 +35,8 @@ pub struct Case {
     pub inputs: BTreeMap<String, Array>,
     /// What each output must be, and how closely.
     pub expected: BTreeMap<String, (Array, Tolerance)>,
+    /// The tile of softmax attention, unless the library chooses it.
+    pub tile: Option<Tile>,
 }
 
 /// The strings in the header of a safetensors file.
@@ -44,13 +46,19 @@ pub fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
 }
 
 impl Case {
+    /// Whether the tile that was asked for is one of matrix units.
+    pub fn on_matrix_units(&self) -> bool {
+        self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
+    }
+
     /// Reads everything in the file.
     pub fn parse(bytes: &[u8], metadata: &HashMap<String, String>) -> Result<Case, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("is no safetensors file ({e})"))?;
         let params = metadata.get("params").ok_or("the metadata has no params")?;
         let rtol = tolerance(metadata, "rtol")?.ok_or("the metadata has no rtol")?;
         let atol = tolerance(metadata, "atol")?.ok_or("the metadata has no atol")?;
-        let mut case = Case { params: Params::parse(params)?, inputs: BTreeMap::new(), expected: BTreeMap::new() };
+        let mut case =
+            Case { params: Params::parse(params)?, inputs: BTreeMap::new(), expected: BTreeMap::new(), tile: None };
         for (name, view) in file.iter() {
             let array = Array {
                 shape: view.shape().to_vec(),

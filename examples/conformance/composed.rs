@@ -5,7 +5,7 @@ use wgpu_attention::{Attention, Context, DType, Merge, Tensor};
 
 use crate::case::Case;
 use crate::operators::{Output, Stop, read};
-use crate::softmax::{mask, scaled};
+use crate::softmax::{mask, scaled, tiled};
 
 /// Attention whose q and k, `[heads, len, dim]`, come from positions alone: all batches share them by a stride of 0.
 pub fn positional_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
@@ -51,7 +51,7 @@ pub fn kernel_regression_heads(ctx: &Context, case: &Case) -> Result<Vec<Output>
         Ok(case.tensor_as(ctx, name, [batch, 1, len, dim])?.expand(1, heads)?)
     };
     let (q, k, v) = (shared("x_query", queries, dim)?, shared("x", examples, dim)?, shared("y", examples, 1)?);
-    let (out, lse) = Attention::new(&q, &k, &v).scale_per_head(omega).run_with_lse(ctx)?;
+    let (out, lse) = tiled(Attention::new(&q, &k, &v), case).scale_per_head(omega).run_with_lse(ctx)?;
     let head_out = Output::read_rows(ctx, "head_out", &out)?;
     let lse = Output::read_rows(ctx, "lse", &lse)?;
 
@@ -118,7 +118,7 @@ pub fn channel_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop
     let [q, k, v] = [q.transpose(2, 3)?, k.transpose(2, 3)?, v.transpose(2, 3)?];
     // The default goes by the channels, not by the positions that the products sum over.
     let scale = case.params.number("scale")?.unwrap_or(1.0 / (k.shape()[2] as f32).sqrt());
-    let attention = Attention::new(&k, &v, &q).scale(scale).out(&out.transpose(2, 3)?);
+    let attention = tiled(Attention::new(&k, &v, &q), case).scale(scale).out(&out.transpose(2, 3)?);
     let (_, lse) = attention.run_with_lse(ctx)?;
     Ok(vec![Output::read(ctx, "out", &out)?, Output::read_rows(ctx, "lse", &lse)?])
 }

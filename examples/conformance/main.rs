@@ -1,6 +1,6 @@
 //! Checks attention on this machine's GPU against cases made by independent implementations.
 //!
-//!     cargo run --release --example conformance -- [--ops a,b] [--limits webgpu] [--twice] [--json FILE] [--plans DIR] PATH...
+//!     cargo run --release --example conformance -- [--ops a,b] [--limits webgpu] [--path a,b] [--twice] [--json FILE] [--plans DIR] PATH...
 //!
 //! A case is a `.safetensors` file: inputs by plain name, outputs as `expected.<name>`, and in its metadata the operator
 //! (`op`), `params` (a JSON object), `rtol`, `atol` and, where an output has one of its own, `atol.<output>`. `operators`
@@ -17,6 +17,7 @@ mod merge;
 mod operators;
 mod packed;
 mod params;
+mod path;
 mod pictures;
 mod planners;
 #[path = "../dump_shaders/recorded.rs"]
@@ -33,11 +34,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use wgpu_attention::Context;
 use wgpu_attention::shaders::Recorder;
+use wgpu_attention::{Context, Tile};
 
 use case::{Case, Data};
 use operators::{Output, Stop};
+use path::Path as Way;
 use recorded::Outcome;
 use report::{CaseResult, Report};
 
@@ -50,6 +52,9 @@ struct Args {
     /// What the device may be asked for.
     #[arg(long, value_enum, default_value_t = Limits::Found)]
     limits: Limits,
+    /// Which ways softmax attention is computed, one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Chosen], value_name = "WAY")]
+    path: Vec<Way>,
     /// Runs each case twice; the results must be equal bit by bit.
     #[arg(long)]
     twice: bool,
@@ -57,7 +62,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also writes what each case ran, on which data, and what it must give, for other implementations of WebGPU (tests/dawn).
-    #[arg(long, value_name = "DIR", conflicts_with = "twice")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["twice", "path"])]
     plans: Option<PathBuf>,
     /// Case files, and folders to search for them.
     #[arg(required = true, value_name = "PATH")]
@@ -98,7 +103,14 @@ fn run(args: &Args) -> Result<bool, String> {
         (0..workers).map(|_| pollster::block_on(open(args.limits))).collect::<Result<_, _>>()?;
     let info = contexts[0].device().adapter_info();
     eprintln!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info);
-    let results = check_all(&contexts, &files, args);
+    let mut results = Vec::new();
+    for way in &args.path {
+        if *way != Way::Chosen {
+            eprintln!("softmax attention: {way:?}");
+        }
+        let restricted = contexts.iter().map(|ctx| way.restrict(ctx)).collect::<Result<Vec<_>, _>>()?;
+        results.extend(check_all(&restricted, &files, way.tile(restricted[0].capabilities())?, args));
+    }
 
     for op in args.ops.iter().filter(|op| results.iter().all(|result| result.op != **op)) {
         eprintln!("conformance: --ops: no case of {op} was found");
@@ -126,7 +138,7 @@ async fn open(limits: Limits) -> Result<Context, String> {
 }
 
 /// The results of all files, in their order.
-fn check_all(contexts: &[Context], files: &[PathBuf], args: &Args) -> Vec<CaseResult> {
+fn check_all(contexts: &[Context], files: &[PathBuf], tile: Option<Tile>, args: &Args) -> Vec<CaseResult> {
     // Hidden where standard error is not a terminal.
     let bar = ProgressBar::new(files.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
@@ -138,7 +150,7 @@ fn check_all(contexts: &[Context], files: &[PathBuf], args: &Args) -> Vec<CaseRe
             files.get(n).map(|path| (n, path))
         } {
             bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
-            results.extend(check_file(ctx, path, args).map(|result| (n, result)));
+            results.extend(check_file(ctx, path, tile, args).map(|result| (n, result)));
             bar.inc(1);
         }
         results
@@ -169,7 +181,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 /// The result of one file; `None` where it belongs to an operator that was not asked for.
-fn check_file(ctx: &Context, path: &Path, args: &Args) -> Option<CaseResult> {
+fn check_file(ctx: &Context, path: &Path, tile: Option<Tile>, args: &Args) -> Option<CaseResult> {
     // Whose case an unreadable file is cannot be told, so it counts whatever was asked for.
     let opened = std::fs::read(path).map_err(|e| format!("cannot be read ({e})"));
     let opened = opened.and_then(|bytes| Ok((case::metadata(&bytes)?, bytes)));
@@ -185,7 +197,7 @@ fn check_file(ctx: &Context, path: &Path, args: &Args) -> Option<CaseResult> {
         return None;
     }
     let compared = operators::find(op).and_then(|operator| {
-        let case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
+        let case = Case { tile, ..Case::parse(&bytes, &metadata).map_err(Stop::Failed)? };
         let recorder = Recorder::default();
         let recorded = args.plans.as_ref().map(|folder| (folder, recorder.context(ctx)));
         let outputs = operator.run(recorded.as_ref().map_or(ctx, |(_, ctx)| ctx), &case)?;

@@ -9,7 +9,7 @@ use wgpu_attention::{
 use crate::attend::{attend, bits, outputs, same};
 use crate::case::Case;
 use crate::operators::{Output, Stop, read};
-use crate::softmax::scaled;
+use crate::softmax::{scale, scaled};
 
 /// A parameter that the operator needs.
 pub fn count(case: &Case, key: &str) -> Result<usize, Stop> {
@@ -214,7 +214,10 @@ fn diagonal(ctx: &Context, case: &Case, block: usize, causal: bool, eps: Option<
         }
         Some("relu_rmsnorm") => {
             let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-            let attention = scaled(Attention::new(&q, &k, &v), case)?.mask(mask).weights(Weights::Relu);
+            // Refused as two f16, since nothing bounds what such weights lose.
+            let attention = Attention::new(&q, &k, &v);
+            let attention = if case.on_matrix_units() { scale(attention, case)? } else { scaled(attention, case)? };
+            let attention = attention.mask(mask).weights(Weights::Relu);
             let summed = attention.run(ctx)?;
             same(ctx, case, "out", &summed, &attention.visit(Visit::Listed).run(ctx)?)?;
             let out = HeadNorm::new(&summed).eps(eps.unwrap_or(1e-8)).run(ctx)?;

@@ -46,12 +46,25 @@ pub fn softmax_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop
     Ok(outputs)
 }
 
-/// The scale of the case, or the library's default.
+/// The scale of the case, or the library's default; and the tile, if one was asked for.
 pub fn scaled(attention: Attention, case: &Case) -> Result<Attention, Stop> {
+    scale(tiled(attention, case), case)
+}
+
+/// The scale alone.
+pub fn scale(attention: Attention, case: &Case) -> Result<Attention, Stop> {
     Ok(match case.params.number("scale")? {
         Some(scale) => attention.scale(scale),
         None => attention,
     })
+}
+
+/// The tile that was asked for.
+pub fn tiled(attention: Attention, case: &Case) -> Attention {
+    match case.tile {
+        Some(tile) => attention.tile(tile),
+        None => attention,
+    }
 }
 
 /// `causal` and `window`, both aligned at the bottom right.

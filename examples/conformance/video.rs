@@ -8,6 +8,7 @@ use crate::attend::{attend, bits, outputs};
 use crate::case::Case;
 use crate::masks::count;
 use crate::operators::{Output, Stop};
+use crate::softmax::tiled;
 
 /// `[text | frames]`.
 fn clip(case: &Case) -> Result<Clip, Stop> {
@@ -77,7 +78,7 @@ pub fn head_pattern_search(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
     let search = HeadSearch::run(ctx, [&q, &k, &v], &masks, [block, block], number("lam")?, number("eps")?);
     let search = pollster::block_on(search)?;
-    let out = Attention::new(&q, &k, &v).mask(search.mask(&masks)).run(ctx)?;
+    let out = tiled(Attention::new(&q, &k, &v), case).mask(search.mask(&masks)).run(ctx)?;
     let shape = [masks.len(), search.mode.len()];
     let table = |rows: &[Vec<f64>]| rows.iter().flatten().map(|&x| x as f32).collect::<Vec<_>>();
     let indices = |values: &[usize]| values.iter().map(|&n| n as i64).collect::<Vec<_>>();
