@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use half::f16;
 use safetensors::{Dtype, SafeTensors};
-use wgpu_attention::{Context, Products, Tensor, Tile};
+use wgpu_attention::{Context, DType, Products, Tensor, Tile};
 
-use crate::operators::Stop;
+use crate::operators::{Output, Stop};
 use crate::params::Params;
 
 /// Elements on the host.
@@ -37,7 +38,16 @@ pub struct Case {
     pub expected: BTreeMap<String, (Array, Tolerance)>,
     /// The tile of softmax attention, unless the library chooses it.
     pub tile: Option<Tile>,
+    /// The type of its operands on the device.
+    pub dtype: DType,
 }
+
+/// What softmax attention multiplies.
+const OPERANDS: [&str; 9] = ["q", "k", "v", "k1", "k2", "v1", "v2", "extra_k", "extra_v"];
+
+/// How far f16 may be off f32 of the same operands, in parts of the largest number of an output, or absolutely where that is below 1: weights
+/// and results are rounded to 2^-11 each.
+const F16: f64 = 1.0 / 256.0;
 
 /// The strings in the header of a safetensors file.
 pub fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
@@ -46,6 +56,30 @@ pub fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
 }
 
 impl Case {
+    /// The case with operands that f16 holds.
+    pub fn rounded(mut self) -> Case {
+        for (_, input) in self.inputs.iter_mut().filter(|(name, _)| OPERANDS.contains(&name.as_str())) {
+            if let Data::Floats(values) = &mut input.data {
+                values.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+            }
+        }
+        self
+    }
+
+    /// The case in f16, which must give what f32 made of the same operands.
+    pub fn in_f16(mut self, exact: Vec<Output>) -> Case {
+        self.dtype = DType::F16;
+        for output in exact {
+            let Some((want, tolerance)) = self.expected.get_mut(output.name) else { continue };
+            *want = output.array;
+            if let Data::Floats(want) = &want.data {
+                let finite = want.iter().filter(|x| x.is_finite()).map(|x| f64::from(x.abs()));
+                *tolerance = Tolerance { atol: tolerance.atol + F16 * finite.fold(1.0, f64::max), ..*tolerance };
+            }
+        }
+        self
+    }
+
     /// Whether the tile that was asked for is one of matrix units.
     pub fn on_matrix_units(&self) -> bool {
         self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
@@ -57,8 +91,13 @@ impl Case {
         let params = metadata.get("params").ok_or("the metadata has no params")?;
         let rtol = tolerance(metadata, "rtol")?.ok_or("the metadata has no rtol")?;
         let atol = tolerance(metadata, "atol")?.ok_or("the metadata has no atol")?;
-        let mut case =
-            Case { params: Params::parse(params)?, inputs: BTreeMap::new(), expected: BTreeMap::new(), tile: None };
+        let mut case = Case {
+            params: Params::parse(params)?,
+            inputs: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            tile: None,
+            dtype: DType::F32,
+        };
         for (name, view) in file.iter() {
             let array = Array {
                 shape: view.shape().to_vec(),
@@ -113,7 +152,12 @@ impl Case {
 
     /// A float input on the device, its dimensions regrouped.
     pub fn tensor_as(&self, ctx: &Context, name: &str, shape: impl AsRef<[usize]>) -> Result<Tensor, Stop> {
-        let tensor = Tensor::from_slice(ctx, shape, self.floats(name)?);
+        let values = self.floats(name)?;
+        let tensor = if self.dtype == DType::F16 && OPERANDS.contains(&name) {
+            Tensor::from_slice(ctx, shape, &values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>())
+        } else {
+            Tensor::from_slice(ctx, shape, values)
+        };
         tensor.map_err(|e| Stop::Failed(format!("{name}: {e}")))
     }
 

@@ -93,7 +93,7 @@ pub fn pair_cross_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, S
     let q = case.tensor(ctx, "q")?;
     let [batch, heads, len, _] = q.shape();
     let [_, _, _, v_dim] = case.dims("v1")?;
-    let out_parts = Tensor::zeros(ctx, DType::F32, [2 * batch, heads, len, v_dim])?;
+    let out_parts = Tensor::zeros(ctx, case.dtype, [2 * batch, heads, len, v_dim])?;
     let lse_parts = Tensor::zeros(ctx, DType::F32, [2 * batch, heads, len, 1])?;
     for (part, (k, v)) in [("k1", "v1"), ("k2", "v2")].into_iter().enumerate() {
         let (k, v) = (case.tensor(ctx, k)?, case.tensor(ctx, v)?);
@@ -114,7 +114,7 @@ pub fn pair_cross_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, S
 pub fn channel_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     case.params.only("rule", "A=softmax_rows(scale*k^T v) [D,D]; out = (A q^T)^T")?;
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-    let out = Tensor::zeros(ctx, DType::F32, q.shape())?;
+    let out = Tensor::zeros(ctx, case.dtype, q.shape())?;
     let [q, k, v] = [q.transpose(2, 3)?, k.transpose(2, 3)?, v.transpose(2, 3)?];
     // The default goes by the channels, not by the positions that the products sum over.
     let scale = case.params.number("scale")?.unwrap_or(1.0 / (k.shape()[2] as f32).sqrt());

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use wgpu_attention::shaders::Recorder;
-use wgpu_attention::{Context, Tile};
+use wgpu_attention::{Context, DType, Tile};
 
 use case::{Case, Data};
 use operators::{Output, Stop};
@@ -109,7 +109,8 @@ fn run(args: &Args) -> Result<bool, String> {
             eprintln!("softmax attention: {way:?}");
         }
         let restricted = contexts.iter().map(|ctx| way.restrict(ctx)).collect::<Result<Vec<_>, _>>()?;
-        results.extend(check_all(&restricted, &files, way.tile(restricted[0].capabilities())?, args));
+        let tile = way.tile(restricted[0].capabilities())?;
+        results.extend(check_all(&restricted, &files, (*way, tile), args));
     }
 
     for op in args.ops.iter().filter(|op| results.iter().all(|result| result.op != **op)) {
@@ -138,7 +139,7 @@ async fn open(limits: Limits) -> Result<Context, String> {
 }
 
 /// The results of all files, in their order.
-fn check_all(contexts: &[Context], files: &[PathBuf], tile: Option<Tile>, args: &Args) -> Vec<CaseResult> {
+fn check_all(contexts: &[Context], files: &[PathBuf], way: (Way, Option<Tile>), args: &Args) -> Vec<CaseResult> {
     // Hidden where standard error is not a terminal.
     let bar = ProgressBar::new(files.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
@@ -150,7 +151,7 @@ fn check_all(contexts: &[Context], files: &[PathBuf], tile: Option<Tile>, args: 
             files.get(n).map(|path| (n, path))
         } {
             bar.set_message(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
-            results.extend(check_file(ctx, path, tile, args).map(|result| (n, result)));
+            results.extend(check_file(ctx, path, way, args).map(|result| (n, result)));
             bar.inc(1);
         }
         results
@@ -181,7 +182,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 /// The result of one file; `None` where it belongs to an operator that was not asked for.
-fn check_file(ctx: &Context, path: &Path, tile: Option<Tile>, args: &Args) -> Option<CaseResult> {
+fn check_file(ctx: &Context, path: &Path, (way, tile): (Way, Option<Tile>), args: &Args) -> Option<CaseResult> {
     // Whose case an unreadable file is cannot be told, so it counts whatever was asked for.
     let opened = std::fs::read(path).map_err(|e| format!("cannot be read ({e})"));
     let opened = opened.and_then(|bytes| Ok((case::metadata(&bytes)?, bytes)));
@@ -193,14 +194,28 @@ fn check_file(ctx: &Context, path: &Path, tile: Option<Tile>, args: &Args) -> Op
         let reason = "the metadata names no op".to_string();
         return Some(CaseResult::stopped(path, report::UNREADABLE, Stop::Failed(reason)));
     };
-    if !args.ops.is_empty() && !args.ops.contains(op) {
+    if !way.takes(op) || !args.ops.is_empty() && !args.ops.contains(op) {
         return None;
     }
     let compared = operators::find(op).and_then(|operator| {
-        let case = Case { tile, ..Case::parse(&bytes, &metadata).map_err(Stop::Failed)? };
+        let mut case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
+        if way.dtype() == DType::F16 {
+            // Files are of f32: so f16 is judged by what f32, which they judge, makes of operands that f16 holds.
+            case = case.rounded();
+            let exact = operator.run(ctx, &case)?;
+            case = case.in_f16(exact);
+        }
+        case.tile = tile;
         let recorder = Recorder::default();
         let recorded = args.plans.as_ref().map(|folder| (folder, recorder.context(ctx)));
-        let outputs = operator.run(recorded.as_ref().map_or(ctx, |(_, ctx)| ctx), &case)?;
+        let outputs =
+            operator.run(recorded.as_ref().map_or(ctx, |(_, ctx)| ctx), &case).map_err(|stop| match stop {
+                // Then f16 is read four at a time, and other rows are refused.
+                Stop::Failed(reason) if !ctx.capabilities().f16 && reason.contains("no 16-bit floats") => {
+                    Stop::NotOffered(reason)
+                }
+                stop => stop,
+            })?;
         if args.twice {
             check::same_bits(&outputs, &operator.run(ctx, &case)?).map_err(Stop::Failed)?;
         }

@@ -1,6 +1,7 @@
 //! What is offered: the table of operators.
 
-use wgpu_attention::{Context, Tensor};
+use half::f16;
+use wgpu_attention::{Context, DType, Tensor};
 
 use crate::case::{Array, Case, Data};
 use crate::{composed, layers, linear, masks, merge, packed, pictures, planners, s4d, softmax, video};
@@ -64,6 +65,10 @@ impl Output {
 }
 
 pub fn read(ctx: &Context, tensor: &Tensor) -> Result<Vec<f32>, Stop> {
+    if tensor.layout().dtype() == DType::F16 {
+        let values: Vec<f16> = pollster::block_on(tensor.read(ctx))?;
+        return Ok(values.into_iter().map(f16::to_f32).collect());
+    }
     Ok(pollster::block_on(tensor.read(ctx))?)
 }
 

@@ -1,9 +1,9 @@
 //! Which way softmax attention is computed. Golden problems are so small that the library would take the same one for nearly all of them.
 
 use clap::ValueEnum;
-use wgpu_attention::{Capabilities, Context, Fragments, Products, Tile};
+use wgpu_attention::{Capabilities, Context, DType, Fragments, Products, Tile};
 
-/// A way, by what the device is taken to have and by a tile.
+/// A way, by what the device is taken to have, by a tile, and by the type of operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Path {
     /// What the library chooses.
@@ -16,14 +16,60 @@ pub enum Path {
     Streamed,
     /// f32 as two f16 on matrix units.
     Matrices,
+    /// f16, the rest as the library chooses.
+    F16,
+    /// f16, staged in workgroup memory.
+    F16Staged,
+    /// f16 on matrix units, in registers where it is known how blocks lie there.
+    F16Matrices,
+    /// f16 on matrix units, by way of workgroup memory.
+    F16MatricesMemory,
 }
+
+/// Operators that compute softmax attention of the file's own q, k and v: those that go by f16, too.
+const IN_F16: [&str; 17] = [
+    "block_sparse_attention",
+    "channel_attention",
+    "core_attention_tasks",
+    "diag_attention",
+    "diag_block_attention",
+    "isolation_attention",
+    "maxvit_block",
+    "maxvit_grid",
+    "neighborhood_attention",
+    "pair_cross_attention",
+    "pattern_attention",
+    "positional_attention",
+    "radial_attention",
+    "rag_block_diagonal_attention",
+    "softmax_attention",
+    "varlen_attention",
+    "window_attention",
+];
 
 impl Path {
     /// The context, restricted to it.
     pub fn restrict(self, ctx: &Context) -> Result<Context, String> {
         let found = ctx.capabilities().clone();
-        let capabilities = if self == Path::NoSubgroups { found.without_subgroups() } else { found };
-        ctx.restricted(capabilities).map_err(|e| e.to_string())
+        ctx.restricted(match self {
+            Path::NoSubgroups => found.without_subgroups(),
+            Path::F16MatricesMemory => found.without_matrix_registers(),
+            _ => found,
+        })
+        .map_err(|e| e.to_string())
+    }
+
+    /// The type of operands.
+    pub fn dtype(self) -> DType {
+        match self {
+            Path::F16 | Path::F16Staged | Path::F16Matrices | Path::F16MatricesMemory => DType::F16,
+            Path::Chosen | Path::NoSubgroups | Path::Staged | Path::Streamed | Path::Matrices => DType::F32,
+        }
+    }
+
+    /// Whether an operator goes this way.
+    pub fn takes(self, op: &str) -> bool {
+        self.dtype() == DType::F32 || IN_F16.contains(&op)
     }
 
     /// The tile of all softmax attention, where it is not chosen.
@@ -39,21 +85,22 @@ impl Path {
             products,
             v_parts: 1,
         };
-        Ok(match self {
-            Path::Chosen | Path::NoSubgroups => None,
-            Path::Staged => Some(tile([32, 32, 8, 64], [16, 8], Products::Staged)),
+        Ok(Some(match self {
+            Path::Chosen | Path::NoSubgroups | Path::F16 => return Ok(None),
+            Path::Staged | Path::F16Staged => tile([32, 32, 8, 64], [16, 8], Products::Staged),
             Path::Streamed => {
                 // Threads that read a key together are of one subgroup.
                 let together = capabilities.subgroup_min_size.unwrap_or(1).min(4);
-                Some(tile([4, 32, 8, 8], [4, 4], Products::Stream(together)))
+                tile([4, 32, 8, 8], [4, 4], Products::Stream(together))
             }
-            Path::Matrices => match capabilities.matrices {
-                Some(matrices) if matches!(matrices.fragments, Fragments::Registers(_)) => {
-                    Some(matrices.tile(2, 1, 32))
+            Path::Matrices | Path::F16Matrices | Path::F16MatricesMemory => {
+                let matrices = capabilities.matrices.ok_or("--path: the device has no matrix units")?;
+                if self == Path::Matrices && !matches!(matrices.fragments, Fragments::Registers(_)) {
+                    return Err("--path matrices: is not known how blocks lie in the device's registers".into());
                 }
-                _ => return Err("--path matrices: the device has no matrix units whose blocks lie in registers".into()),
-            },
-        })
+                matrices.tile(2, 1, 32)
+            }
+        }))
     }
 }
 
@@ -67,10 +114,14 @@ mod tests {
         let without = Path::NoSubgroups.restrict(&found).unwrap();
         assert_eq!(without.capabilities().subgroup_min_size, None);
         let tile = |path: Path| path.tile(found.capabilities()).map(|tile| tile.map(|tile| tile.products));
-        assert_eq!((tile(Path::Chosen), tile(Path::NoSubgroups)), (Ok(None), Ok(None)));
-        assert_eq!(tile(Path::Staged), Ok(Some(Products::Staged)));
+        assert_eq!((tile(Path::Chosen), tile(Path::NoSubgroups), tile(Path::F16)), (Ok(None), Ok(None), Ok(None)));
+        assert_eq!(
+            (tile(Path::Staged), tile(Path::F16Staged)),
+            (Ok(Some(Products::Staged)), Ok(Some(Products::Staged)))
+        );
         assert!(matches!(tile(Path::Streamed), Ok(Some(Products::Stream(_)))));
-        let none = Path::Matrices.tile(&found.capabilities().clone().without_matrices());
-        assert_eq!(none.unwrap_err(), "--path matrices: the device has no matrix units whose blocks lie in registers");
+        let none = Path::F16Matrices.tile(&found.capabilities().clone().without_matrices());
+        assert_eq!(none.unwrap_err(), "--path: the device has no matrix units");
+        assert!(Path::F16.takes("softmax_attention") && !Path::F16.takes("gla") && Path::Staged.takes("gla"));
     }
 }

@@ -89,8 +89,8 @@ everywhere_driver() {
         cargo run --example conformance -- --twice "${cases[@]}"
     everywhere_check "$name" "$device" "conformance at WebGPU limits$among" \
         cargo run --example conformance -- --limits webgpu "${cases[@]}"
-    everywhere_check "$name" "$device" "conformance by three other ways of softmax attention$among" \
-        cargo run --example conformance -- --path no-subgroups,staged,streamed "${cases[@]}"
+    everywhere_check "$name" "$device" "conformance by five other ways of softmax attention$among" \
+        cargo run --example conformance -- --path no-subgroups,staged,streamed,f16,f16-staged "${cases[@]}"
 }
 
 # A driver that the loader's environment names: NAME ICD.
