@@ -127,10 +127,14 @@ everywhere_part() {
         if why=$( (mesa_fetch) 2>&1); then
             export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/scripts/lib/on-mesa"
             everywhere_driver "lavapipe of Mesa 26"
-            # Golden cases are given no matrix units there, since CPUs that run shaders have none worth using; device tests are.
+            # Golden cases are given no matrix units there unless they are asked for, since CPUs that run shaders have none worth using;
+            # device tests are.
             if [ "${SAMPLE:-1}" != 1 ]; then
                 everywhere_check "lavapipe of Mesa 26" "" "matrix units, one device test" \
                     cargo test --test gpu -- computed_again::strides
+            else
+                everywhere_check "lavapipe of Mesa 26" "" "conformance in f16 on matrix units" \
+                    cargo run --example conformance -- --path f16-matrices tests/golden
             fi
             unset CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
         else
