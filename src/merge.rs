@@ -5,9 +5,10 @@ use crate::gpu::context::Context;
 use crate::gpu::flat_spec::CombineSpec;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{CombineParams, View};
-use crate::gpu::plan::{Bound, Io, Plan, Slot, Window, fold_grid, sealed};
+use crate::gpu::plan::{Bound, Io, Plan, Slot, sealed};
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::tensor::{Input, Tensor};
+use crate::gpu::window::{Window, fold_grid};
 use crate::{Error, Result};
 
 /// Merges results of [`Attention`](crate::Attention) over disjoint sets of keys into the result over all of them:

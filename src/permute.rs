@@ -5,9 +5,10 @@ use crate::gpu::context::Context;
 use crate::gpu::flat_spec::PermuteSpec;
 use crate::gpu::layout::Layout;
 use crate::gpu::params::PermuteParams;
-use crate::gpu::plan::{Bound, Io, Plan, Slot, Window, fold_grid, sealed};
+use crate::gpu::plan::{Bound, Io, Plan, Slot, sealed};
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::tensor::{Input, Tensor};
+use crate::gpu::window::{Window, fold_grid};
 use crate::{Error, Result};
 
 /// `out[b, h, slot] = x[b, h, tokens[slot]]`, and 0 where the slot holds `u32::MAX`: a tensor in the order of

@@ -47,6 +47,19 @@ const IN_F16: [&str; 17] = [
     "window_attention",
 ];
 
+/// A tile of GPUs, small enough for problems of a few tiles.
+const STAGED: Tile = Tile {
+    block_q: 32,
+    block_kv: 32,
+    lanes: 8,
+    threads: 64,
+    slice_qk: 16,
+    slice_v: 8,
+    q_resident: false,
+    products: Products::Staged,
+    v_parts: 1,
+};
+
 impl Path {
     /// The context, restricted to it.
     pub fn restrict(self, ctx: &Context) -> Result<Context, String> {
@@ -74,24 +87,13 @@ impl Path {
 
     /// The tile of all softmax attention, where it is not chosen.
     pub fn tile(self, capabilities: &Capabilities) -> Result<Option<Tile>, String> {
-        let tile = |[block_q, block_kv, lanes, threads]: [u32; 4], [slice_qk, slice_v]: [u32; 2], products| Tile {
-            block_q,
-            block_kv,
-            lanes,
-            threads,
-            slice_qk,
-            slice_v,
-            q_resident: false,
-            products,
-            v_parts: 1,
-        };
         Ok(Some(match self {
             Path::Chosen | Path::NoSubgroups | Path::F16 => return Ok(None),
-            Path::Staged | Path::F16Staged => tile([32, 32, 8, 64], [16, 8], Products::Staged),
+            Path::Staged | Path::F16Staged => STAGED,
             Path::Streamed => {
                 // Threads that read a key together are of one subgroup.
                 let together = capabilities.subgroup_min_size.unwrap_or(1).min(4);
-                tile([4, 32, 8, 8], [4, 4], Products::Stream(together))
+                Tile { block_q: 4, threads: 8, slice_qk: 4, slice_v: 4, products: Products::Stream(together), ..STAGED }
             }
             Path::Matrices | Path::F16Matrices | Path::F16MatricesMemory => {
                 let matrices = capabilities.matrices.ok_or("--path: the device has no matrix units")?;

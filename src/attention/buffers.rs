@@ -8,7 +8,8 @@ use super::visit::Visiting;
 use crate::Result;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::params::{MAX_PER_HEAD, PerHead};
-use crate::gpu::plan::{Bound, Window};
+use crate::gpu::plan::Bound;
+use crate::gpu::window::Window;
 use crate::mask::{MAX_RULES, RuleData};
 
 /// What the kernels of a plan share, beside the caller's tensors.

@@ -7,9 +7,9 @@ use super::visit::Visiting;
 use crate::Result;
 use crate::gpu::attention_spec::{AttentionSpec, Visitor};
 use crate::gpu::context::Context;
-use crate::gpu::plan::fold_grid;
 use crate::gpu::splits::{heads_abreast, redo_teams, tour_teams};
 use crate::gpu::tuning::Products;
+use crate::gpu::window::fold_grid;
 
 /// How the pieces of work of a part are shared out: a piece is a query tile, or one of the parts of its keys, of a head or of heads that
 /// share it.

@@ -7,9 +7,10 @@ use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat_spec::HalvesSpec;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{HalvesParams, View};
-use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::plan::Bound;
 use crate::gpu::spec::Spec;
 use crate::gpu::tuning::Products;
+use crate::gpu::window::{Window, fold_grid};
 
 /// Operands in halves.
 pub(super) struct Halves {

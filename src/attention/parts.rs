@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::check::Problem;
 use crate::gpu::context::Context;
 use crate::gpu::layout::Layout;
-use crate::gpu::plan::{Slot, Window};
+use crate::gpu::plan::Slot;
+use crate::gpu::window::Window;
 use crate::{Error, Result};
 
 /// Batches and heads of one dispatch, and which of how many parts of v's columns.

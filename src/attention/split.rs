@@ -10,10 +10,11 @@ use crate::gpu::context::Context;
 use crate::gpu::flat_spec::CombineSpec;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::{CombineParams, View};
-use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::plan::Bound;
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::splits::{Visits, splits};
 use crate::gpu::tuning;
+use crate::gpu::window::{Window, fold_grid};
 use crate::{Error, Result};
 
 /// Keys in parts, whose results (out and lse, f32) are stacked along the batch dimension as [`Merge`](crate::Merge) takes

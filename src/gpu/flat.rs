@@ -9,8 +9,9 @@ use super::builder::PlanBuilder;
 use super::layout::{DType, Layout};
 use super::link::{Assembled, Source, assemble, fragment};
 use super::params::View;
-use super::plan::{Bound, Window, fold_grid};
+use super::plan::Bound;
 use super::spec::{FLAT_THREADS, Spec};
+use super::window::{Window, fold_grid};
 use crate::Result;
 
 /// What a kernel does with an operand.

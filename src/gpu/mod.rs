@@ -36,3 +36,4 @@ pub(crate) mod unroll;
 
 #[cfg(test)]
 mod shader_tests;
+pub(crate) mod window;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::operands::Access;
 use crate::gpu::layout::Layout;
-use crate::gpu::plan::Window;
+use crate::gpu::window::Window;
 
 /// Bindings that a tensor takes at most: its view tells how far two more are shifted.
 const MOST: usize = 3;

@@ -11,8 +11,9 @@ use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;
 use crate::gpu::link::fragment_text;
 use crate::gpu::params::{LinearParams, View};
-use crate::gpu::plan::{Bound, Window, fold_grid};
+use crate::gpu::plan::Bound;
 use crate::gpu::spec::{FLAT_THREADS, Spec};
+use crate::gpu::window::{Window, fold_grid};
 use crate::{Error, Result};
 
 /// Batches and value heads that a run of stages covers: as many as the device's bindings hold.
