@@ -40,14 +40,45 @@ pub struct Case {
     pub tile: Option<Tile>,
     /// The type of its operands on the device.
     pub dtype: DType,
+    /// Whether they are numbers that f16 holds, in either type.
+    rounded: bool,
 }
 
-/// What softmax attention multiplies.
-const OPERANDS: [&str; 9] = ["q", "k", "v", "k1", "k2", "v1", "v2", "extra_k", "extra_v"];
+/// What may be f16: what is multiplied, or what a layer reads tokens from. States, decay and all else stay f32.
+const OPERANDS: [&str; 18] = [
+    "q",
+    "q_pre",
+    "k",
+    "v",
+    "k1",
+    "k2",
+    "v1",
+    "v2",
+    "extra_k",
+    "extra_v",
+    "do",
+    "x",
+    "x_query",
+    "y",
+    "u",
+    "g_raw",
+    "part_out",
+    "out_parts",
+];
+
+/// Whether one of these inputs may be f16.
+pub fn has_operand(inputs: &[&str]) -> bool {
+    inputs.iter().any(|name| OPERANDS.contains(name))
+}
 
 /// How far f16 may be off f32 of the same operands, in parts of the largest number of an output, or absolutely where that is below 1: weights
 /// and results are rounded to 2^-11 each.
 const F16: f64 = 1.0 / 256.0;
+
+/// The nearest number that f16 holds.
+fn nearest(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
+}
 
 /// The strings in the header of a safetensors file.
 pub fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
@@ -58,9 +89,10 @@ pub fn metadata(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
 impl Case {
     /// The case with operands that f16 holds.
     pub fn rounded(mut self) -> Case {
+        self.rounded = true;
         for (_, input) in self.inputs.iter_mut().filter(|(name, _)| OPERANDS.contains(&name.as_str())) {
             if let Data::Floats(values) = &mut input.data {
-                values.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+                values.iter_mut().for_each(|x| *x = nearest(*x));
             }
         }
         self
@@ -80,9 +112,9 @@ impl Case {
         self
     }
 
-    /// Whether the tile that was asked for is one of matrix units.
-    pub fn on_matrix_units(&self) -> bool {
-        self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
+    /// Whether a tile was asked for that computes f32 as two f16 on matrix units.
+    pub fn as_two_f16(&self) -> bool {
+        self.dtype == DType::F32 && self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
     }
 
     /// Reads everything in the file.
@@ -97,6 +129,7 @@ impl Case {
             expected: BTreeMap::new(),
             tile: None,
             dtype: DType::F32,
+            rounded: false,
         };
         for (name, view) in file.iter() {
             let array = Array {
@@ -152,11 +185,21 @@ impl Case {
 
     /// A float input on the device, its dimensions regrouped.
     pub fn tensor_as(&self, ctx: &Context, name: &str, shape: impl AsRef<[usize]>) -> Result<Tensor, Stop> {
-        let values = self.floats(name)?;
-        let tensor = if self.dtype == DType::F16 && OPERANDS.contains(&name) {
-            Tensor::from_slice(ctx, shape, &values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>())
-        } else {
-            Tensor::from_slice(ctx, shape, values)
+        self.tensor_of(ctx, name, shape, self.floats(name)?)
+    }
+
+    /// What the host made of a float input, on the device, of the type that the input has there.
+    pub fn tensor_of(
+        &self,
+        ctx: &Context,
+        name: &str,
+        shape: impl AsRef<[usize]>,
+        values: &[f32],
+    ) -> Result<Tensor, Stop> {
+        let tensor = match self.dtype {
+            _ if !self.rounded || !OPERANDS.contains(&name) => Tensor::from_slice(ctx, shape, values),
+            DType::F16 => Tensor::from_slice(ctx, shape, &values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),
+            _ => Tensor::from_slice(ctx, shape, &values.iter().map(|&x| nearest(x)).collect::<Vec<_>>()),
         };
         tensor.map_err(|e| Stop::Failed(format!("{name}: {e}")))
     }

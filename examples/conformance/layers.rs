@@ -179,7 +179,7 @@ pub fn key_gate_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Sto
     let [q, k, v] = [case.tensor(ctx, "q_pre")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?];
     let [batch, heads, len, v_dim] = v.shape();
     let rows = [batch, heads, len, 1];
-    let (out, lse) = (Tensor::zeros(ctx, DType::F32, v.shape())?, Tensor::zeros(ctx, DType::F32, rows)?);
+    let (out, lse) = (Tensor::zeros(ctx, case.dtype, v.shape())?, Tensor::zeros(ctx, DType::F32, rows)?);
     let scores = Tensor::zeros(ctx, DType::F32, rows)?;
     let describe = |q: &Tensor, k: &Tensor, v: &Tensor| {
         let described = KeyGateAttention::new(q, k, v);

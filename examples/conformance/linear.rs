@@ -122,7 +122,7 @@ pub fn cosformer_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, St
 pub fn taylor_attention(ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
     let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
     let [batch, heads, len, _] = v.shape();
-    let ones = Tensor::from_slice(ctx, [batch, heads, len, 1], &vec![1f32; batch * heads * len])?;
+    let ones = case.tensor_of(ctx, "v", [batch, heads, len, 1], &vec![1.0; batch * heads * len])?;
     let scale = case.params.number("scale")?.unwrap_or(1.0 / (q.shape()[3] as f32).sqrt());
     let causal = case.params.flag("causal")?.unwrap_or(true);
     let describe = |v: &Tensor| {

@@ -52,7 +52,7 @@ struct Args {
     /// What the device may be asked for.
     #[arg(long, value_enum, default_value_t = Limits::Found)]
     limits: Limits,
-    /// Which ways softmax attention is computed, one after the other.
+    /// Which ways attention is computed, one after the other. By f16 go the operators that read tensors which may be f16.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Chosen], value_name = "WAY")]
     path: Vec<Way>,
     /// Runs each case twice; the results must be equal bit by bit.
@@ -106,7 +106,7 @@ fn run(args: &Args) -> Result<bool, String> {
     let mut results = Vec::new();
     for way in &args.path {
         if *way != Way::Chosen {
-            eprintln!("softmax attention: {way:?}");
+            eprintln!("by way of {way:?}");
         }
         let restricted = contexts.iter().map(|ctx| way.restrict(ctx)).collect::<Result<Vec<_>, _>>()?;
         let tile = way.tile(restricted[0].capabilities())?;
@@ -194,10 +194,14 @@ fn check_file(ctx: &Context, path: &Path, (way, tile): (Way, Option<Tile>), args
         let reason = "the metadata names no op".to_string();
         return Some(CaseResult::stopped(path, report::UNREADABLE, Stop::Failed(reason)));
     };
-    if !way.takes(op) || !args.ops.is_empty() && !args.ops.contains(op) {
+    if !args.ops.is_empty() && !args.ops.contains(op) {
         return None;
     }
-    let compared = operators::find(op).and_then(|operator| {
+    let operator = operators::find(op);
+    if way.dtype() == DType::F16 && operator.as_ref().is_ok_and(|operator| !operator.goes_by_f16()) {
+        return None;
+    }
+    let compared = operator.and_then(|operator| {
         let mut case = Case::parse(&bytes, &metadata).map_err(Stop::Failed)?;
         if way.dtype() == DType::F16 {
             // Files are of f32: so f16 is judged by what f32, which they judge, makes of operands that f16 holds.

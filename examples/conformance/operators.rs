@@ -3,7 +3,7 @@
 use half::f16;
 use wgpu_attention::{Context, DType, Tensor};
 
-use crate::case::{Array, Case, Data};
+use crate::case::{Array, Case, Data, has_operand};
 use crate::{composed, layers, linear, masks, merge, packed, pictures, planners, s4d, softmax, video};
 
 /// Why a case has no outputs.
@@ -429,6 +429,11 @@ impl Operator {
     pub fn run(&self, ctx: &Context, case: &Case) -> Result<Vec<Output>, Stop> {
         self.understands(case)?;
         (self.run)(ctx, case)
+    }
+
+    /// Whether the device reads anything of it that may be f16.
+    pub fn goes_by_f16(&self) -> bool {
+        has_operand(self.inputs)
     }
 
     /// A parameter or input that is not in the table would change the result: the case is skipped, never half done.

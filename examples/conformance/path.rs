@@ -1,4 +1,4 @@
-//! Which way softmax attention is computed. Golden problems are so small that the library would take the same one for nearly all of them.
+//! Which way attention is computed. Golden problems are so small that the library would take the same one for nearly all of them.
 
 use clap::ValueEnum;
 use wgpu_attention::{Capabilities, Context, DType, Fragments, Products, Tile};
@@ -26,27 +26,6 @@ pub enum Path {
     F16MatricesMemory,
 }
 
-/// Operators that compute softmax attention of the file's own q, k and v: those that go by f16, too.
-const IN_F16: [&str; 17] = [
-    "block_sparse_attention",
-    "channel_attention",
-    "core_attention_tasks",
-    "diag_attention",
-    "diag_block_attention",
-    "isolation_attention",
-    "maxvit_block",
-    "maxvit_grid",
-    "neighborhood_attention",
-    "pair_cross_attention",
-    "pattern_attention",
-    "positional_attention",
-    "radial_attention",
-    "rag_block_diagonal_attention",
-    "softmax_attention",
-    "varlen_attention",
-    "window_attention",
-];
-
 /// A tile of GPUs, small enough for problems of a few tiles.
 const STAGED: Tile = Tile {
     block_q: 32,
@@ -66,6 +45,8 @@ impl Path {
         let found = ctx.capabilities().clone();
         ctx.restricted(match self {
             Path::NoSubgroups => found.without_subgroups(),
+            // Of linear attention, too, which has no tile that could be asked for.
+            Path::Staged | Path::Streamed | Path::F16Staged => found.without_matrices(),
             Path::F16MatricesMemory => found.without_matrix_registers(),
             _ => found,
         })
@@ -78,11 +59,6 @@ impl Path {
             Path::F16 | Path::F16Staged | Path::F16Matrices | Path::F16MatricesMemory => DType::F16,
             Path::Chosen | Path::NoSubgroups | Path::Staged | Path::Streamed | Path::Matrices => DType::F32,
         }
-    }
-
-    /// Whether an operator goes this way.
-    pub fn takes(self, op: &str) -> bool {
-        self.dtype() == DType::F32 || IN_F16.contains(&op)
     }
 
     /// The tile of all softmax attention, where it is not chosen.
@@ -124,6 +100,5 @@ mod tests {
         assert!(matches!(tile(Path::Streamed), Ok(Some(Products::Stream(_)))));
         let none = Path::F16Matrices.tile(&found.capabilities().clone().without_matrices());
         assert_eq!(none.unwrap_err(), "--path: the device has no matrix units");
-        assert!(Path::F16.takes("softmax_attention") && !Path::F16.takes("gla") && Path::Staged.takes("gla"));
     }
 }

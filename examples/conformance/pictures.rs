@@ -47,7 +47,7 @@ pub fn concentric_causal_attention(ctx: &Context, case: &Case) -> Result<Vec<Out
         if let Some(theta) = case.params.number_f64("rope_theta")? {
             rotate_half(&mut values, shape[3], &cca.position_ids, theta)?;
         }
-        Ok(Tensor::from_slice(ctx, shape, &values)?)
+        case.tensor_of(ctx, name, shape, &values)
     };
     let (q, k, v) = (rotated("q")?, rotated("k")?, case.tensor(ctx, "v")?);
     let host = cca.mask.host([1, 1, len, len])?;
