@@ -19,7 +19,9 @@ fn main() {
 }
 
 async fn run() -> Result<(), String> {
-    let (device, queue) = open_device().await?;
+    let (adapter, device, queue) = open_device().await?;
+    // Kept as long as the device: what it compiles and knows of masks serves every plan. Matrix units are found through the adapter.
+    let ctx = Context::new(&device, &queue).with_adapter(&adapter).await.map_err(|e| e.to_string())?;
 
     // The application's buffers hold [batch, len, heads, dim], the order in which a projection leaves them.
     let values: Vec<f32> = (0..BATCH * LEN * HEADS * DIM).map(|i| (i as f32 * 0.37).sin()).collect();
@@ -37,7 +39,7 @@ async fn run() -> Result<(), String> {
     // Bytes for a buffer; they arrive before the next submission starts.
     queue.write_buffer(&x, 0, bytemuck::cast_slice(&values));
 
-    let (ctx, y) = encode_layers(&device, &queue, [&x, &hidden, &y]).map_err(|e| e.to_string())?;
+    let y = encode_layers(&ctx, [&x, &hidden, &y]).map_err(|e| e.to_string())?;
 
     // Copies to memory that the host can map, and waits for the GPU.
     let got: Vec<f32> = y.read(&ctx).await.map_err(|e| e.to_string())?;
@@ -47,7 +49,7 @@ async fn run() -> Result<(), String> {
 }
 
 /// What an application that draws or computes with wgpu has already.
-async fn open_device() -> Result<(wgpu::Device, wgpu::Queue), String> {
+async fn open_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), String> {
     // The instance finds the drivers of this machine: Vulkan, Metal, DX12.
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     // An adapter is one driver's view of one GPU; these options ask for the fastest.
@@ -55,43 +57,43 @@ async fn open_device() -> Result<(wgpu::Device, wgpu::Queue), String> {
         wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
     let adapter = instance.request_adapter(&options).await.map_err(|e| format!("no adapter: {e}"))?;
     // The device is the opened adapter, the queue takes work for it. Features and limits not asked for here are not
-    // there later: 16-bit floats, subgroups and large bindings make attention faster. For f16 on matrix units ask for two more; see `Context::with_adapter`.
-    let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    // there later: 16-bit floats, subgroups, matrix units and large bindings make attention faster.
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("application"),
-        required_features: adapter.features() & wanted,
+        required_features: Context::features(&adapter),
         required_limits: adapter.limits(),
+        // SAFETY: matrix units are an experimental feature of wgpu; those of the drivers that the library is tested on do what they should.
+        // A program that wants none of it leaves this out, and EXPERIMENTAL_COOPERATIVE_MATRIX above.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         ..Default::default()
     };
-    adapter.request_device(&descriptor).await.map_err(|e| format!("the device did not open: {e}"))
+    let opened = adapter.request_device(&descriptor).await;
+    let (device, queue) = opened.map_err(|e| format!("the device did not open: {e}"))?;
+    Ok((adapter, device, queue))
 }
 
-/// Two layers of causal self-attention, x to hidden to y, in one submission. Returns the context to read with, and y.
-fn encode_layers(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    buffers: [&wgpu::Buffer; 3],
-) -> wgpu_attention::Result<(Context, Tensor)> {
-    let ctx = Context::new(device, queue);
+/// Two layers of causal self-attention, x to hidden to y, in one submission. Returns y.
+fn encode_layers(ctx: &Context, buffers: [&wgpu::Buffer; 3]) -> wgpu_attention::Result<Tensor> {
     // The library counts [batch, heads, len, dim]: a view of the same bytes with two dimensions exchanged.
     let layout = Layout::new(DType::F32, [BATCH, LEN, HEADS, DIM])?.transpose(1, 2)?;
     let tensor = |buffer| Tensor::from_buffer(buffer, layout);
     let (x, hidden, y) = (tensor(buffers[0])?, tensor(buffers[1])?, tensor(buffers[2])?);
 
     // Compiled once, for any tensors of these layouts; the output's is given, so that it is not contiguous either.
-    let plan = Attention::new(layout, layout, layout).out(layout).mask(Mask::causal()).plan(&ctx)?;
+    let plan = Attention::new(layout, layout, layout).out(layout).mask(Mask::causal()).plan(ctx)?;
     println!("{plan}");
 
     // An encoder records commands; nothing runs yet. A compute pass costs a GPU some microseconds, so the layers share one.
-    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("two layers") });
+    let mut encoder =
+        ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("two layers") });
     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
     plan.encode_in(&mut pass, &AttentionIo::new(&x, &x, &x, &hidden))?;
     // The second layer reads what the first writes; wgpu sees that and puts a barrier between.
     plan.encode_in(&mut pass, &AttentionIo::new(&hidden, &hidden, &hidden, &y))?;
     drop(pass);
     // finish() closes the recording, submit() starts the GPU on it and returns at once.
-    queue.submit([encoder.finish()]);
-    Ok((ctx, y))
+    ctx.queue().submit([encoder.finish()]);
+    Ok(y)
 }
 
 /// The same two layers by the reference; returns the largest error, or says which number is wrong.

@@ -24,6 +24,8 @@ pub struct Capabilities {
     /// Matrix units that multiply f16 into f32, and how threads reach what they hold.
     /// [`Context::with_adapter`](crate::Context::with_adapter) finds them.
     pub matrices: Option<Matrices>,
+    /// Why matrix units, or what their registers hold, are out of reach, where they are.
+    pub(crate) unreached: Option<&'static str>,
     /// Bytes of workgroup memory a workgroup may use.
     pub workgroup_memory: u32,
     /// Threads a workgroup may have.
@@ -36,7 +38,8 @@ pub struct Capabilities {
     pub binding_bytes: u64,
     /// Binding offsets are multiples of this many bytes.
     pub offset_alignment: u32,
-    /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles.
+    /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles. Set to `false` on such a device,
+    /// to try what GPUs are given, plans no longer keep within the 65535 turns after which Mesa's drivers end a thread's loops.
     pub cpu: bool,
     /// Threads that keep the device busy: keys are split into parts until there are as many. A guess by the kind of
     /// device, since no API tells; set it with [`Context::restricted`](crate::Context::restricted), also higher, if you
@@ -51,6 +54,9 @@ pub struct Capabilities {
 /// Mesa's software drivers end all loops of a thread once they have taken this many turns together
 /// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and go on without a word.
 const SOFTWARE_LOOP_TURNS: usize = 65535;
+
+/// Why matrix units are out of reach where capabilities were lowered.
+const LEFT_OUT: &str = "the context's capabilities leave them out";
 
 impl Capabilities {
     /// Turns that the loops of a thread may take together, where there is a limit.
@@ -67,6 +73,7 @@ impl Capabilities {
             subgroup_min_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
             subgroup_max_size: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_max_size),
             matrices: None,
+            unreached: Some("the context was not given the device's adapter (Context::with_adapter)"),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
@@ -83,27 +90,27 @@ impl Capabilities {
     pub fn without_subgroups(mut self) -> Self {
         self.subgroup_min_size = None;
         self.subgroup_max_size = None;
-        self.matrices = None;
-        self
+        self.without_matrices()
     }
 
     /// These capabilities without matrix units.
     pub fn without_matrices(mut self) -> Self {
         self.matrices = None;
+        self.unreached = Some(LEFT_OUT);
         self
     }
 
     /// These capabilities with matrix units whose numbers pass through workgroup memory, as WGSL alone can do it.
     pub fn without_matrix_registers(mut self) -> Self {
         self.matrices = self.matrices.map(|matrices| Matrices { fragments: Fragments::Workgroup, ..matrices });
+        self.unreached = Some(LEFT_OUT);
         self
     }
 
     /// These capabilities without 16-bit floats.
     pub fn without_f16(mut self) -> Self {
         self.f16 = false;
-        self.matrices = None;
-        self
+        self.without_matrices()
     }
 
     /// What every WebGPU implementation must offer: 16 KiB of workgroup memory, 256 threads, 8 storage buffers,
@@ -115,6 +122,7 @@ impl Capabilities {
             subgroup_min_size: None,
             subgroup_max_size: None,
             matrices: None,
+            unreached: Some(LEFT_OUT),
             workgroup_memory: self.workgroup_memory.min(16384),
             workgroup_threads: self.workgroup_threads.min(256),
             storage_buffers: self.storage_buffers.min(8),
@@ -157,19 +165,23 @@ impl Capabilities {
         if let Some(matrices) = &self.matrices {
             have.check_matrices(matrices)?;
         }
-        match (self.subgroup_min_size, have.subgroup_min_size) {
-            (Some(wanted), Some(have)) => number("subgroup_min_size", wanted.into(), have.into())?,
-            (Some(wanted), None) => number("subgroup_min_size", wanted.into(), 0)?,
-            (None, _) => {}
+        // Threads that exchange numbers must be in one subgroup, whose size is the driver's to choose.
+        let sizes = |c: &Capabilities| [c.subgroup_min_size, c.subgroup_max_size];
+        if sizes(self) != [None, None] && sizes(self) != sizes(have) {
+            return Err(Error::Limit(format!(
+                "subgroup_min_size, subgroup_max_size: are {:?}, but must be the device's ({:?}) or None",
+                sizes(self),
+                sizes(have)
+            )));
         }
         number("workgroup_memory", self.workgroup_memory.into(), have.workgroup_memory.into())?;
         number("workgroup_threads", self.workgroup_threads.into(), have.workgroup_threads.into())?;
         number("workgroups_per_dimension", self.workgroups_per_dimension.into(), have.workgroups_per_dimension.into())?;
         number("storage_buffers", self.storage_buffers.into(), have.storage_buffers.into())?;
         number("binding_bytes", self.binding_bytes, have.binding_bytes)?;
-        if !self.offset_alignment.is_multiple_of(have.offset_alignment) {
+        if self.offset_alignment == 0 || !self.offset_alignment.is_multiple_of(have.offset_alignment) {
             return Err(Error::Limit(format!(
-                "offset_alignment: is {}, but must be a multiple of the device's ({})",
+                "offset_alignment: is {}, but must be a positive multiple of the device's ({})",
                 self.offset_alignment, have.offset_alignment
             )));
         }

@@ -16,7 +16,7 @@ use super::shaders::Recorder;
 use crate::attention::KeptMasks;
 use crate::{Error, Result};
 
-/// No buffer is taken to be longer, whatever a driver reports.
+/// No buffer is taken to be longer, whatever a driver reports, and no tensor to have more elements.
 const MAX_BYTES: u64 = 1 << 40;
 
 /// Where plans are made: a wgpu device and queue, their capabilities, a cache of pipelines, and what else serves plans to come: tables and tile
@@ -56,18 +56,11 @@ impl Context {
             ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
         });
         let adapter = choose_adapter(&instance).await?;
-        let wanted = wgpu::Features::SHADER_F16
-            | wgpu::Features::SHADER_INT64
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-            | wgpu::Features::PASSTHROUGH_SHADERS
-            | wgpu::Features::PIPELINE_CACHE
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let times = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("wgpu-attention"),
-                required_features: adapter.features() & wanted,
+                required_features: Context::features(&adapter) | (adapter.features() & times),
                 required_limits: adapter.limits(),
                 // SAFETY: matrix units are the one experimental feature asked for. What is known to go wrong with them
                 // (a panic in translation) is avoided in the shaders, which are tested on several drivers.
@@ -79,9 +72,40 @@ impl Context {
         Context::new(&device, &queue).with_adapter(&adapter).await
     }
 
-    /// Uses your device and queue. What the device was opened with is what the kernels may use: ask for
-    /// `Features::SHADER_F16` and `Features::SUBGROUP`, and for `adapter.limits()`, where the adapter has them; for
-    /// `Features::PIPELINE_CACHE`, to keep what the driver compiles.
+    /// What an adapter has of the features that kernels use: 16-bit floats (`SHADER_F16`), subgroups (`SUBGROUP`), matrix units
+    /// (`EXPERIMENTAL_COOPERATIVE_MATRIX`, `PASSTHROUGH_SHADERS`), kept kernels (`PIPELINE_CACHE`), and on CPUs that run shaders 64-bit
+    /// integers (`SHADER_INT64`). Ask for them, and for `adapter.limits()`, when you open a device.
+    ///
+    /// ```no_run
+    /// # use wgpu_attention::Context;
+    /// # async fn open(adapter: &wgpu::Adapter) -> Result<Context, Box<dyn std::error::Error>> {
+    /// let descriptor = wgpu::DeviceDescriptor {
+    ///     required_features: Context::features(adapter), // and yours
+    ///     required_limits: adapter.limits(),
+    ///     // SAFETY: matrix units are an experimental feature of wgpu, on several drivers of which this library is tested.
+    ///     experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+    ///     ..Default::default()
+    /// };
+    /// let (device, queue) = adapter.request_device(&descriptor).await?;
+    /// let ctx = Context::new(&device, &queue).with_adapter(adapter).await?;
+    /// # Ok(ctx)
+    /// # }
+    /// ```
+    ///
+    /// wgpu opens no device with `EXPERIMENTAL_COOPERATIVE_MATRIX` unless `experimental_features` are enabled; without both, attention
+    /// computes by multiply-adds.
+    pub fn features(adapter: &wgpu::Adapter) -> wgpu::Features {
+        let used = wgpu::Features::SHADER_F16
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::PASSTHROUGH_SHADERS
+            | wgpu::Features::PIPELINE_CACHE;
+        adapter.features() & used
+    }
+
+    /// Uses your device and queue. What the device was opened with is what the kernels may use: [`features`](Context::features), and
+    /// `adapter.limits()`. Matrix units are used once [`with_adapter`](Context::with_adapter) has found them.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Context {
         let ctx = Context {
             capabilities: Arc::new(Capabilities::of(device)),
@@ -166,23 +190,60 @@ impl Context {
         Ok(DriverCaches::new(kept.drivers().map(cache).collect::<Result<_>>()?, kept))
     }
 
-    /// Also uses the device's matrix units, which only the adapter tells of. The device must have been opened with
-    /// `Features::EXPERIMENTAL_COOPERATIVE_MATRIX`; with `Features::PASSTHROUGH_SHADERS` as well, on Vulkan, threads work
-    /// on what their registers hold of a block, which is faster. Runs a small kernel to see how blocks lie in registers.
+    /// Also uses the device's matrix units, which only the adapter tells of: on Vulkan, where the device was opened with
+    /// `Features::SHADER_F16`, `SUBGROUP` and `EXPERIMENTAL_COOPERATIVE_MATRIX`, and subgroups are of one size. With
+    /// `PASSTHROUGH_SHADERS` as well threads work on what their registers hold of a block, which is faster, and takes f32, too; how blocks lie
+    /// there a small kernel finds out, which is run.
     ///
-    /// Without those features, or such units, the context stays as it is.
+    /// Elsewhere the context computes as before, and plans say why ([`Plan::notes`](crate::Plan::notes)).
     ///
     /// # Errors
-    /// [`Error::Device`], [`Error::Read`] or [`Error::Lost`] when that kernel does not run.
+    /// [`Error::Adapter`] when the device is another adapter's; [`Error::Device`], [`Error::Read`] or [`Error::Lost`] when that kernel does
+    /// not run.
     pub async fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Result<Context> {
-        let have = &*self.capabilities;
-        let features = self.device.features();
-        if !have.f16 || !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            return Ok(self);
+        let (info, its) = (self.device.adapter_info(), adapter.get_info());
+        let which = |info: &wgpu::AdapterInfo| {
+            (info.name.clone(), info.backend, info.vendor, info.device, info.device_pci_bus_id.clone())
+        };
+        if which(&info) != which(&its) {
+            return Err(Error::Adapter(format!(
+                "adapter: is {} ({:?}), but the device was opened on {} ({:?})",
+                its.name, its.backend, info.name, info.backend
+            )));
+        }
+        let mut capabilities = Capabilities::clone(&self.capabilities);
+        (capabilities.matrices, capabilities.unreached) = match self.find_matrices(adapter).await? {
+            Ok((matrices, unreached)) => (Some(matrices), unreached),
+            Err(unreached) => (None, Some(unreached)),
+        };
+        self.capabilities = Arc::new(capabilities);
+        Ok(self)
+    }
+
+    /// The matrix units, and why their registers are out of reach if they are; or why there are none.
+    async fn find_matrices(
+        &self,
+        adapter: &wgpu::Adapter,
+    ) -> Result<std::result::Result<(Matrices, Option<&'static str>), &'static str>> {
+        let (have, features) = (&*self.capabilities, self.device.features());
+        if !adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            return Ok(Err("the device has none, or its driver does not tell of them"));
+        }
+        // Metal is given f16 blocks through pointers to scalars only, which the staging here does not use.
+        if self.device.adapter_info().backend != wgpu::Backend::Vulkan {
+            return Ok(Err("they are used through Vulkan alone"));
+        }
+        if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            return Ok(Err("the device was opened without EXPERIMENTAL_COOPERATIVE_MATRIX (Context::features)"));
+        }
+        if !have.f16 {
+            return Ok(Err("the device was opened without SHADER_F16 (Context::features)"));
         }
         // Blocks are shared by a subgroup, whose size must be known.
         let Some(subgroup) = have.subgroup_min_size.filter(|_| have.subgroup_min_size == have.subgroup_max_size) else {
-            return Ok(self);
+            return Ok(Err(
+                "subgroups are of no one size, or the device was opened without SUBGROUP (Context::features)",
+            ));
         };
         let (half, single) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
         let sizes: Vec<u32> = adapter
@@ -191,21 +252,17 @@ impl Context {
             .filter(|p| p.m_size == p.n_size && p.n_size == p.k_size && p.ab_type == half && p.cr_type == single)
             .map(|p| p.m_size)
             .collect();
-        let Some(&size) = sizes.iter().max() else { return Ok(self) };
-        let info = self.device.adapter_info();
-        // Metal is given f16 blocks through pointers to scalars only, which the staging here does not use.
-        if info.backend != wgpu::Backend::Vulkan {
-            return Ok(self);
-        }
-        let mut fragments = Fragments::Workgroup;
-        if features.contains(wgpu::Features::PASSTHROUGH_SHADERS)
-            && let Some(layout) = probe::fragment_layout(&self, size, subgroup).await?
-        {
-            fragments = Fragments::Registers(layout);
-        }
-        let capabilities = Capabilities { matrices: Some(Matrices { size, subgroup, fragments }), ..have.clone() };
-        self.capabilities = Arc::new(capabilities);
-        Ok(self)
+        let Some(&size) = sizes.iter().max() else {
+            return Ok(Err("the device's multiply no f16 into f32 in square blocks"));
+        };
+        let (fragments, unreached) = if !features.contains(wgpu::Features::PASSTHROUGH_SHADERS) {
+            (Fragments::Workgroup, Some("the device was opened without PASSTHROUGH_SHADERS (Context::features)"))
+        } else if let Some(layout) = probe::fragment_layout(self, size, subgroup).await? {
+            (Fragments::Registers(layout), None)
+        } else {
+            (Fragments::Workgroup, Some("how blocks lie in the device's registers is not known"))
+        };
+        Ok(Ok((Matrices { size, subgroup, fragments }, unreached)))
     }
 
     /// The same device with lower capabilities: the path that a poorer device would take.
@@ -279,15 +336,24 @@ impl Context {
         Ok(())
     }
 
-    /// Refuses a tensor that no buffer of the device can hold, whatever it would be cut into. Counts of its elements are then
-    /// far from overflowing.
+    /// Refuses a tensor that no buffer of the device can hold, whatever it would be cut into, or that repeats itself without end. Counts of
+    /// its elements are then far from overflowing.
     pub(crate) fn require_buffer(&self, argument: &str, layout: &Layout) -> Result<()> {
         let limit = self.device.limits().max_buffer_size.min(MAX_BYTES);
         let bytes = (layout.end() * layout.dtype().size()) as u64;
-        if bytes <= limit {
-            return Ok(());
+        if bytes > limit {
+            return Err(Error::Limit(format!(
+                "{argument}: ends {bytes} bytes into its buffer, but buffers end at {limit}"
+            )));
         }
-        Err(Error::Limit(format!("{argument}: ends {bytes} bytes into its buffer, but buffers end at {limit}")))
+        let elements = layout.shape().iter().fold(1u64, |all, &n| all.saturating_mul(n.max(1) as u64));
+        if elements > MAX_BYTES {
+            let shape = layout.shape();
+            return Err(Error::Limit(format!(
+                "{argument}: shape {shape:?} has {elements} elements, but may have {MAX_BYTES}"
+            )));
+        }
+        Ok(())
     }
 
     pub(crate) fn create_buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {

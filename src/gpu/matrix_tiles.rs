@@ -145,6 +145,7 @@ mod tests {
             cpu: false,
             parallel_threads: 1 << 18,
             multiprocessors: Some(132),
+            unreached: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::capabilities::Capabilities;
 use super::layout::DType;
-use super::matrices::Matrices;
+use super::matrices::{FragmentLayout, Fragments, Matrices};
 use super::tiles::table;
 use crate::{Error, Result};
 
@@ -292,6 +292,26 @@ pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> 
 
 /// Why a better tile than this one was not taken, if there is one.
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
+    why_not_on_matrix_units(shape, capabilities).or_else(|| why_not_best(tile, shape, capabilities))
+}
+
+/// Why the problem is not computed on matrix units, or not by what their registers hold, where a GPU that has such units would be given it so.
+fn why_not_on_matrix_units(shape: Shape, capabilities: &Capabilities) -> Option<String> {
+    let in_registers = capabilities.matrices.is_some_and(|m| matches!(m.fragments, Fragments::Registers(_)));
+    let why = capabilities.unreached.filter(|_| !capabilities.cpu && !in_registers)?;
+    let fragments = Fragments::Registers(FragmentLayout::KNOWN[0]);
+    let within_reach = Matrices { size: 16, subgroup: 32, fragments };
+    let first = |matrices| table(shape, &Capabilities { matrices, ..capabilities.clone() })[0].products;
+    match (first(Some(within_reach)), first(capabilities.matrices)) {
+        (Products::Matrices(_), Products::Matrices(_)) => {
+            Some(format!("what matrix units hold passes through workgroup memory, because {why}"))
+        }
+        (Products::Matrices(_), _) => Some(format!("not on matrix units, because {why}")),
+        _ => None,
+    }
+}
+
+fn why_not_best(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
     let best = table(shape, capabilities).into_iter().next().filter(|best| best != tile)?;
     let refusal = check_fits(&best, shape, capabilities).err()?;
     Some(format!("another tile, because of {refusal}"))

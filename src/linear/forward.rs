@@ -29,7 +29,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
         Ok(sweep) => Some(sweep),
         Err(reason) => {
             if let Some(reason) = reason {
-                builder.note(format!("matrix units are not used, because {reason}"));
+                builder.note(format!("not on matrix units, because {reason}"));
             }
             None
         }

@@ -75,9 +75,15 @@ impl Sweep {
     pub(super) fn new(p: &Problem, ctx: &Context) -> std::result::Result<Sweep, Option<String>> {
         let capabilities = ctx.capabilities();
         let f16 = [p.q, p.k, p.v].iter().all(|layout| layout.dtype() == DType::F16);
-        let Some(matrices) = capabilities.matrices.filter(|_| !capabilities.cpu && f16) else { return Err(None) };
-        let Fragments::Registers(layout) = matrices.fragments else {
-            return Err(Some("their numbers can be reached through workgroup memory alone".into()));
+        if capabilities.cpu || !f16 {
+            return Err(None);
+        }
+        let in_registers = |matrices: Matrices| match matrices.fragments {
+            Fragments::Registers(layout) => Some((matrices, layout)),
+            Fragments::Workgroup => None,
+        };
+        let Some((matrices, layout)) = capabilities.matrices.and_then(in_registers) else {
+            return Err(capabilities.unreached.map(str::to_string));
         };
         let refuse = |reason: &str| Err(Some(reason.to_string()));
         if !features::fit_half(&p.map) {

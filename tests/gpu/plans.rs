@@ -1,9 +1,9 @@
 //! Plans: made once, used often, by many threads, on many tensors.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Fragments, Layout, Mask, Plan, Tensor};
+use wgpu_attention::{Attention, AttentionIo, Context, DType, Fragments, Layout, LinearAttention, Mask, Plan, Tensor};
 
-use crate::support::{Case, ctx, download};
+use crate::support::{Case, as_gpu, ctx, download};
 
 #[test]
 fn a_plan_outlives_its_tensors_and_serves_others() {
@@ -137,4 +137,53 @@ fn a_plan_says_what_runs_and_why_not_faster() {
     let poor = ctx().restricted(ctx().capabilities().clone().without_subgroups()).unwrap();
     let text = Attention::new(&q, &k, &v).plan(&poor).unwrap().to_string();
     assert!(text.contains("because the device has no subgroups"), "{text}");
+}
+
+/// A device that was opened without what matrix units need: a GPU's plans say so, of f16 and of linear attention.
+#[test]
+fn a_plan_says_why_not_on_matrix_units() {
+    let borrowed = Context::new(ctx().device(), ctx().queue());
+    let gpu = borrowed.restricted(as_gpu(borrowed.capabilities())).unwrap();
+    let without = gpu.restricted(gpu.capabilities().clone().without_matrices()).unwrap();
+    let x = Layout::new(DType::F16, [1, 2, 64, 32]).unwrap();
+    let reasons = [
+        "the context was not given the device's adapter (Context::with_adapter)",
+        "the context's capabilities leave them out",
+    ];
+    for (ctx, why) in [(&gpu, reasons[0]), (&without, reasons[1])] {
+        let note = format!("not on matrix units, because {why}");
+        let plan = Attention::new(x, x, x).plan(ctx).unwrap();
+        assert!(plan.to_string().contains(&format!("not faster: {note}")), "{plan}");
+        match LinearAttention::new(x, x, x).plan(ctx) {
+            Ok(linear) => assert!(linear.notes().contains(&note), "{linear}"),
+            Err(e) => assert!(!ctx.capabilities().f16, "{e}"),
+        }
+        // So few rows that memory is all that counts; and f32 too small to be worth splitting.
+        for (dtype, rows) in [(DType::F16, 1), (DType::F32, 64)] {
+            let [q, kv] = [rows, 64].map(|len| Layout::new(dtype, [1, 2, len, 32]).unwrap());
+            let plan = Attention::new(q, kv, kv).plan(ctx).unwrap();
+            assert!(plan.notes().iter().all(|note| !note.contains("matrix units")), "{plan}");
+        }
+    }
+}
+
+/// Matrix units are those of the device's own adapter.
+#[test]
+fn another_adapter_is_refused() {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let info = ctx().device().adapter_info();
+    for adapter in adapters {
+        let its = adapter.get_info();
+        let same = (its.name.clone(), its.backend, its.device_pci_bus_id.clone())
+            == (info.name.clone(), info.backend, info.device_pci_bus_id.clone());
+        let context = Context::new(ctx().device(), ctx().queue());
+        match pollster::block_on(context.with_adapter(&adapter)) {
+            Ok(found) => {
+                assert!(same, "{its:?}");
+                assert_eq!(found.capabilities(), ctx().capabilities());
+            }
+            Err(e) => assert!(!same && e.to_string().starts_with("adapter: is "), "{e}"),
+        }
+    }
 }
