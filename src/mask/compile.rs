@@ -77,40 +77,64 @@ pub(crate) fn compile(mask: &Mask, shape: [usize; 4], data: &mut RuleData) -> Re
     }
     let mut cases = Vec::new();
     for (_, expr) in &patterns {
-        cases.push(compiled.expression(expr, data)?);
+        let (case, _) = compiled.expression(expr, data)?;
+        cases.push(case);
         for leaf in expr.leaves() {
             compiled.batched |= shape[0] > 1 && leaf.is_batched();
             compiled.dynamic |= leaf.reads_tensors();
         }
     }
-    compiled.text = function(&cases);
+    compiled.text += &function(&cases);
     Ok(compiled)
 }
 
 fn function(cases: &[String]) -> String {
-    let mut text = String::from("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {\n");
-    if let [one] = cases {
-        text += &format!("    return {one};\n}}\n");
-        return text;
-    }
-    // Not a switch: SwiftShader takes time and memory for each that doubles with the next.
-    text += "    var seen = false;\n";
-    for (pattern, case) in cases.iter().enumerate() {
-        let otherwise = if pattern == 0 { "    " } else { " else " };
-        text += &format!("{otherwise}if (at.pattern == {pattern}u) {{ seen = {case}; }}");
-    }
-    text + "\n    return seen;\n}\n"
+    let body = match cases {
+        [one] => format!("    return {one};\n"),
+        _ => format!("    var seen = false;\n    {}\n    return seen;\n", choice(cases, 0)),
+    };
+    format!("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {{\n{body}}}\n")
 }
 
+/// The case of the pattern, counted from the first. Halves of halves, since Mesa's software driver forgets branches that lie within 80 others,
+/// without a word; and not a switch, since SwiftShader takes time and memory for each that doubles with the next.
+fn choice(cases: &[String], first: usize) -> String {
+    match cases {
+        [] => String::new(),
+        [one] => format!("seen = {one};"),
+        _ => {
+            let (low, high) = cases.split_at(cases.len() / 2);
+            let middle = first + low.len();
+            format!("if (at.pattern < {middle}u) {{ {} }} else {{ {} }}", choice(low, first), choice(high, middle))
+        }
+    }
+}
+
+/// Expressions within one another, at most, in a function of the text: naga ends at less than a hundred.
+const MOST_NESTED: usize = 24;
+
 impl Compiled {
-    fn expression(&mut self, expr: &Expr, data: &mut RuleData) -> Result<String> {
-        Ok(match expr {
-            Expr::Constant(value) => value.to_string(),
-            Expr::Leaf(leaf) => self.leaf(leaf, data)?,
-            Expr::And(a, b) => format!("({} & {})", self.expression(a, data)?, self.expression(b, data)?),
-            Expr::Or(a, b) => format!("({} | {})", self.expression(a, data)?, self.expression(b, data)?),
-            Expr::Not(a) => format!("!{}", self.expression(a, data)?),
-        })
+    /// The text of an expression, and how many lie within one another in it.
+    fn expression(&mut self, expr: &Expr, data: &mut RuleData) -> Result<(String, usize)> {
+        let (a, b, operation) = match expr {
+            Expr::Constant(value) => return Ok((value.to_string(), 0)),
+            Expr::Leaf(leaf) => return Ok((self.leaf(leaf, data)?, 0)),
+            Expr::Not(a) => {
+                let (a, nested) = self.expression(a, data)?;
+                return Ok((format!("!{a}"), nested));
+            }
+            Expr::And(a, b) => (a, b, '&'),
+            Expr::Or(a, b) => (a, b, '|'),
+        };
+        let ((a, in_a), (b, in_b)) = (self.expression(a, data)?, self.expression(b, data)?);
+        let (text, nested) = (format!("({a} {operation} {b})"), 1 + in_a.max(in_b));
+        if nested < MOST_NESTED {
+            return Ok((text, nested));
+        }
+        // A function of its own, of which any number may call one another.
+        let name = format!("mask_part_{}", self.text.lines().count());
+        self.text += &format!("fn {name}(at: QTile, q_idx: u32, kv_idx: u32) -> bool {{ return {text}; }}\n");
+        Ok((format!("{name}(at, q_idx, kv_idx)"), 0))
     }
 
     fn leaf(&mut self, leaf: &Leaf, data: &mut RuleData) -> Result<String> {
