@@ -171,17 +171,14 @@ impl Merge {
         let out = Tensor::zeros(ctx, self.out_dtype, [batch, heads, len, dim])?;
         let lse = Tensor::zeros(ctx, DType::F32, [batch, heads, len, 1])?;
         let mass = if self.mass { Some(Tensor::zeros(ctx, DType::F32, [all, heads, len, 1])?) } else { None };
-        let missing = |name| Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
         let io = MergeIo {
-            out_parts: self.out_parts.tensor.as_ref().ok_or_else(|| missing("out_parts"))?,
-            lse_parts: self.lse_parts.tensor.as_ref().ok_or_else(|| missing("lse_parts"))?,
+            out_parts: self.out_parts.tensor("out_parts")?,
+            lse_parts: self.lse_parts.tensor("lse_parts")?,
             out: &out,
             lse: &lse,
             mass: mass.as_ref(),
         };
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        plan.encode(&mut encoder, &io)?;
-        ctx.queue().submit([encoder.finish()]);
+        plan.submit(&io)?;
         Ok((out, lse, mass))
     }
 

@@ -144,12 +144,9 @@ impl Permute {
     /// Those of [`plan`](Permute::plan); [`Error::Missing`] when x was described by its layout alone.
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
-        let missing = || Error::Missing("x: was described by its layout, but run needs a tensor".into());
-        let x = self.x.tensor.as_ref().ok_or_else(missing)?;
+        let x = self.x.tensor("x")?;
         let out = Tensor::zeros(ctx, self.x.layout.dtype(), self.out()?.shape())?;
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        plan.encode(&mut encoder, &PermuteIo::new(x, &out))?;
-        ctx.queue().submit([encoder.finish()]);
+        plan.submit(&PermuteIo::new(x, &out))?;
         Ok(out)
     }
 }

@@ -1,6 +1,5 @@
 //! The tensors of one call.
 
-use super::tensor;
 use crate::Result;
 use crate::gpu::plan::{Io, sealed};
 use crate::gpu::tensor::Tensor;
@@ -68,7 +67,7 @@ impl<'a> AttentionIo<'a> {
         for (name, input) in &text.data {
             // A text that several heads share is one.
             if self.data.iter().all(|(known, _)| known != name) {
-                self.data.push((name, tensor(name, input)?));
+                self.data.push((name, input.tensor(name)?));
             }
         }
         Ok(())

@@ -313,37 +313,35 @@ impl Attention {
     fn run_all(&self, ctx: &Context) -> Result<(Tensor, Option<Tensor>)> {
         let plan = self.plan(ctx)?;
         let out = match &self.out {
-            Some(out) => tensor("out", out)?.clone(),
+            Some(out) => out.tensor("out")?.clone(),
             None => Tensor::zeros(ctx, self.q.layout.dtype(), self.default_out()?.shape())?,
         };
         let lse = match &self.lse_out {
-            Some(lse) => Some(tensor("lse", lse)?.clone()),
+            Some(lse) => Some(lse.tensor("lse")?.clone()),
             None if self.lse => Some(Tensor::zeros(ctx, DType::F32, self.default_lse()?.shape())?),
             None => None,
         };
-        let mut io = AttentionIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, &out);
+        let mut io = AttentionIo::new(self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?, &out);
         io.lse = lse.as_ref();
         for score in &self.scores {
             match &score.rule {
-                Rule::Bias(bias) => io.bias = Some(tensor("bias", bias)?),
-                Rule::Relative { table, .. } => io.relative = Some(tensor("relative", table)?),
+                Rule::Bias(bias) => io.bias = Some(bias.tensor("bias")?),
+                Rule::Relative { table, .. } => io.relative = Some(table.tensor("relative")?),
                 Rule::Wgsl(text) => io.add_data(text)?,
                 Rule::Softcap(_) | Rule::Alibi(_) => {}
             }
         }
         for rule in self.mask.rules() {
             match rule {
-                mask::Rule::Bits(bits) => io.mask_bits = Some(tensor("mask_bits", bits)?),
+                mask::Rule::Bits(bits) => io.mask_bits = Some(bits.tensor("mask_bits")?),
                 mask::Rule::Wgsl(text) => io.add_data(text)?,
                 _ => {}
             }
         }
         if let Some(sinks) = &self.sinks {
-            io.sinks = Some(tensor("sinks", sinks)?);
+            io.sinks = Some(sinks.tensor("sinks")?);
         }
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        plan.encode(&mut encoder, &io)?;
-        ctx.queue().submit([encoder.finish()]);
+        plan.submit(&io)?;
         Ok((out, lse))
     }
 
@@ -356,9 +354,4 @@ impl Attention {
         let [batch, heads, len_q, _] = self.q.layout.shape();
         Layout::new(DType::F32, [batch, heads, len_q, 1])
     }
-}
-
-fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
-    let missing = || crate::Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
-    input.tensor.as_ref().ok_or_else(missing)
 }

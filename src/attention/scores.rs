@@ -112,7 +112,12 @@ fn linear(index: &Relative, len_q: usize, len_kv: usize) -> Result<Linear> {
             if extent.is_empty() || extent.iter().any(|&e| e == 0 || e > 1 << 15) {
                 return Err(Error::Value(format!("relative: extent is {extent:?}, but each must be 1 to 32768")));
             }
-            let cells = extent.iter().fold(1usize, |cells, &e| cells.saturating_mul(e));
+            let entries = extent.iter().fold(1usize, |entries, &e| entries.saturating_mul(2 * e - 1));
+            if entries > u32::MAX as usize {
+                let sentence = format!("relative: extent {extent:?} has {entries} entries, but may have {}", u32::MAX);
+                return Err(Error::Value(sentence));
+            }
+            let cells: usize = extent.iter().product();
             for (name, have, len) in [("len_q", q, len_q), ("len_kv", kv, len_kv)] {
                 if have.len() != len {
                     let have = have.len();
@@ -136,7 +141,6 @@ fn linear(index: &Relative, len_q: usize, len_kv: usize) -> Result<Linear> {
                 }
                 u as i64
             };
-            let entries = extent.iter().map(|e| 2 * e - 1).fold(1usize, usize::saturating_mul);
             Ok(Linear {
                 q: q.iter().map(|&cell| coordinate(cell)).collect(),
                 kv: kv.iter().map(|&cell| coordinate(cell)).collect(),

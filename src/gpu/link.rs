@@ -10,14 +10,29 @@ use crate::{Error, Result};
 pub(crate) struct Source {
     name: &'static str,
     text: std::borrow::Cow<'static, str>,
-    /// Whether loops that are marked are unrolled: in shipped files alone.
-    unrolls: bool,
+    by: By,
+}
+
+/// Who wrote a source.
+#[derive(PartialEq)]
+enum By {
+    /// A shipped file: loops that are marked are unrolled.
+    File,
+    /// The library, for one spec.
+    Library,
+    /// A user, who declares no bindings, whatever comments say.
+    User,
 }
 
 impl Source {
     /// Text made for one spec.
     pub(crate) fn generated(name: &'static str, text: String) -> Source {
-        Source { name, text: text.into(), unrolls: false }
+        Source { name, text: text.into(), by: By::Library }
+    }
+
+    /// A user's text.
+    pub(crate) fn users(name: &'static str, text: String) -> Source {
+        Source { name, text: text.into(), by: By::User }
     }
 }
 
@@ -61,7 +76,7 @@ fragments! {
 /// # Panics
 /// When there is no such file: our bug, and a test links them all.
 pub(crate) fn fragment(path: &'static str) -> Source {
-    Source { name: path, text: fragment_text(path).into(), unrolls: true }
+    Source { name: path, text: fragment_text(path).into(), by: By::File }
 }
 
 /// The text of a shipped file.
@@ -95,26 +110,32 @@ pub(crate) struct Binding {
 pub(crate) struct Assembled {
     text: String,
     starts: Vec<(&'static str, usize)>,
+    bindings: Vec<Binding>,
 }
 
 /// Concatenates and unrolls.
 pub(crate) fn assemble(prelude: &str, constants: &[(&str, u32)], sources: &[Source]) -> Assembled {
     let mut text = prelude.to_string();
     let mut starts = vec![("prelude", 0)];
+    let mut bindings: Vec<Binding> = text.lines().filter_map(declared_binding).collect();
     for source in sources {
         starts.push((source.name, text.len()));
-        match source.unrolls {
-            true => text += &unroll(&source.text, constants),
-            false => text += &source.text,
+        if source.by != By::User {
+            bindings.extend(source.text.lines().filter_map(declared_binding));
+        }
+        match source.by {
+            By::File => text += &unroll(&source.text, constants),
+            By::Library | By::User => text += &source.text,
         }
     }
-    Assembled { text, starts }
+    bindings.sort_by_key(|b| b.binding);
+    Assembled { text, starts, bindings }
 }
 
 impl Assembled {
     /// Parses. An error names the fragment and its own line.
     pub(crate) fn parse(&self) -> Result<naga::Module> {
-        let Assembled { text, starts } = self;
+        let Assembled { text, starts, .. } = self;
         let options =
             naga::front::wgsl::Options { parse_doc_comments: false, capabilities: naga::valid::Capabilities::all() };
         naga::front::wgsl::Frontend::new_with_options(options).parse(text).map_err(|e| {
@@ -136,10 +157,8 @@ impl Assembled {
     }
 
     /// The bindings of group 0, by number, as `reflect_bindings` finds them, without parsing: each is declared on a line of its own.
-    pub(crate) fn bindings(&self) -> Vec<Binding> {
-        let mut bindings: Vec<Binding> = self.text.lines().filter_map(declared_binding).collect();
-        bindings.sort_by_key(|b| b.binding);
-        bindings
+    pub(crate) fn bindings(&self) -> &[Binding] {
+        &self.bindings
     }
 }
 

@@ -30,7 +30,7 @@ impl UserSpec {
             before += TURNS_LEFT;
         }
         let mut sources = vec![Source::generated("data", before)];
-        sources.extend(self.texts.iter().map(|(name, text)| Source::generated(name, text.clone())));
+        sources.extend(self.texts.iter().map(|(name, text)| Source::users(name, text.clone())));
         sources
     }
 

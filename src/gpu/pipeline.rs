@@ -75,7 +75,7 @@ impl PipelineCache {
             return Ok(Asked::Compiled(kernel));
         }
         let text = spec.assemble();
-        let bindings = text.bindings();
+        let bindings = text.bindings().to_vec();
         check_storage_buffers(ctx, &bindings)?;
         Ok(Asked::Assembled(Box::new(Job { spec: spec.clone(), bindings, text })))
     }

@@ -177,6 +177,14 @@ impl Plan {
         dispatch(&mut pass, stages, groups);
     }
 
+    /// Records the plan and submits it.
+    pub(crate) fn submit(&self, io: &impl Io) -> Result<()> {
+        let mut encoder = self.ctx.device().create_command_encoder(&Default::default());
+        self.encode(&mut encoder, io)?;
+        self.ctx.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
     /// Bytes of GPU memory that the plan owns. What it only computes in outlives it: the context keeps that for plans of the same size, up to
     /// twice what one plan had. Tables and lists of a mask are counted in every plan that shares them; of those too the context keeps the latest,
     /// up to twice the largest or 4 MiB.
@@ -201,7 +209,7 @@ impl Plan {
 
     /// The WGSL of each stage, as it was compiled.
     pub fn shaders(&self) -> Vec<String> {
-        self.stages.iter().filter_map(|stage| stage.spec.link().ok()).map(|linked| linked.text).collect()
+        self.stages.iter().map(|stage| stage.spec.assemble().text().to_string()).collect()
     }
 
     /// The tiles that the plan visits, as the GPU listed them, for each head of the first batch; empty where tiles are not
@@ -322,7 +330,8 @@ impl Plan {
 }
 
 fn find<'a>(slot: &Slot, given: &[(&str, &'a Tensor)]) -> Result<&'a Tensor> {
-    let found = given.iter().find(|(name, _)| **name == *slot.name);
+    // As in builders everywhere, what is given last counts.
+    let found = given.iter().rfind(|(name, _)| **name == *slot.name);
     let missing = || Error::Missing(format!("{}: the plan needs it, but the call does not give it", slot.name));
     found.map(|(_, tensor)| *tensor).ok_or_else(missing)
 }

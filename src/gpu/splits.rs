@@ -38,7 +38,7 @@ pub(crate) fn splits(
             let bytes = tile.workgroup_bytes(dims, DType::F32, tile.uses_subgroups(capabilities));
             let [most_threads, most] = MULTIPROCESSOR;
             let resident = (capabilities.workgroup_memory / bytes.max(1)).min(most).min(most_threads / tile.threads);
-            threads * resident / most_threads
+            (u64::from(threads) * u64::from(resident) / u64::from(most_threads)) as u32
         }
         _ => threads / (REGISTERS * tile.threads),
     };

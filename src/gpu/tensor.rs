@@ -124,7 +124,8 @@ impl Tensor {
     /// Copies the elements to the host, in `[batch, heads, len, dim]` order whatever the strides. Waits for the GPU.
     ///
     /// # Errors
-    /// [`Error::DType`] when `T` is not the tensor's type; [`Error::Layout`] when the buffer lacks `COPY_SRC`;
+    /// [`Error::DType`] when `T` is not the tensor's type; [`Error::Layout`] when the buffer lacks `COPY_SRC`; [`Error::Limit`] when there is
+    /// no memory for the elements;
     /// [`Error::Device`], [`Error::Read`] or [`Error::Lost`] when the copy fails.
     pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
         let (layout, buffer) = (&self.layout, &self.buffer);
@@ -140,6 +141,10 @@ impl Tensor {
         if layout.is_empty() {
             return Ok(Vec::new());
         }
+        ctx.require_buffer("read", layout)?;
+        let mut out = Vec::new();
+        out.try_reserve_exact(layout.len())
+            .map_err(|_| Error::Limit(format!("read: {} elements do not fit in memory", layout.len())))?;
         // Copies start and end at multiples of 4 bytes.
         let size = layout.dtype().size();
         let first = layout.offset() * size / 4 * 4;
@@ -168,15 +173,15 @@ impl Tensor {
             .map_err(|e| ctx.lost_or(Error::Read(format!("read: the mapped range is not there ({e})"))))?;
         // The mapping may be unaligned for T on some platforms: cast by copy.
         let elements: Vec<T> = bytemuck::pod_collect_to_vec(&view[..]);
-        Ok(gather(&elements, layout, first / size))
+        gather(&elements, layout, first / size, &mut out);
+        Ok(out)
     }
 }
 
 /// The elements in index order, from a copy that begins at `first`.
-fn gather<T: Copy>(elements: &[T], layout: &Layout, first: usize) -> Vec<T> {
+fn gather<T: Copy>(elements: &[T], layout: &Layout, first: usize, out: &mut Vec<T>) {
     let ([nb, nh, nl, nd], [sb, sh, sl, sd]) = (layout.shape(), layout.strides());
     let start = layout.offset() - first;
-    let mut out = Vec::with_capacity(layout.len());
     for b in 0..nb {
         for h in 0..nh {
             for l in 0..nl {
@@ -185,7 +190,6 @@ fn gather<T: Copy>(elements: &[T], layout: &Layout, first: usize) -> Vec<T> {
             }
         }
     }
-    out
 }
 
 /// What a description is given for an operand: a tensor, or only the layout of tensors to come.
@@ -196,6 +200,12 @@ pub struct Input {
 }
 
 impl Input {
+    /// The tensor, for `run`.
+    pub(crate) fn tensor(&self, name: &str) -> Result<&Tensor> {
+        let missing = || Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
+        self.tensor.as_ref().ok_or_else(missing)
+    }
+
     /// The layout an output is given, or a contiguous one.
     pub(crate) fn output(given: &Option<Input>, name: &str, wanted: Layout, rule: &str) -> Result<Layout> {
         let Some(Input { layout, .. }) = given else { return Ok(wanted) };

@@ -1,6 +1,6 @@
 //! RMS norm of a token over all its heads, or of each head.
 
-use super::{Activation, check, io, submit, tensor};
+use super::{Activation, check, io};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::plan::{Plan, Slot};
@@ -166,12 +166,12 @@ impl HeadNorm {
     }
 
     fn io<'a>(&'a self, out: &'a Tensor) -> Result<HeadNormIo<'a>> {
-        let mut io = HeadNormIo::new(tensor("x", &self.x)?, out);
+        let mut io = HeadNormIo::new(self.x.tensor("x")?, out);
         if let Some(weight) = &self.weight {
-            io = io.weight(tensor("weight", weight)?);
+            io = io.weight(weight.tensor("weight")?);
         }
         if let Some(gate) = &self.gate {
-            io = io.gate(tensor("gate", gate)?);
+            io = io.gate(gate.tensor("gate")?);
         }
         Ok(io)
     }
@@ -183,7 +183,7 @@ impl HeadNorm {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.x.layout.dtype(), self.x.layout.shape())?;
-        submit(ctx, &plan, &self.io(&out)?)?;
+        plan.submit(&self.io(&out)?)?;
         Ok(out)
     }
 
@@ -194,7 +194,7 @@ impl HeadNorm {
     pub fn run_backward(&self, ctx: &Context, d_out: &Tensor) -> Result<Tensor> {
         let plan = self.plan_backward(ctx)?;
         let dx = Tensor::zeros(ctx, self.x.layout.dtype(), self.x.layout.shape())?;
-        submit(ctx, &plan, &self.io(&dx)?.d_out(d_out))?;
+        plan.submit(&self.io(&dx)?.d_out(d_out))?;
         Ok(dx)
     }
 }

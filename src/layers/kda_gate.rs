@@ -1,6 +1,6 @@
 //! Log-decays of Kimi Delta Attention and Gated DeltaNet from what a projection yields.
 
-use super::{check, io, submit, tensor};
+use super::{check, io};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -110,14 +110,14 @@ impl KdaGate {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, DType::F32, self.x.layout.shape())?;
-        let mut io = KdaGateIo::new(tensor("x", &self.x)?, &out);
+        let mut io = KdaGateIo::new(self.x.tensor("x")?, &out);
         if let Some(a_log) = &self.a_log {
-            io = io.a_log(tensor("a_log", a_log)?);
+            io = io.a_log(a_log.tensor("a_log")?);
         }
         if let Some(bias) = &self.bias {
-            io = io.bias(tensor("bias", bias)?);
+            io = io.bias(bias.tensor("bias")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

@@ -1,6 +1,6 @@
 //! Attention whose scores know the key's own token alone.
 
-use super::{check, io, submit, tensor};
+use super::{check, io};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -193,11 +193,11 @@ impl KeyGateAttention {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.v.layout.dtype(), self.v.layout.shape())?;
-        let mut io = KeyGateIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, &out);
+        let mut io = KeyGateIo::new(self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?, &out);
         if let Some(state) = &self.state {
-            io = io.state(tensor("state", state)?);
+            io = io.state(state.tensor("state")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

@@ -1,6 +1,6 @@
 //! The linearized relative positional encoding of TransNormerLLM.
 
-use super::{Activation, check, io, submit, tensor};
+use super::{Activation, check, io};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -133,11 +133,11 @@ impl Lrpe {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.x.layout.dtype(), self.out()?.shape())?;
-        let mut io = LrpeIo::new(tensor("x", &self.x)?, tensor("theta", &self.theta)?, &out);
+        let mut io = LrpeIo::new(self.x.tensor("x")?, self.theta.tensor("theta")?, &out);
         if let Some(positions) = &self.positions {
-            io = io.positions(tensor("positions", positions)?);
+            io = io.positions(positions.tensor("positions")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

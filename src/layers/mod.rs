@@ -13,10 +13,6 @@ pub use key_gate::{KeyGateAttention, KeyGateIo};
 pub use lrpe::{Lrpe, LrpeIo};
 pub use short_conv::{ShortConv, ShortConvIo};
 
-use crate::gpu::plan::{Io, Plan};
-use crate::gpu::tensor::{Input, Tensor};
-use crate::{Context, Error, Result};
-
 /// What a number goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -79,17 +75,3 @@ macro_rules! io {
     };
 }
 pub(crate) use io;
-
-/// Records the plan and submits it.
-pub(crate) fn submit(ctx: &Context, plan: &Plan, io: &impl Io) -> Result<()> {
-    let mut encoder = ctx.device().create_command_encoder(&Default::default());
-    plan.encode(&mut encoder, io)?;
-    ctx.queue().submit([encoder.finish()]);
-    Ok(())
-}
-
-/// The tensor of an operand, for `run`.
-pub(crate) fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
-    let missing = || Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
-    input.tensor.as_ref().ok_or_else(missing)
-}

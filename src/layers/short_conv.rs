@@ -1,6 +1,6 @@
 //! The short causal convolution before linear attention.
 
-use super::{Activation, check, io, submit, tensor};
+use super::{Activation, check, io};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::plan::{Plan, Slot};
@@ -131,14 +131,14 @@ impl ShortConv {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.x.layout.dtype(), self.x.layout.shape())?;
-        let mut io = ShortConvIo::new(tensor("x", &self.x)?, tensor("weight", &self.weight)?, &out);
+        let mut io = ShortConvIo::new(self.x.tensor("x")?, self.weight.tensor("weight")?, &out);
         if let Some(bias) = &self.bias {
-            io = io.bias(tensor("bias", bias)?);
+            io = io.bias(bias.tensor("bias")?);
         }
         if let Some(cache) = &self.cache {
-            io = io.cache(tensor("cache", cache)?);
+            io = io.cache(cache.tensor("cache")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

@@ -163,6 +163,9 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
             return Err(Error::Value(format!("temperature: is {temperature}, but must be finite and not negative")));
         }
         let [_, _, _, directions] = omega.layout.shape();
+        if directions == 0 {
+            return Err(Error::Shape("omega: has 0 directions, but must have at least 1".into()));
+        }
         shaped("omega", omega.layout, [1, 1, dim, directions], "[1, 1, dim, directions]", ctx)?;
         problem.omega = Some(omega.layout);
     }

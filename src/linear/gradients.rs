@@ -2,7 +2,7 @@
 
 use super::check::{Gate, Problem, check};
 use super::formulas::elementwise;
-use super::{Decay, FeatureMap, LinearAttention, Normalizer, backward, tensor};
+use super::{Decay, FeatureMap, LinearAttention, Normalizer, backward};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::plan::{Io, Plan, Slot, sealed};
@@ -179,23 +179,21 @@ impl LinearAttention {
             d_beta: optional(&layouts.d_beta)?,
             d_initial_state: optional(&layouts.d_initial_state)?,
         };
-        let inputs = [tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?];
+        let inputs = [self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?];
         let mut io = LinearGradientsIo::new(inputs, d_out, [&gradients.dq, &gradients.dk, &gradients.dv]);
         if let (Decay::PerToken(decay) | Decay::PerChannel(decay), Some(d)) = (&self.decay, &gradients.d_log_decay) {
-            io = io.log_decay(tensor("log_decay", decay)?, d);
+            io = io.log_decay(decay.tensor("log_decay")?, d);
         }
         if let (Some(beta), Some(d)) = (&self.beta, &gradients.d_beta) {
-            io = io.beta(tensor("beta", beta)?, d);
+            io = io.beta(beta.tensor("beta")?, d);
         }
         if let (Some(initial), Some(d)) = (&self.state.initial, &gradients.d_initial_state) {
-            io = io.initial_state(tensor("initial_state", initial)?, d);
+            io = io.initial_state(initial.tensor("initial_state")?, d);
         }
         if let Some(d_final_state) = d_final_state {
             io = io.d_final_state(d_final_state);
         }
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        plan.encode(&mut encoder, &io)?;
-        ctx.queue().submit([encoder.finish()]);
+        plan.submit(&io)?;
         Ok(gradients)
     }
 }

@@ -63,7 +63,7 @@ impl LinearAttention {
         let (plan, buffers) = forward::plan_kept(&p, ctx)?;
         let out = self.new_out(ctx)?;
         let state = Tensor::zeros(ctx, DType::F32, p.state_shape())?;
-        description.submit_plan(ctx, &plan, &out, Some(&state), None)?;
+        description.submit_plan(&plan, &out, Some(&state), None)?;
         let chunks = p.chunks().count;
         let kept = |name: &str, rows: usize, cols: usize| {
             let (_, buffer) = buffers.iter().find(|(kept, _)| *kept == name)?;

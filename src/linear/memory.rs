@@ -11,7 +11,7 @@ use super::tensors::{buffers, note_parts, operands, parts, slots};
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Input;
-use crate::layers::{check as inputs, io, submit, tensor};
+use crate::layers::{check as inputs, io};
 use crate::{Context, Error, Result, Tensor};
 
 /// How a pair changes the memory.
@@ -222,11 +222,11 @@ impl AssociativeMemory {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.v.layout.dtype(), self.problem(ctx)?.out.shape())?;
-        let mut io = MemoryIo::new(tensor("k", &self.k)?, tensor("v", &self.v)?, tensor("q", &self.q)?, &out);
+        let mut io = MemoryIo::new(self.k.tensor("k")?, self.v.tensor("v")?, self.q.tensor("q")?, &out);
         if let Some(state) = &self.state {
-            io = io.state(tensor("state", state)?);
+            io = io.state(state.tensor("state")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

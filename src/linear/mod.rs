@@ -24,11 +24,11 @@ pub use intermediates::{DeltaChunks, LinearChunks};
 pub use io::LinearIo;
 pub use memory::{AssociativeMemory, MemoryIo, MemoryRule};
 
+use crate::Result;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::{Input, Tensor};
-use crate::{Error, Result};
 
 /// What is done to each q and each k before they meet: `phi` of linear attention.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -334,7 +334,7 @@ impl LinearAttention {
     /// Where out goes: the tensor that is given, or a new one.
     fn new_out(&self, ctx: &Context) -> Result<Tensor> {
         if let Some(out) = &self.out {
-            return Ok(tensor("out", out)?.clone());
+            return Ok(out.tensor("out")?.clone());
         }
         let [batch, _, len, _] = self.q.layout.shape();
         let [_, heads, _, dim] = self.v.layout.shape();
@@ -342,39 +342,32 @@ impl LinearAttention {
     }
 
     fn submit(&self, ctx: &Context, out: &Tensor, state: Option<&Tensor>, z: Option<&Tensor>) -> Result<()> {
-        self.submit_plan(ctx, &self.plan(ctx)?, out, state, z)
+        self.submit_plan(&self.plan(ctx)?, out, state, z)
     }
 
-    fn submit_plan(
-        &self,
-        ctx: &Context,
-        plan: &Plan,
-        out: &Tensor,
-        state: Option<&Tensor>,
-        z: Option<&Tensor>,
-    ) -> Result<()> {
-        let mut io = LinearIo::new(tensor("q", &self.q)?, tensor("k", &self.k)?, tensor("v", &self.v)?, out);
+    fn submit_plan(&self, plan: &Plan, out: &Tensor, state: Option<&Tensor>, z: Option<&Tensor>) -> Result<()> {
+        let mut io = LinearIo::new(self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?, out);
         if let Decay::PerToken(decay) | Decay::PerChannel(decay) = &self.decay {
-            io = io.log_decay(tensor("log_decay", decay)?);
+            io = io.log_decay(decay.tensor("log_decay")?);
         }
         if let FeatureMap::Favor { omega, .. } = &self.map {
-            io = io.omega(tensor("omega", omega)?);
+            io = io.omega(omega.tensor("omega")?);
         }
         if let Some(beta) = &self.beta {
-            io = io.beta(tensor("beta", beta)?);
+            io = io.beta(beta.tensor("beta")?);
         }
         let states = &self.state;
         if let Some(initial) = &states.initial {
-            io = io.initial_state(tensor("initial_state", initial)?);
+            io = io.initial_state(initial.tensor("initial_state")?);
         }
         if let Some(in_place) = &states.in_place {
-            io = io.state(tensor("state", in_place)?);
+            io = io.state(in_place.tensor("state")?);
         }
         if let Some(initial) = &states.initial_z {
-            io = io.initial_z(tensor("initial_z", initial)?);
+            io = io.initial_z(initial.tensor("initial_z")?);
         }
         if let Some(in_place) = &states.in_place_z {
-            io = io.z(tensor("z", in_place)?);
+            io = io.z(in_place.tensor("z")?);
         }
         if let Some(state) = state {
             io = io.final_state(state);
@@ -382,16 +375,8 @@ impl LinearAttention {
         if let Some(z) = z {
             io = io.final_z(z);
         }
-        let mut encoder = ctx.device().create_command_encoder(&Default::default());
-        plan.encode(&mut encoder, &io)?;
-        ctx.queue().submit([encoder.finish()]);
-        Ok(())
+        plan.submit(&io)
     }
-}
-
-fn tensor<'a>(name: &str, input: &'a Input) -> Result<&'a Tensor> {
-    let missing = || Error::Missing(format!("{name}: was described by its layout, but run needs a tensor"));
-    input.tensor.as_ref().ok_or_else(missing)
 }
 
 /// What the description says of states, as layouts.

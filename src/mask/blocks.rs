@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::order::check_lens;
 use crate::{Error, Result};
 
 /// What a mask does to a tile.
@@ -47,7 +48,7 @@ impl BlockMask {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mask`] when rows are missing, not ascending, or name a block that is not there.
+    /// [`Error::Mask`] when rows are missing, not ascending, or name a block that is not there; for lengths that no plan has.
     pub fn new(
         lens: [usize; 2],
         tile: [usize; 2],
@@ -60,12 +61,12 @@ impl BlockMask {
         if tile.contains(&0) || heads == 0 {
             return bad(format!("block mask: tile is {tile:?} and heads {heads}, but all must be positive"));
         }
-        let [rows, cols] = [lens[0].div_ceil(tile[0]) * heads, lens[1].div_ceil(tile[1])];
-        if row_ptr.len() != rows + 1 {
+        check_lens(lens)?;
+        let [rows, cols] = [lens[0].div_ceil(tile[0]).saturating_mul(heads), lens[1].div_ceil(tile[1])];
+        if row_ptr.len().checked_sub(1) != Some(rows) {
             return bad(format!(
-                "row_ptr: has {} values, but must have one more than there are rows of blocks ({})",
-                row_ptr.len(),
-                rows + 1
+                "row_ptr: has {} values, but must have one more than there are rows of blocks of all heads ({rows})",
+                row_ptr.len()
             ));
         }
         if row_ptr[0] != 0 || row_ptr.windows(2).any(|pair| pair[0] > pair[1]) {
@@ -313,7 +314,7 @@ mod tests {
         assert!(BlockMask::new([4, 4], [2, 2], 1, &[0, 0, 2], &[0, 1], &full).is_ok());
         assert_eq!(
             refused(&[0, 2], &[0, 1]),
-            "row_ptr: has 2 values, but must have one more than there are rows of blocks (3)"
+            "row_ptr: has 2 values, but must have one more than there are rows of blocks of all heads (2)"
         );
         assert_eq!(refused(&[0, 2, 1], &[0]), "row_ptr: must begin with 0 and not decrease");
         assert_eq!(refused(&[0, 0, 2], &[1, 0]), "col_idx: row 1 has 1 before 0, but must ascend");

@@ -2,6 +2,7 @@
 
 use super::blocks::{BlockMask, TileClass};
 use super::expr::Expr;
+use super::order::check_lens;
 use super::{Mask, Order};
 use crate::{Context, Error, Result, Tensor};
 
@@ -28,9 +29,10 @@ impl Mask {
     /// What planning would refuse; [`Error::Mask`] for masks of tensors ([`Mask::bits`]) or WGSL, which live on the GPU.
     pub fn host(&self, shape: [usize; 4]) -> Result<HostMask> {
         self.check_heads(shape[1])?;
+        check_lens([shape[2], shape[3]])?;
         let mut heads = Vec::new();
         let mut order = Vec::new();
-        for h in 0..shape[1].max(1) {
+        for h in 0..shape[1] {
             let mask = self.of_head(h);
             let expr = Expr::of(&mask, shape)?;
             if expr.leaves().iter().any(|leaf| leaf.is_on_device()) {
@@ -46,7 +48,7 @@ impl Mask {
     /// their own order. Printing it draws it.
     ///
     /// # Errors
-    /// Those of [`Mask::host`]; [`Error::Mask`] for a tile of 0.
+    /// Those of [`Mask::host`]; those of [`Order::slots`].
     pub fn tiles(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<BlockMask> {
         self.host([1, 1, lens[0], lens[1]])?.tiles(0, 0, tile, &Order::sequence())
     }
@@ -68,11 +70,17 @@ impl HostMask {
     }
 
     /// Keys that a query sees.
+    ///
+    /// # Panics
+    /// As [`allows`](HostMask::allows), where there are keys.
     pub fn count(&self, b: usize, h: usize, q_idx: usize) -> usize {
         (0..self.shape[3]).filter(|&kv_idx| self.allows(b, h, q_idx, kv_idx)).count()
     }
 
     /// The order that planning would visit a head's tokens in.
+    ///
+    /// # Panics
+    /// When the head is not within the problem.
     pub fn order(&self, h: usize) -> Order {
         self.order[h].clone().unwrap_or(Order::sequence())
     }
@@ -81,11 +89,13 @@ impl HostMask {
     /// it attends; slots without a token do not count.
     ///
     /// # Errors
-    /// [`Error::Mask`] for a tile of 0, or an order that is not one of these lengths.
+    /// [`Error::Mask`] for a batch or head that is not there, and those of [`Order::slots`].
     pub fn tiles(&self, b: usize, h: usize, tile: [usize; 2], order: &Order) -> Result<BlockMask> {
-        let [_, _, len_q, len_kv] = self.shape;
-        if tile.contains(&0) {
-            return Err(Error::Mask(format!("tile: is {tile:?}, but both sides must be positive")));
+        let [batch, heads, len_q, len_kv] = self.shape;
+        for (name, index, have) in [("batch", b, batch), ("head", h, heads)] {
+            if index >= have {
+                return Err(Error::Mask(format!("{name}: is {index}, but the problem has {have}")));
+            }
         }
         let [q, kv] = order.slots([len_q, len_kv], tile)?;
         let mut classes = Vec::new();

@@ -55,9 +55,14 @@ use crate::user_wgsl::Text;
 #[derive(Debug, Clone)]
 pub struct Mask {
     pub(crate) node: Arc<Node>,
+    /// Masks within one another, with this one.
+    depth: u32,
     /// The order of tokens that suits the mask, if it has one.
     pub(crate) order: Option<Order>,
 }
+
+/// Masks within one another, at most: they are walked by recursion, and [`MAX_RULES`] in a row, each of the others' opposite, fit.
+const MAX_DEPTH: u32 = 2 * MAX_RULES as u32;
 
 /// What a mask is made of.
 #[derive(Debug, PartialEq)]
@@ -249,7 +254,17 @@ impl Mask {
     }
 
     fn of(node: Node) -> Mask {
-        Mask { node: Arc::new(node), order: None }
+        let depth = 1 + match &node {
+            Node::Constant(_) | Node::Rule(_) => 0,
+            Node::Not(a) => a.depth,
+            Node::And(a, b) | Node::Or(a, b) => a.depth.max(b.depth),
+            Node::PerHead(masks) => masks.iter().map(|mask| mask.depth).max().unwrap_or(0),
+        };
+        if depth > MAX_DEPTH {
+            let sentence = format!("mask: {depth} masks lie within one another, but may be {MAX_DEPTH}");
+            return Mask::invalid(Error::Limit(sentence));
+        }
+        Mask { node: Arc::new(node), depth, order: None }
     }
 }
 

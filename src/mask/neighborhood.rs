@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::attention::MAX_LEN;
 use crate::{Error, Result};
 
 /// The window around a token of a 1-, 2- or 3-dimensional grid, with a number for each dimension.
@@ -26,9 +27,6 @@ pub struct Neighborhood {
     pub(super) dilation: Vec<usize>,
     pub(super) causal: Vec<bool>,
 }
-
-/// Tokens of a grid, and sides of a tile, end here, as sequences do: nothing below overflows.
-pub(super) const MAX_TOKENS: usize = 1 << 29;
 
 /// One dimension of a grid: where each index lies once dilation groups follow one another, and what it sees there.
 #[derive(Debug, PartialEq)]
@@ -89,8 +87,8 @@ impl Neighborhood {
             return bad(format!("stride of dimension {dim} is {stride}, but must be at most the window ({window})"));
         }
         let tokens = grid.iter().try_fold(1usize, |tokens, &len| tokens.checked_mul(len)).unwrap_or(usize::MAX);
-        if tokens > MAX_TOKENS {
-            return bad(format!("the grid {grid:?} has {tokens} tokens, but may have {MAX_TOKENS}"));
+        if tokens > MAX_LEN {
+            return bad(format!("the grid {grid:?} has {tokens} tokens, but may have {MAX_LEN}"));
         }
         Ok(())
     }

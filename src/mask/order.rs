@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Neighborhood;
+use crate::attention::MAX_LEN;
 use crate::{Error, Result};
 
 /// The order in which a plan visits tokens, so that a tile holds tokens that lie together in the mask. Tensors stay as
@@ -71,8 +72,10 @@ impl Order {
     /// block_kv]`; `u32::MAX` where a slot has none.
     ///
     /// # Errors
-    /// [`Error::Mask`] when the order is not one of these lengths.
+    /// [`Error::Mask`] when the order is not one of these lengths, or for sides of a tile that are 0 or more than 65536.
     pub fn slots(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<[Vec<u32>; 2]> {
+        check_lens(lens)?;
+        check_tile(tile)?;
         let slots = self.cut(lens, tile)?;
         Ok([slots.q_tokens(lens[0]), slots.kv_tokens(lens[1])])
     }
@@ -105,6 +108,25 @@ impl Order {
             }
         }
     }
+}
+
+/// The longest side of a tile: a box of a grid is padded to so many tokens.
+const MAX_SIDE: usize = 1 << 16;
+
+/// Refuses lengths that no plan has.
+pub(super) fn check_lens(lens: [usize; 2]) -> Result<()> {
+    match lens.iter().zip(["len_q", "len_kv"]).find(|(len, _)| **len > MAX_LEN) {
+        Some((len, name)) => Err(Error::Mask(format!("{name}: is {len}, but must be at most {MAX_LEN}"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses tiles without a token, and such as no token list should be padded to.
+pub(super) fn check_tile(tile: [usize; 2]) -> Result<()> {
+    if tile.iter().all(|side| (1..=MAX_SIDE).contains(side)) {
+        return Ok(());
+    }
+    Err(Error::Mask(format!("tile: is {tile:?}, but both sides must be 1 to {MAX_SIDE}")))
 }
 
 /// Refuses what is not each token of a length once.

@@ -1,7 +1,7 @@
 //! Which tiles a neighborhood visits, counted beforehand.
 
 use super::Neighborhood;
-use super::neighborhood::MAX_TOKENS;
+use crate::attention::MAX_LEN;
 use crate::{Error, Result};
 
 /// What a tiled kernel does to a neighborhood; see [`simulate`].
@@ -49,9 +49,9 @@ pub fn simulate(
 ) -> Result<Simulation> {
     neighborhood.check(grid)?;
     for (name, tile) in [("q_tile", q_tile), ("kv_tile", kv_tile)] {
-        if tile.len() != grid.len() || tile.iter().any(|&side| side == 0 || side > MAX_TOKENS) {
+        if tile.len() != grid.len() || tile.iter().any(|&side| side == 0 || side > MAX_LEN) {
             return Err(Error::Mask(format!(
-                "{name}: is {tile:?}, but must have a side of 1 to {MAX_TOKENS} for each dimension of the grid ({})",
+                "{name}: is {tile:?}, but must have a side of 1 to {MAX_LEN} for each dimension of the grid ({})",
                 grid.len()
             )));
         }

@@ -10,14 +10,14 @@ pub use text::*;
 pub use video::*;
 pub use vision::*;
 
+use crate::attention::MAX_LEN;
 use crate::{Error, Result};
 
 /// The sum of these lengths, unless it is more tokens than a sequence may have: sums and tables stay small.
 fn tokens(lens: &[usize]) -> Result<usize> {
-    const MOST: usize = 1 << 29;
     let sum = lens.iter().fold(0, |sum: usize, &len| sum.saturating_add(len));
-    if sum <= MOST {
+    if sum <= MAX_LEN {
         return Ok(sum);
     }
-    Err(Error::Mask(format!("lengths: are {lens:?} tokens, but may be {MOST} together")))
+    Err(Error::Mask(format!("lengths: are {lens:?} tokens, but may be {MAX_LEN} together")))
 }

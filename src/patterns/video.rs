@@ -264,9 +264,18 @@ impl HeadSearch {
         HeadSearch::assign(mse, sparsity, lambda, eps)
     }
 
-    /// The masks that were assigned, one dispatch for all heads.
+    /// The masks that were assigned, one dispatch for all heads. Planning refuses it where `candidates` are fewer than those that
+    /// were searched.
     pub fn mask(&self, candidates: &[Mask]) -> Mask {
-        Mask::per_head(self.mode.iter().map(|&mode| candidates.get(mode).cloned().unwrap_or_default()))
+        let named = |&mode: &usize| {
+            candidates.get(mode).cloned().ok_or_else(|| {
+                Error::Mask(format!("candidates: are {}, but a head was assigned number {mode}", candidates.len()))
+            })
+        };
+        match self.mode.iter().map(named).collect::<Result<Vec<_>>>() {
+            Ok(masks) => Mask::per_head(masks),
+            Err(e) => Mask::invalid(e),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
 use crate::gpu::plan::{Plan, Slot};
 use crate::gpu::tensor::Input;
-use crate::layers::{check, io, submit, tensor};
+use crate::layers::{check, io};
 use crate::{Context, Error, Layout, Result, Tensor};
 
 /// Rows of a chunk where a state goes from chunk to chunk.
@@ -114,7 +114,7 @@ impl S4dParams {
         let mut builder = PlanBuilder::new(ctx, "kernel of a diagonal state space", slots);
         let (flat, items) = Tables::new(self, &mut builder)?.kernel(self, len);
         flat.tensor("out", *out.layout(), Use::Write).each(&mut builder, items)?;
-        submit(ctx, &builder.finish()?, &KernelIo::new(&out))?;
+        builder.finish()?.submit(&KernelIo::new(&out))?;
         Ok(out)
     }
 }
@@ -271,11 +271,11 @@ impl S4d {
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let plan = self.plan(ctx)?;
         let out = Tensor::zeros(ctx, self.u.layout.dtype(), self.u.layout.shape())?;
-        let mut io = S4dIo::new(tensor("u", &self.u)?, &out);
+        let mut io = S4dIo::new(self.u.tensor("u")?, &out);
         if let Some(state) = &self.state {
-            io = io.state(tensor("state", state)?);
+            io = io.state(state.tensor("state")?);
         }
-        submit(ctx, &plan, &io)?;
+        plan.submit(&io)?;
         Ok(out)
     }
 }

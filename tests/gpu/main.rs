@@ -7,6 +7,7 @@ mod contract;
 mod data;
 mod dense;
 mod errors;
+mod extremes;
 mod gqa;
 mod kept_masks;
 mod layers;
