@@ -27,6 +27,8 @@ struct Params {
     run: u32,
     segments: u32,
     window: u32,
+    map_scale: f32,
+    map_root: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -82,6 +82,8 @@ pub(crate) struct LinearParams {
     pub run: u32,
     pub segments: u32,
     pub window: u32,
+    pub map_scale: f32,
+    pub map_root: f32,
 }
 
 /// WGSL `Params` of `combine.wgsl`, field by field.
@@ -188,7 +190,7 @@ mod tests {
         let linear = Spec::Linear(linear).link().unwrap().module;
         let (reflected, size) = reflect_struct(&linear, "Params").unwrap();
         let fields = offsets!(LinearParams: views heads group chunks sequences instances items grid_x scale eps first_head zero
-            rate keep positions run segments window);
+            rate keep positions run segments window map_scale map_root);
         assert_eq!((reflected, size), (fields, size_of::<LinearParams>() as u32));
 
         let combine = example_combine_spec().link().unwrap().module;

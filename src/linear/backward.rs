@@ -7,7 +7,7 @@
 
 use super::check::{Gate, Problem};
 use super::chunks::Chunks;
-use super::formulas::{ANCHOR_ROWS, Gating, helpers};
+use super::formulas::{ANCHOR_ROWS, Gating};
 use super::forward::{self, in_order, parts_in, scan};
 use super::gradients::Layouts;
 use super::operands::{Operand, Rows};
@@ -78,13 +78,7 @@ pub(super) fn plan(p: &Problem, g: &Layouts, ctx: &Context) -> Result<Plan> {
     };
     let buffers = tensors::buffers(p, &operands, used, &parts[0], &mut builder)?;
     for part in parts {
-        let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
-        stages.scale = p.scale;
-        stages.packed = p.packed;
-        stages.helpers = helpers(p);
-        for (name, buffer) in &buffers {
-            stages.own(name, buffer.clone());
-        }
+        let mut stages = Stages::of(p, &mut builder, &operands, part, &buffers);
         let chunks = p.chunks();
         forward::states(p, &chunks, &mut stages, forward_ends(p, g))?;
         if p.beta.is_some() {

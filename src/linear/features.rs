@@ -129,6 +129,15 @@ pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>
     Ok(())
 }
 
+/// What formulas know as `params.map_scale` and `params.map_root`.
+pub(super) fn scale(p: &Problem) -> [f32; 2] {
+    match p.map {
+        FeatureMap::Favor { temperature, .. } => [temperature / 2.0, temperature.sqrt()],
+        FeatureMap::Taylor => [p.scale, p.scale.sqrt()],
+        _ => [1.0; 2],
+    }
+}
+
 /// `term` and `feature` of `linear/features.wgsl`.
 fn formulas(p: &Problem, name: &str) -> String {
     let dim = p.k.shape()[3];
@@ -142,13 +151,11 @@ fn formulas(p: &Problem, name: &str) -> String {
             ("0.0", "return exp(x - column_max(at, 0u, f)) / column_sum(at, 0u, f);".into())
         }
         FeatureMap::SoftmaxDim | FeatureMap::Efficient => ("exp(x - m)", "return exp(x - m) / s;".into()),
-        FeatureMap::Favor { omega, temperature } => {
+        FeatureMap::Favor { omega, .. } => {
             let directions = omega.layout.shape()[3];
             let feature = format!(
                 "var u = 0.0;\n    for (var d = 0u; d < {dim}u; d++) {{ u += raw(at, i, d) * omega(at, d, f % {directions}u); }}\n    \
-                 u *= {};\n    let o = {} * s + {};\n    return exp(min(select(-u, u, f < {directions}u) - o, 80.0));",
-                literal(temperature.sqrt()),
-                literal(temperature / 2.0),
+                 u *= params.map_root;\n    let o = params.map_scale * s + {};\n    return exp(min(select(-u, u, f < {directions}u) - o, 80.0));",
                 literal((2.0 * directions as f32).ln() / 2.0),
             );
             ("x * x", feature)
@@ -163,11 +170,9 @@ fn formulas(p: &Problem, name: &str) -> String {
         }
         FeatureMap::Taylor => {
             let feature = format!(
-                "if (f == 0u) {{ return 1.0; }}\n    if (f <= {dim}u) {{ return {} * raw(at, i, f - 1u); }}\n    \
+                "if (f == 0u) {{ return 1.0; }}\n    if (f <= {dim}u) {{ return params.map_root * raw(at, i, f - 1u); }}\n    \
                  var a = 0u;\n    var b = f - {dim}u - 1u;\n    while (b >= {dim}u - a) {{\n        b -= {dim}u - a;\n        a++;\n    }}\n    \
-                 return {} * raw(at, i, a) * raw(at, i, a + b) * select(1.0, 0.70710678, b == 0u);",
-                literal(p.scale.sqrt()),
-                literal(p.scale),
+                 return params.map_scale * raw(at, i, a) * raw(at, i, a + b) * select(1.0, 0.70710678, b == 0u);"
             );
             ("0.0", feature)
         }

@@ -8,7 +8,7 @@ use super::check::{Gate, Problem};
 use super::chunks::Chunks;
 use super::ends::{copy_states, state_ends};
 use super::features;
-use super::formulas::{ANCHOR_ROWS, Gating, helpers};
+use super::formulas::{ANCHOR_ROWS, Gating};
 use super::operands::{Memory, Operand};
 use super::stages::{Part, Product, Stages, Term};
 use super::sweep::Sweep;
@@ -92,14 +92,7 @@ fn in_parts(
     let used = |name: &str| gated || name != "g";
     let buffers = buffers(p, operands, used, &parts[0], builder)?;
     for part in parts {
-        let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
-        stages.scale = p.outer_scale();
-        stages.packed = p.packed;
-        stages.positions = p.q.shape()[2].max(p.k.shape()[2]) as u32;
-        stages.helpers = helpers(p);
-        for (name, buffer) in &buffers {
-            stages.own(name, buffer.clone());
-        }
+        let mut stages = Stages::of(p, builder, operands, part, &buffers);
         if let Some(sweep) = &sweep {
             sweep.stages(p, &mut stages)?;
             continue;

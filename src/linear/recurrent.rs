@@ -3,7 +3,7 @@
 use super::FeatureMap;
 use super::check::{Gate, Problem};
 use super::ends::{copy_states, state_ends};
-use super::formulas::{Gating, helpers};
+use super::formulas::Gating;
 use super::stages::Stages;
 use super::tensors;
 use super::{features, forward};
@@ -68,14 +68,7 @@ pub(super) fn plan(p: &Problem, ctx: &Context) -> Result<Plan> {
     tensors::note_parts(&parts, &mut builder);
     let buffers = tensors::buffers(p, &operands, |_| true, &parts[0], &mut builder)?;
     for part in parts {
-        let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
-        stages.scale = p.outer_scale();
-        stages.packed = p.packed;
-        stages.positions = p.q.shape()[2].max(p.k.shape()[2]) as u32;
-        stages.helpers = helpers(p);
-        for (name, buffer) in &buffers {
-            stages.own(name, buffer.clone());
-        }
+        let mut stages = Stages::of(p, &mut builder, &operands, part, &buffers);
         if mapped {
             features::stages(p, &mut stages)?;
         }

@@ -4,8 +4,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::bindings::{Bindings, SUFFIXES, whole_bytes, windows};
+use super::check::Problem;
 use super::chunks::Chunks;
+use super::features;
+use super::formulas::helpers;
 use super::operands::{Access, Calls, Memory, Operand, Rows};
+use super::tensors::OwnBuffers;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::layout::DType;
 use crate::gpu::linear_spec::LinearSpec;
@@ -88,6 +92,8 @@ pub(super) struct Stages<'a, 'b> {
     pub keep: f32,
     /// What cosFormer counts positions against.
     pub positions: u32,
+    /// What a feature map multiplies by, and its root.
+    pub map_scale: [f32; 2],
     /// Chunks that a workgroup of pairs takes one after the other.
     pub run: usize,
     /// Segments of all sequences, where there are any.
@@ -122,6 +128,7 @@ impl<'a, 'b> Stages<'a, 'b> {
             rate: 1.0,
             keep: 1.0,
             positions: 1,
+            map_scale: [1.0; 2],
             run: 1,
             segments: 0,
             part,
@@ -129,6 +136,26 @@ impl<'a, 'b> Stages<'a, 'b> {
             owned,
             tables,
         }
+    }
+
+    /// Of a part of linear attention, over buffers of the plan's.
+    pub(super) fn of(
+        p: &Problem,
+        builder: &'a mut PlanBuilder<'b>,
+        operands: &[Operand],
+        part: Part,
+        buffers: &OwnBuffers,
+    ) -> Self {
+        let mut stages = Stages::new(builder, operands.to_vec(), p.group(), part);
+        stages.scale = p.outer_scale();
+        stages.packed = p.packed;
+        stages.positions = p.q.shape()[2].max(p.k.shape()[2]) as u32;
+        stages.map_scale = features::scale(p);
+        stages.helpers = helpers(p);
+        for (name, buffer) in buffers {
+            stages.own(name, buffer.clone());
+        }
+        stages
     }
 
     /// Puts buffers of the plan's behind an operand, one a window.
@@ -257,6 +284,8 @@ impl<'a, 'b> Stages<'a, 'b> {
             run: self.run as u32,
             segments: self.segments as u32,
             window: self.part.window as u32,
+            map_scale: self.map_scale[0],
+            map_root: self.map_scale[1],
         };
         let table = self.table(chunks)?;
         let spec = Spec::Linear(LinearSpec { text, f16, windows, ..spec });

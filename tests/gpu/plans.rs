@@ -1,7 +1,9 @@
 //! Plans: made once, used often, by many threads, on many tensors.
 
 use wgpu_attention::reference::Sizes;
-use wgpu_attention::{Attention, AttentionIo, Context, DType, Fragments, Layout, LinearAttention, Mask, Plan, Tensor};
+use wgpu_attention::{
+    Attention, AttentionIo, Context, DType, FeatureMap, Fragments, Layout, LinearAttention, Mask, Plan, Tensor,
+};
 
 use crate::support::{Case, as_gpu, ctx, download};
 
@@ -186,4 +188,21 @@ fn another_adapter_is_refused() {
             Err(e) => assert!(!same && e.to_string().starts_with("adapter: is "), "{e}"),
         }
     }
+}
+
+/// Numbers that callers choose are not in a kernel's text.
+#[test]
+fn feature_maps_of_any_scale_share_kernels() {
+    let fresh = Context::new(ctx().device(), ctx().queue());
+    let x = Layout::new(DType::F32, [1, 2, 40, 8]).unwrap();
+    let omega = Layout::new(DType::F32, [1, 1, 8, 16]).unwrap();
+    let kernels = |map: FeatureMap, scale: f32| {
+        LinearAttention::new(x, x, x).map(map).scale(scale).plan(&fresh).unwrap();
+        fresh.pipelines()
+    };
+    let favor = |temperature: f32| FeatureMap::Favor { omega: omega.into(), temperature };
+    let first = kernels(favor(0.5), 1.0);
+    assert_eq!(kernels(favor(0.25), 2.0), first);
+    let first = kernels(FeatureMap::Taylor, 0.5);
+    assert_eq!(kernels(FeatureMap::Taylor, 0.25), first);
 }
