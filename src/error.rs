@@ -4,7 +4,8 @@ use std::fmt;
 
 /// Everything this library refuses. The text after the kind is a whole sentence for the person who called.
 ///
-/// Nothing has happened when an error comes back: no buffer was written and nothing was submitted.
+/// No buffer of the caller's was written when a plan or a call is refused, and nothing was recorded into the caller's encoder. (A plan whose mask
+/// has lists may have submitted the work that makes them; calls that run several plans may have run the first.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {

@@ -14,12 +14,15 @@
 //! # Ok::<(), wgpu_attention::Error>(())
 //! ```
 //!
-//! Data flows one way: a description ([`Attention`], [`Merge`]) is checked and compiled into a [`Plan`], once a shape;
-//! the plan records dispatches into *your* command encoder or compute pass, as often as you like. All refusal happens when planning, in
-//! sentences ([`Error`]). A plan prints what will run and why not faster.
+//! Data flows one way: a description ([`Attention`], [`LinearAttention`], [`Merge`], a layer) is checked and compiled into a [`Plan`], once a
+//! shape; the plan records dispatches into *your* command encoder or compute pass, as often as you like. What cannot be is refused in a sentence
+//! ([`Error`]): a description when it is planned, a call's tensors before anything of it is recorded. A plan prints what will run and why not
+//! faster.
 //!
 //! Tensors are `[batch, heads, len, dim]` with any strides ([`Layout`]); a [`Mask`] says which query sees which key, a
-//! [`Score`] changes scores before the softmax. [`mod@reference`] holds what is true: obvious f64 implementations, and
+//! [`Score`] changes scores before the softmax, [`patterns`] are masks of the literature. [`LinearAttention`] has a state instead of scores; around
+//! it stand [`HeadNorm`], [`Lrpe`], [`KdaGate`] and [`ShortConv`], beside it [`AssociativeMemory`], [`KeyGateAttention`] and [`S4d`].
+//! [`mod@reference`] holds what is true: obvious f64 implementations, and
 //! the rule by which kernels are judged.
 #![warn(missing_docs)]
 

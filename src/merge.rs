@@ -144,7 +144,8 @@ impl Merge {
         builder.finish()
     }
 
-    /// Plans, runs and submits at once; returns out and lse.
+    /// Plans, runs and submits at once; returns out and lse. Masses are not computed, whether the description has them or not: see
+    /// [`run_with_mass`](Merge::run_with_mass).
     ///
     /// # Errors
     /// Those of [`plan`](Merge::plan) and [`Plan::encode`].

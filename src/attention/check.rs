@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a description of softmax attention, in one place.
+//! What can be wrong with a description of softmax attention; score rules, splits, masks and tasks are checked where they are resolved.
 
 use std::sync::Arc;
 

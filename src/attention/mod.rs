@@ -42,11 +42,14 @@ use crate::{Mask, Order, Result, Score};
 /// | lse | `[batch, heads, len_q, 1]`, natural logarithm | f32 |
 ///
 /// `heads` is a multiple of `heads_kv`; query head h reads key head `h / (heads / heads_kv)`. `head_dim` and `v_dim` go
-/// from 1 to 256. Any strides; memory is read four elements at a time where the last is 1 and all else divides by 4.
+/// from 1 to 256. Any strides; memory is read four elements at a time where the last stride is 1 and all other strides, offsets and
+/// lengths of rows are multiples of 4.
 /// Sums are kept in f32. A pair that the mask excludes contributes nothing, even where v holds NaN; a row that sees no
 /// key gives 0 and lse -inf. Nothing of size `len_q * len_kv` is ever stored. On matrix units, an infinite value or NaN of v in a tile
 /// that the mask or the end of the keys cuts (in f32, any number that is not finite) makes all query tiles that visit that tile run again by
 /// multiply-adds, 12 to 15 times as long in f16 and 4.4 in f32, so that masked pairs still contribute nothing.
+///
+/// Forward only: softmax attention has no gradients.
 ///
 /// A description holds layouts and choices. [`plan`](Attention::plan) checks them and compiles, once a shape;
 /// [`Plan::encode`] records the work into your encoder as often as you like; [`run`](Attention::run) does all of it at
@@ -249,6 +252,9 @@ impl Attention {
     /// `cu_seqlens_q[s]..cu_seqlens_q[s + 1]` and the keys `cu_seqlens_kv[s]..cu_seqlens_kv[s + 1]`. One dispatch for
     /// all; masks and score rules see indices within a sequence, and causal is aligned at the bottom right of each.
     ///
+    /// Planning refuses what has tables or tensors of one sequence's length: segments, ranges, positions, groups, neighborhoods, frame distances, blocks
+    /// and bits among the masks, bias and relative positions among the score rules, and orders.
+    ///
     /// Source: FlashAttention-2 (Dao 2023), variable lengths.
     pub fn packed(self, cu_seqlens_q: &[usize], cu_seqlens_kv: &[usize]) -> Self {
         let lens = [self.q.layout.shape()[2], self.k.layout.shape()[2]];
@@ -271,7 +277,7 @@ impl Attention {
     }
 
     /// Compiles WGSL of yours ([`Mask::wgsl`], [`Score::wgsl`]) without bounds checks and without bounding its loops, as
-    /// the library's own is. What the checks cost is in the README.
+    /// the library's own is. What the checks cost is in docs/performance.md, "Lists and masks".
     ///
     /// # Safety
     /// Your text must not index outside of its data, and each of its loops must end: else the GPU may read and write
@@ -284,8 +290,8 @@ impl Attention {
     /// Checks everything, compiles what is not compiled yet, and makes the mask's tile lists where none are kept of an earlier plan: that takes a submission.
     ///
     /// # Errors
-    /// Every bad input is refused here, in a sentence that names the argument, its value, the rule and the other value;
-    /// see [`Error`](crate::Error) for the kinds.
+    /// What is wrong with the description is refused here, in a sentence that names the argument, its value, the rule and the other value; see
+    /// [`Error`](crate::Error) for the kinds. A call's tensors are checked by [`Plan::encode`].
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let (problem, visiting) = check::problem(self, ctx)?;
         lower::plan(&problem, &visiting, ctx)

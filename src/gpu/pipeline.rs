@@ -221,7 +221,7 @@ fn shader_module(device: &wgpu::Device, label: &str, made: Made, spec: &Spec) ->
                 },
                 checks(spec),
             ),
-            // Written by naga from a validated module, but for four function bodies; see spirv.rs.
+            // Written by naga from a validated module, but for the function bodies that spirv.rs replaces.
             Made::Spirv(words) => device.create_shader_module_passthrough(wgpu::ShaderModuleDescriptorPassthrough {
                 label: Some(label),
                 entry_points: vec![wgpu::PassthroughShaderEntryPoint {

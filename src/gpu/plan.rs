@@ -13,8 +13,8 @@ use super::tensor::Tensor;
 use super::tuning::Tile;
 use crate::{BlockMask, Error, Result};
 
-/// The tensors of one call, by slot name. Implemented by [`AttentionIo`](crate::AttentionIo) and
-/// [`MergeIo`](crate::MergeIo).
+/// The tensors of one call, by slot name. Implemented by the `Io` of each description: [`AttentionIo`](crate::AttentionIo),
+/// [`LinearIo`](crate::LinearIo), [`MergeIo`](crate::MergeIo) and so on. Of a slot that is given twice, the last tensor counts.
 pub trait Io: sealed::Sealed {}
 
 pub(crate) mod sealed {
@@ -117,7 +117,8 @@ impl Plan {
 
     /// Records the computation into a compute pass of yours. [`encode`](Plan::encode) opens one for each call, which costs a GPU some
     /// microseconds (8 to 30 on an H100); within a pass wgpu orders dispatches by what they read and write, so the calls of all layers,
-    /// and kernels of your own between them, may share one. The pass's pipeline and its bind group 0 are others afterwards.
+    /// and kernels of your own between them, may share one. Afterwards the pass has another pipeline
+    /// and another bind group 0: set yours again.
     ///
     /// ```no_run
     /// # use wgpu_attention::{Attention, AttentionIo, Context, Error, Tensor};

@@ -18,7 +18,7 @@ pub(crate) fn not_negative(name: &str, value: f32) -> Result<()> {
     Err(Error::Value(format!("{name}: is {value}, but must be finite and not negative")))
 }
 
-/// A tensor of floats that the device can hold.
+/// A tensor of floats that kernels of the device can read.
 pub(crate) fn floats(name: &str, layout: Layout, ctx: &Context) -> Result<()> {
     if layout.dtype() == DType::U32 {
         return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));

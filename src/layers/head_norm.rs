@@ -14,7 +14,7 @@ const MOST_OWN: usize = 16;
 /// all heads of a token. Eps 1e-8 is added to the root, unless it goes [inside](HeadNorm::eps_inside); the norm may be
 /// [of each head](HeadNorm::per_head), and out times a [weight](HeadNorm::weight) and a [gate](HeadNorm::gate).
 ///
-/// x, out and the gate are `[batch, heads, len, dim]`, f32 or f16, any strides. A row of zeros gives zeros.
+/// x, out and the gate are `[batch, heads, len, dim]`, f32 or f16; x and the gate have any strides, out is contiguous. A row of zeros gives zeros.
 ///
 /// | layer | call |
 /// |---|---|

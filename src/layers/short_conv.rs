@@ -15,7 +15,7 @@ const TOKENS: usize = 8;
 /// `out[b, h, i, d] = act(sum_w weight[h, d, w] x[b, h, i - width + 1 + w, d] + bias[h, d])`: a causal convolution over time, a filter a
 /// channel, as q, k and v go through before Mamba-2, Gated DeltaNet and Kimi Delta Attention.
 ///
-/// x and out are `[batch, heads, len, dim]`, f32 or f16, any strides (one head for `[batch, len, channels]`); weights
+/// x and out are `[batch, heads, len, dim]`, f32 or f16, x with any strides, out contiguous (one head for `[batch, len, channels]`); weights
 /// `[1, heads, dim, width]`, width 1 to 32, the newest token's last; the bias `[1, heads, 1, dim]`. Before the first token stand zeros, or
 /// the [cache](ShortConv::cache).
 ///

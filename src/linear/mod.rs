@@ -109,7 +109,9 @@ pub enum Normalizer {
 /// `1 / sqrt(dim_k)`, Lightning Attention 1.
 ///
 /// Time and memory are O(len): chunks are computed side by side, and joined by a scan over their states (in order for the delta
-/// rule, whose steps do not commute). Few tokens are computed one after the other. Log-decays of tensors are clamped to
+/// rule, whose steps do not commute). Few tokens are computed one after the other. Some things exclude each other, and planning says so: delta rules
+/// have no denominator and at most 256 features, decays of channels no map that makes other features (FAVOR+, cosFormer, Taylor, Efficient), attention that is not causal neither decay, delta
+/// rule, packed sequences nor a state before; packed sequences are one batch. Log-decays of tensors are clamped to
 /// -80..=0: e^-80 forgets all that f32 can tell.
 ///
 /// ```no_run
@@ -300,7 +302,7 @@ impl LinearAttention {
     /// Checks everything and compiles what is not compiled yet.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Value`] or [`Error::Limit`], in a sentence.
+    /// What is wrong with the description is refused here, in a sentence; see [`Error`](crate::Error) for the kinds.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let problem = check::check(self, ctx)?;
         if problem.recurrent { recurrent::plan(&problem, ctx) } else { forward::plan(&problem, ctx) }
@@ -309,7 +311,7 @@ impl LinearAttention {
     /// Plans, runs and submits at once; returns out.
     ///
     /// # Errors
-    /// Those of [`plan`](LinearAttention::plan); [`Error::Missing`] when an operand was described by its layout alone.
+    /// Those of [`plan`](LinearAttention::plan); [`Error::Missing`](crate::Error::Missing) when an operand was described by its layout alone.
     pub fn run(&self, ctx: &Context) -> Result<Tensor> {
         let out = self.new_out(ctx)?;
         self.submit(ctx, &out, None, None)?;

@@ -57,7 +57,10 @@ pub struct LinearResult<T> {
 
 /// `S~ = Diag(e^log_decay_t) S`, then for each step of the token `S = S~ + k u^T` with `u = v`, or `u = beta (v - S~^T k)` by the
 /// delta rule; `out_t = scale S^T q_t`, divided where there is a denominator by `scale q_t.z`, z being the state of values that are
-/// all 1. q is `[batch, heads_k, len, dim_k]`, k and v have `len * steps` rows; all contiguous.
+/// all 1. q is `[batch, heads_k, len, dim_k]`, k and v have `len * steps` rows; all contiguous. `S~` is the state as the steps before left it.
+///
+/// # Panics
+/// When a tensor is shorter than `sizes` say, or there are heads and `heads_k` is 0 or more than `heads`.
 pub fn linear_attention<T: Real>(
     sizes: LinearSizes,
     q: &[T],

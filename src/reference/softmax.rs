@@ -44,6 +44,9 @@ impl<'a, T: Real> Rules<'a, T> {
 /// `out[b, h, i] = sum_j p_j v_j` with `p = softmax_j(score(scale * <q_i, k_j>))` over the pairs that attend, and
 /// `lse[b, h, i] = ln(sum_j exp(x_j) + exp(sink))`. Tensors are contiguous `[batch, heads, len, dim]`; returns out and
 /// lse `[batch, heads, len_q]`. A row without a key gives 0 and the sink, or -inf.
+///
+/// # Panics
+/// When a tensor is shorter than `sizes` say, or there are heads and `heads_kv` is 0 or more than `heads`.
 pub fn softmax_attention<T: Real>(sizes: Sizes, q: &[T], k: &[T], v: &[T], rules: Rules<'_, T>) -> (Vec<T>, Vec<T>) {
     let Sizes { batch, heads, heads_kv, len_q, len_kv, head_dim, v_dim } = sizes;
     let mut out = Vec::with_capacity(batch * heads * len_q * v_dim);

@@ -26,8 +26,8 @@ const GROUP_OUT: usize = 4;
 /// convolution with the kernel `K_l = 2 Re sum C B' A'^l` where the sequence is short, else in chunks: a convolution within,
 /// a state between, whose cost a token does not grow.
 ///
-/// u and out are `[batch, channels, len, 1]`, f32 or f16, any strides, fastest where time is contiguous; `[batch, len, channels]` is a
-/// transposed view of that. The [state](S4d::state) is f32 `[batch, channels, states, 2]`, `[re, im]`; with it a token at a time is a
+/// u and out are `[batch, channels, len, 1]`, f32 or f16; u has any strides, fastest where time is contiguous (`[batch, len, channels]` is a
+/// transposed view of that), out is contiguous. The [state](S4d::state) is f32 `[batch, channels, states, 2]`, `[re, im]`; with it a token at a time is a
 /// decoder. Parameters are the host's, made discrete in f64 when planning: a plan holds kernels and powers of A', 16 bytes a
 /// channel, state and row of a chunk.
 ///
