@@ -98,6 +98,11 @@ pub(crate) struct AttentionSpec {
     pub redo: bool,
 }
 
+/// The first file, or else the second.
+fn pick(first: bool, a: &'static str, b: &'static str) -> Source {
+    fragment(if first { a } else { b })
+}
+
 impl AttentionSpec {
     /// Bytes of workgroup memory.
     pub(crate) fn workgroup_bytes(&self) -> u32 {
@@ -107,7 +112,6 @@ impl AttentionSpec {
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {
-        let pick = |yes: bool, a: &'static str, b: &'static str| fragment(if yes { a } else { b });
         let mut sources = vec![
             fragment("lib/view.wgsl"),
             fragment("lib/bindings.wgsl"),
@@ -138,6 +142,30 @@ impl AttentionSpec {
             pick(self.scale_per_head, "mods/scale_per_head.wgsl", "mods/scale_one.wgsl"),
         ];
         sources.extend(self.storage_sources());
+        sources.extend(self.loop_sources());
+        sources.push(fragment("lib/score_tile.wgsl"));
+        sources.extend(self.mask.sources());
+        if self.visitor == Visitor::List {
+            sources.push(fragment("lib/lists.wgsl"));
+        }
+        if self.reads_tables() {
+            sources.push(fragment("lib/tables_read.wgsl"));
+        }
+        if self.mask.reads_args() || self.has_relative() {
+            sources.push(fragment("lib/rule_args.wgsl"));
+        }
+        if self.scale_per_head || self.scores.contains(&ScoreMod::Alibi) {
+            sources.push(fragment("mods/per_head.wgsl"));
+        }
+        sources.extend(self.score_sources());
+        // Last, so that a name that clashes is told at the user's line.
+        sources.extend(self.user.sources());
+        sources
+    }
+
+    /// The loop, and how its products are computed.
+    fn loop_sources(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
         match self.tile.products {
             Products::Staged => {
                 sources.extend(["lib/tile.wgsl", "lib/dot_fma.wgsl", "lib/weights_tile.wgsl"].map(fragment));
@@ -179,20 +207,12 @@ impl AttentionSpec {
                 sources.push(pick(self.dtype == DType::F32, "lib/lost_totals.wgsl", "lib/lost_none.wgsl"));
             }
         }
-        sources.push(fragment("lib/score_tile.wgsl"));
-        sources.extend(self.mask.sources());
-        if self.visitor == Visitor::List {
-            sources.push(fragment("lib/lists.wgsl"));
-        }
-        if self.reads_tables() {
-            sources.push(fragment("lib/tables_read.wgsl"));
-        }
-        if self.mask.reads_args() || self.has_relative() {
-            sources.push(fragment("lib/rule_args.wgsl"));
-        }
-        if self.scale_per_head || self.scores.contains(&ScoreMod::Alibi) {
-            sources.push(fragment("mods/per_head.wgsl"));
-        }
+        sources
+    }
+
+    /// `score_mod`, and what it calls.
+    fn score_sources(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
         let mut calls = String::new();
         for score in &self.scores {
             let (file, call) = match score {
@@ -214,8 +234,6 @@ impl AttentionSpec {
                  {calls}    return x;\n}}\n"
             ),
         ));
-        // Last, so that a name that clashes is told at the user's line.
-        sources.extend(self.user.sources());
         sources
     }
 

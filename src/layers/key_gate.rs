@@ -89,6 +89,15 @@ impl KeyGateAttention {
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Value`] or [`Error::Limit`], in a sentence.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
+        let tensors = self.check(ctx)?;
+        let mut builder = PlanBuilder::new(ctx, "key-gate attention", tensors.slots());
+        if !tensors.out.is_empty() {
+            tensors.stages(&mut builder)?;
+        }
+        builder.finish()
+    }
+
+    fn check(&self, ctx: &Context) -> Result<Tensors> {
         let (q, k, v) = (self.q.layout, self.k.layout, self.v.layout);
         check::floats("q", q, ctx)?;
         let [batch, heads, len, dim] = q.shape();
@@ -105,29 +114,67 @@ impl KeyGateAttention {
         let out = Layout::new(v.dtype(), v.shape())?;
         let rows = Layout::new(DType::F32, [batch, heads, len, 1])?;
         let (lse, scores) = (self.lse.then_some(rows), self.scores.then_some(rows));
+        Ok(Tensors { q, k, v, out, rows, lse, scores, state, scale })
+    }
+
+    /// Plans, runs and submits at once; returns out. What else the description asks for needs a [`plan`](KeyGateAttention::plan).
+    ///
+    /// # Errors
+    /// Those of [`plan`](KeyGateAttention::plan); [`Error::Missing`] when an operand was described by its layout alone, or lse or scores
+    /// are asked for.
+    pub fn run(&self, ctx: &Context) -> Result<Tensor> {
+        let plan = self.plan(ctx)?;
+        let out = Tensor::zeros(ctx, self.v.layout.dtype(), self.v.layout.shape())?;
+        let mut io = KeyGateIo::new(self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?, &out);
+        if let Some(state) = &self.state {
+            io = io.state(state.tensor("state")?);
+        }
+        plan.submit(&io)?;
+        Ok(out)
+    }
+}
+
+/// Layouts of a problem.
+struct Tensors {
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    out: Layout,
+    /// Of a number a row.
+    rows: Layout,
+    lse: Option<Layout>,
+    scores: Option<Layout>,
+    state: Option<Layout>,
+    scale: f32,
+}
+
+impl Tensors {
+    fn slots(&self) -> Vec<Slot> {
         let given = [
-            ("q", Some(q)),
-            ("k", Some(k)),
-            ("v", Some(v)),
-            ("out", Some(out)),
-            ("lse", lse),
-            ("scores", scores),
-            ("state", state),
+            ("q", Some(self.q)),
+            ("k", Some(self.k)),
+            ("v", Some(self.v)),
+            ("out", Some(self.out)),
+            ("lse", self.lse),
+            ("scores", self.scores),
+            ("state", self.state),
         ];
         let slot = |(name, layout): (&'static str, Option<Layout>)| {
             let output = matches!(name, "out" | "lse" | "scores" | "state");
             Some(Slot { name: name.into(), layout: layout?, output })
         };
-        let mut builder = PlanBuilder::new(ctx, "key-gate attention", given.into_iter().filter_map(slot).collect());
-        if out.is_empty() {
-            return builder.finish();
-        }
+        given.into_iter().filter_map(slot).collect()
+    }
+
+    fn stages(&self, builder: &mut PlanBuilder<'_>) -> Result<()> {
+        let Tensors { q, k, v, out, rows, lse, scores, state, scale } = *self;
+        let ([batch, heads, len, dim], v_dim) = (q.shape(), v.shape()[3]);
         let (instances, chunks) = (batch * heads, len.div_ceil(CHUNK));
         let storage = wgpu::BufferUsages::STORAGE;
         let mut buffer = |name, count: usize| builder.owned_of_size(name, storage, &[], 4 * count as u64);
         let parts = buffer("parts", instances * chunks * (v_dim + 2))?;
         let entering = buffer("entering", instances * (chunks + 1) * (v_dim + 2))?;
-        let own_scores = if self.scores { None } else { Some(buffer("scores", instances * len)?) };
+        let own_scores = if scores.is_some() { None } else { Some(buffer("scores", instances * len)?) };
         // The caller's tensor, or a buffer that is read like one.
         let with_scores = |flat: Flat, usage| match &own_scores {
             Some(own) => flat.buffer_as("scores", rows, own, usage),
@@ -150,16 +197,16 @@ impl KeyGateAttention {
             .count("dim", dim)
             .count("rows", instances * len)
             .number("scale", scale);
-        with_scores(scoring, Use::Write).groups(&mut builder, (instances * len).div_ceil(64 / LANES))?;
+        with_scores(scoring, Use::Write).groups(builder, (instances * len).div_ceil(64 / LANES))?;
         with_scores(shared("partial results of chunks", "linear/key_parts.wgsl"), Use::Read)
             .tensor("v", v, Use::Read)
             .buffer("parts", "f32", &parts, Use::Write)
-            .each(&mut builder, instances * chunks * v_dim)?;
+            .each(builder, instances * chunks * v_dim)?;
         shared("what enters chunks", "linear/key_scan.wgsl")
             .buffer("parts", "f32", &parts, Use::Read)
             .tensor_or("state", state, "0.0")
             .buffer("entering", "f32", &entering, Use::Write)
-            .each(&mut builder, instances * v_dim)?;
+            .each(builder, instances * v_dim)?;
         let mut output = with_scores(shared("out of each chunk", "linear/key_out.wgsl"), Use::Read)
             .tensor("v", v, Use::Read)
             .buffer("entering", "f32", &entering, Use::Read)
@@ -172,7 +219,7 @@ impl KeyGateAttention {
         };
         output
             .text(format!("fn put_row(b: u32, h: u32, i: u32, x: f32) {{\n    {put_row}\n}}\n"))
-            .each(&mut builder, instances * chunks * v_dim)?;
+            .each(builder, instances * chunks * v_dim)?;
         if let Some(state) = state {
             Flat::new("the state", "linear/key_state.wgsl", &[])
                 .buffer("entering", "f32", &entering, Use::Read)
@@ -180,24 +227,8 @@ impl KeyGateAttention {
                 .count("heads", heads)
                 .count("v_dim", v_dim)
                 .count("chunks", chunks)
-                .each(&mut builder, instances * (v_dim + 2))?;
+                .each(builder, instances * (v_dim + 2))?;
         }
-        builder.finish()
-    }
-
-    /// Plans, runs and submits at once; returns out. What else the description asks for needs a [`plan`](KeyGateAttention::plan).
-    ///
-    /// # Errors
-    /// Those of [`plan`](KeyGateAttention::plan); [`Error::Missing`] when an operand was described by its layout alone, or lse or scores
-    /// are asked for.
-    pub fn run(&self, ctx: &Context) -> Result<Tensor> {
-        let plan = self.plan(ctx)?;
-        let out = Tensor::zeros(ctx, self.v.layout.dtype(), self.v.layout.shape())?;
-        let mut io = KeyGateIo::new(self.q.tensor("q")?, self.k.tensor("k")?, self.v.tensor("v")?, &out);
-        if let Some(state) = &self.state {
-            io = io.state(state.tensor("state")?);
-        }
-        plan.submit(&io)?;
-        Ok(out)
+        Ok(())
     }
 }
