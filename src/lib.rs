@@ -28,6 +28,7 @@
 
 mod attention;
 pub mod balance;
+mod checks;
 mod error;
 mod gpu;
 mod layers;

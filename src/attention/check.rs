@@ -6,6 +6,7 @@ use super::scores::score_rule;
 use super::split::{self, Split};
 use super::visit::{Visiting, visiting};
 use super::{Attention, Scale, Weights};
+use crate::checks::{finite, length};
 use crate::gpu::attention_spec::ScoreMod;
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
@@ -18,9 +19,6 @@ use crate::{Error, Result};
 
 /// Rows and columns of a head, at most.
 const MAX_DIM: usize = 256;
-
-/// Sequence lengths end here, so that positions fit i32 with room for windows on either side.
-pub(crate) const MAX_LEN: usize = 1 << 29;
 
 /// A description found sound.
 pub(super) struct Problem {
@@ -243,12 +241,8 @@ fn shapes(q: &Layout, k: &Layout, v: &Layout) -> Result<()> {
             return Err(Error::Shape(format!("{name}: {dim} is {value}, but must be 1 to {MAX_DIM}")));
         }
     }
-    for (name, len) in [("q", q.shape()[2]), ("k", k.shape()[2])] {
-        if len > MAX_LEN {
-            return Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")));
-        }
-    }
-    Ok(())
+    length("q", q.shape()[2])?;
+    length("k", k.shape()[2])
 }
 
 /// The tile, and how tiles are visited. Heads that cannot share query tiles may call for another tile.
@@ -282,13 +276,6 @@ fn tile(a: &Attention, pack: usize, ctx: &Context) -> Result<Tile> {
     }
     tuning::check_fits(&tile, shape, ctx.capabilities())?;
     Ok(tile)
-}
-
-pub(super) fn finite(name: &str, value: f32) -> Result<()> {
-    if value.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Value(format!("{name}: is {value}, but must be finite")))
 }
 
 /// Checks values given head by head.

@@ -253,8 +253,7 @@ pub(super) fn params(
     };
     let [batch, all_heads, len_q, _] = p.q.shape();
     let len_kv = p.k.shape()[2];
-    // A side without bound reaches past every key.
-    let side = |bound: Option<usize>| bound.unwrap_or(usize::MAX).min(len_q + len_kv) as i32;
+    let [left, right] = v.window.map(|bound| mask::window_side(bound, [len_q, len_kv]));
     AttentionParams {
         q: view("q", &Some(p.q), unit),
         k: view("k", &Some(p.k), unit),
@@ -276,8 +275,8 @@ pub(super) fn params(
         q_tiles: v.tiles[0] as u32,
         workgroups: share.workgroups,
         grid_x: share.grid[0],
-        left: side(v.window[0]),
-        right: side(v.window[1]),
+        left,
+        right,
         scale: p.scale,
         softcap: p.softcap,
         empty_lse: f32::NEG_INFINITY,

@@ -15,7 +15,6 @@ mod split;
 mod tasks;
 mod visit;
 
-pub(crate) use check::MAX_LEN;
 pub use io::AttentionIo;
 pub(crate) use kept::KeptMasks;
 pub use tasks::Task;

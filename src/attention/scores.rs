@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::check::{Problem, each_head, finite};
+use super::check::{Problem, each_head};
+use crate::checks::{finite, floats};
 use crate::gpu::attention_spec::{AttentionSpec, ScoreMod, Visitor};
 use crate::gpu::context::Context;
-use crate::gpu::layout::{DType, Layout};
 use crate::gpu::params::PerHead;
 use crate::gpu::tensor::Input;
 use crate::mask::{RuleData, broadcastable};
@@ -33,7 +33,7 @@ pub(super) fn score_rule(rule: &Rule, shape: [usize; 4], ctx: &Context, problem:
         Rule::Bias(bias) => {
             once("bias", ScoreMod::Bias, problem)?;
             let layout = bias.layout;
-            float("bias", &layout, ctx)?;
+            floats("bias", layout, ctx)?;
             broadcastable("bias", &layout, [batch, heads, len_q], len_kv, "len_kv")?;
             problem.bias = Some(layout);
         }
@@ -66,13 +66,6 @@ fn twice(name: &str) -> Result<()> {
     Err(Error::Value(format!("score: {name} is given twice, but each kind may be given once")))
 }
 
-fn float(name: &str, layout: &Layout, ctx: &Context) -> Result<()> {
-    if layout.dtype() == DType::U32 {
-        return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
-    }
-    ctx.require_dtype(name, layout.dtype())
-}
-
 /// Linear coordinates of queries and keys, such that their difference plus `middle` names an entry.
 struct Linear {
     q: Vec<i64>,
@@ -83,7 +76,7 @@ struct Linear {
 
 fn relative(table: &Input, index: &Relative, shape: [usize; 4], ctx: &Context, data: &mut RuleData) -> Result<usize> {
     let [_, heads, len_q, len_kv] = shape;
-    float("relative", &table.layout, ctx)?;
+    floats("relative", table.layout, ctx)?;
     let Linear { q, kv, middle, entries } = linear(index, len_q, len_kv)?;
     let [one, heads_have, also_one, have] = table.layout.shape();
     if one != 1 || also_one != 1 || (heads_have != 1 && heads_have != heads) || have != entries {

@@ -11,7 +11,7 @@ use crate::gpu::layout::Layout;
 use crate::gpu::mask_spec::MaskSpec;
 use crate::gpu::tiles;
 use crate::gpu::tuning::{Products, Tile};
-use crate::mask::{self, Compiled, Node, Rule, RuleData, Slots};
+use crate::mask::{self, Compiled, Node, Rule, RuleData, Slots, closer};
 use crate::user_wgsl::Text;
 use crate::{DType, Error, Mask, Result};
 
@@ -85,7 +85,6 @@ pub(super) fn split(mask: &Mask) -> ([Option<usize>; 2], Mask) {
         Node::And(a, b) => {
             let ([l1, r1], a) = split(a);
             let ([l2, r2], b) = split(b);
-            let closer = |a: Option<usize>, b: Option<usize>| a.into_iter().chain(b).min();
             ([closer(l1, l2), closer(r1, r2)], a & b)
         }
         _ => ([None, None], mask.clone()),

@@ -1,6 +1,7 @@
 //! RMS norm of a token over all its heads, or of each head.
 
-use super::{Activation, check, io};
+use super::{Activation, io};
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::plan::{Plan, Slot};
@@ -123,11 +124,11 @@ impl HeadNorm {
 
     fn plan_for(&self, ctx: &Context, d_out: Option<Layout>) -> Result<Plan> {
         let x = self.x.layout;
-        check::floats("x", x, ctx)?;
-        check::not_negative("eps", self.eps)?;
+        checks::floats("x", x, ctx)?;
+        checks::not_negative("eps", self.eps)?;
         let [batch, heads, len, dim] = x.shape();
-        let weight = check::optional("weight", &self.weight, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
-        let gate = check::optional("gate", &self.gate, x.shape(), "x's", ctx)?;
+        let weight = checks::optional("weight", &self.weight, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
+        let gate = checks::optional("gate", &self.gate, x.shape(), "x's", ctx)?;
         let out = self.out()?;
         let given =
             [("x", Some(x)), ("weight", weight), ("gate", gate), ("d_out", d_out), ("out", Some(out))].into_iter();

@@ -1,6 +1,7 @@
 //! Log-decays of Kimi Delta Attention and Gated DeltaNet from what a projection yields.
 
-use super::{check, io};
+use super::io;
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -74,10 +75,10 @@ impl KdaGate {
     /// [`Error::Shape`], [`Error::DType`], [`Error::Value`] or [`Error::Limit`], in a sentence.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let x = self.x.layout;
-        check::floats("x", x, ctx)?;
+        checks::floats("x", x, ctx)?;
         let [_, heads, len, dim] = x.shape();
-        let a_log = check::optional("a_log", &self.a_log, [1, heads, 1, 1], "[1, heads, 1, 1]", ctx)?;
-        let bias = check::optional("bias", &self.bias, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
+        let a_log = checks::optional("a_log", &self.a_log, [1, heads, 1, 1], "[1, heads, 1, 1]", ctx)?;
+        let bias = checks::optional("bias", &self.bias, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
         if let Some(lower) = self.lower
             && !(lower.is_finite() && lower < 0.0)
         {

@@ -1,6 +1,7 @@
 //! Attention whose scores know the key's own token alone.
 
-use super::{check, io};
+use super::io;
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -99,18 +100,18 @@ impl KeyGateAttention {
 
     fn check(&self, ctx: &Context) -> Result<Tensors> {
         let (q, k, v) = (self.q.layout, self.k.layout, self.v.layout);
-        check::floats("q", q, ctx)?;
+        checks::floats("q", q, ctx)?;
         let [batch, heads, len, dim] = q.shape();
-        check::shaped("k", k, q.shape(), "q's", ctx)?;
+        checks::shaped("k", k, q.shape(), "q's", ctx)?;
         let v_dim = v.shape()[3];
-        check::shaped("v", v, [batch, heads, len, v_dim], "[batch, heads, len, v_dim]", ctx)?;
+        checks::shaped("v", v, [batch, heads, len, v_dim], "[batch, heads, len, v_dim]", ctx)?;
         let scale = self.scale.unwrap_or(1.0 / (dim.max(1) as f32).sqrt());
-        check::finite("scale", scale)?;
+        checks::finite("scale", scale)?;
         if v_dim == 0 {
             return Err(Error::Shape("v: dim is 0, but must be at least 1".into()));
         }
         let shape = [batch, heads, 1, v_dim + 2];
-        let state = check::state("state", &self.state, shape, "[batch, heads, 1, v_dim + 2]", ctx)?;
+        let state = checks::state("state", &self.state, shape, "[batch, heads, 1, v_dim + 2]", ctx)?;
         let out = Layout::new(v.dtype(), v.shape())?;
         let rows = Layout::new(DType::F32, [batch, heads, len, 1])?;
         let (lse, scores) = (self.lse.then_some(rows), self.scores.then_some(rows));

@@ -1,6 +1,7 @@
 //! The linearized relative positional encoding of TransNormerLLM.
 
-use super::{Activation, check, io};
+use super::{Activation, io};
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
@@ -81,12 +82,12 @@ impl Lrpe {
     /// [`Error::Shape`], [`Error::DType`] or [`Error::Limit`], in a sentence.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let (x, theta, out) = (self.x.layout, self.theta.layout, self.out()?);
-        check::floats("x", x, ctx)?;
+        checks::floats("x", x, ctx)?;
         let [batch, heads, len, dim] = x.shape();
         if theta.dtype() != DType::F32 {
             return Err(Error::DType(format!("theta: is {}, but angles are f32", theta.dtype())));
         }
-        check::shaped("theta", theta, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
+        checks::shaped("theta", theta, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
         let positions = self.positions.as_ref().map(|positions| positions.layout);
         if let Some(layout) = positions {
             if layout.dtype() != DType::U32 {

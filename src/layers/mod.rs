@@ -1,6 +1,5 @@
 //! What stands around linear attention in a layer: norms, positions, gates, short convolutions; each a plan of a stage or two.
 
-pub(crate) mod check;
 mod head_norm;
 mod kda_gate;
 mod key_gate;

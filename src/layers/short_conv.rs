@@ -1,6 +1,7 @@
 //! The short causal convolution before linear attention.
 
-use super::{Activation, check, io};
+use super::{Activation, io};
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::plan::{Plan, Slot};
@@ -80,19 +81,19 @@ impl ShortConv {
     /// [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Value`] or [`Error::Limit`], in a sentence.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let (x, weight) = (self.x.layout, self.weight.layout);
-        check::floats("x", x, ctx)?;
+        checks::floats("x", x, ctx)?;
         let [batch, heads, len, dim] = x.shape();
         let width = weight.shape()[3];
-        check::shaped("weight", weight, [1, heads, dim, width], "[1, heads, dim, width]", ctx)?;
+        checks::shaped("weight", weight, [1, heads, dim, width], "[1, heads, dim, width]", ctx)?;
         if !(1..=MOST_WIDTH).contains(&width) {
             return Err(Error::Shape(format!("weight: width is {width}, but must be 1 to {MOST_WIDTH}")));
         }
-        let bias = check::optional("bias", &self.bias, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
+        let bias = checks::optional("bias", &self.bias, [1, heads, 1, dim], "[1, heads, 1, dim]", ctx)?;
         if self.cache.is_some() && width == 1 {
             return Err(Error::Value("cache: is given, but a filter of width 1 sees no token before its own".into()));
         }
         let shape = [batch, heads, dim, width - 1];
-        let cache = check::state("cache", &self.cache, shape, "[batch, heads, dim, width - 1]", ctx)?;
+        let cache = checks::state("cache", &self.cache, shape, "[batch, heads, dim, width - 1]", ctx)?;
         let out = Layout::new(x.dtype(), x.shape())?;
         let given = [("x", Some(x)), ("weight", Some(weight)), ("bias", bias), ("cache", cache), ("out", Some(out))];
         let slot = |(name, layout): (&'static str, Option<Layout>)| {

@@ -2,12 +2,12 @@
 
 use super::chunks::Chunks;
 use super::recurrent;
-use super::{Decay, FeatureMap, LinearAttention, Normalizer, layout};
-use crate::attention::{MAX_LEN, sequences};
+use super::{Decay, FeatureMap, LinearAttention, Normalizer};
+use crate::attention::sequences;
+use crate::checks::{finite, floats, given_state, length, not_negative, shaped, state};
 use crate::gpu::context::Context;
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::tensor::Input;
-use crate::layers::check::{finite, floats, shaped};
 use crate::{Error, Result};
 
 /// Rows up to which tokens are computed one after the other.
@@ -159,9 +159,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         recurrent: false,
     };
     if let FeatureMap::Favor { omega, temperature } = &a.map {
-        if !(temperature.is_finite() && *temperature >= 0.0) {
-            return Err(Error::Value(format!("temperature: is {temperature}, but must be finite and not negative")));
-        }
+        not_negative("temperature", *temperature)?;
         let [_, _, _, directions] = omega.layout.shape();
         if directions == 0 {
             return Err(Error::Shape("omega: has 0 directions, but must have at least 1".into()));
@@ -170,10 +168,8 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
         problem.omega = Some(omega.layout);
     }
     finite("scale", a.scale)?;
-    if let Normalizer::Add(eps) | Normalizer::Clamp(eps) = a.normalizer
-        && !(eps.is_finite() && eps >= 0.0)
-    {
-        return Err(Error::Value(format!("normalizer: eps is {eps}, but must be finite and not negative")));
+    if let Normalizer::Add(eps) | Normalizer::Clamp(eps) = a.normalizer {
+        not_negative("eps", eps)?;
     }
     problem.gate = gate(a, [batch, heads, len, dim], ctx)?;
     if let Some(beta) = &a.beta {
@@ -238,11 +234,8 @@ fn shapes(a: &LinearAttention) -> Result<()> {
     if heads_k == 0 || !v[1].is_multiple_of(heads_k) {
         return Err(Error::Shape(format!("v: heads is {}, but must be a multiple of k's heads ({heads_k})", v[1])));
     }
-    for (name, len) in [("q", len), ("k", k[2])] {
-        if len > MAX_LEN {
-            return Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")));
-        }
-    }
+    length("q", len)?;
+    length("k", k[2])?;
     if dim == 0 || v[3] == 0 {
         return Err(Error::Shape(format!("q and v: dims are {dim} and {}, but must be at least 1", v[3])));
     }
@@ -328,32 +321,13 @@ fn states(a: &LinearAttention, p: &mut Problem, ctx: &Context) -> Result<()> {
     if !p.has_z() && (s.initial_z.is_some() || s.last_z || s.in_place_z.is_some()) {
         return Err(Error::Value("z: is given, but without a normalizer there is none".into()));
     }
-    let (state, z) = (p.state_shape(), p.z_shape());
-    for (name, given, shape, rule) in [
-        ("initial_state", &s.initial, state, "[batch or sequences, heads, dim_k, dim_v]"),
-        ("state", &s.in_place, state, "[batch or sequences, heads, dim_k, dim_v]"),
-        ("initial_z", &s.initial_z, z, "[batch or sequences, heads, dim_k, 1]"),
-        ("z", &s.in_place_z, z, "[batch or sequences, heads, dim_k, 1]"),
-    ] {
-        if let Some(given) = given {
-            // Before what the device lacks: no device takes states of another type.
-            if given.layout.dtype() != DType::F32 {
-                return Err(Error::DType(format!("{name}: is {}, but states are f32", given.layout.dtype())));
-            }
-            shaped(name, given.layout, shape, rule, ctx)?;
-        }
-    }
-    for (name, given) in [("state", &s.in_place), ("z", &s.in_place_z)] {
-        if given.as_ref().is_some_and(|given| !given.layout.is_injective()) {
-            return Err(Error::Layout(format!("{name}: is written, but several of its indices share an element")));
-        }
-    }
-    p.initial = layout(&s.initial);
-    p.in_place = layout(&s.in_place);
-    p.initial_z = layout(&s.initial_z);
-    p.in_place_z = layout(&s.in_place_z);
-    p.last = s.last.then(|| Layout::new(DType::F32, state)).transpose()?;
-    p.last_z = s.last_z.then(|| Layout::new(DType::F32, z)).transpose()?;
+    let (rule, z_rule) = ("[batch or sequences, heads, dim_k, dim_v]", "[batch or sequences, heads, dim_k, 1]");
+    p.initial = given_state("initial_state", &s.initial, p.state_shape(), rule, ctx)?;
+    p.in_place = state("state", &s.in_place, p.state_shape(), rule, ctx)?;
+    p.initial_z = given_state("initial_z", &s.initial_z, p.z_shape(), z_rule, ctx)?;
+    p.in_place_z = state("z", &s.in_place_z, p.z_shape(), z_rule, ctx)?;
+    p.last = s.last.then(|| Layout::new(DType::F32, p.state_shape())).transpose()?;
+    p.last_z = s.last_z.then(|| Layout::new(DType::F32, p.z_shape())).transpose()?;
     Ok(())
 }
 

@@ -8,10 +8,11 @@ use super::forward::{additive, cumulate, delta, output, pairs};
 use super::operands::Operand;
 use super::stages::Stages;
 use super::tensors::{buffers, note_parts, operands, parts, slots};
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Input;
-use crate::layers::{check as inputs, io};
+use crate::layers::io;
 use crate::{Context, Error, Result, Tensor};
 
 /// How a pair changes the memory.
@@ -106,7 +107,7 @@ impl AssociativeMemory {
         let mut linear = LinearAttention::new(self.q.clone(), self.k.clone(), self.v.clone()).not_causal();
         linear.chunk = self.chunk;
         let mut p = check(&linear, ctx)?;
-        inputs::finite("rate", self.rate)?;
+        checks::finite("rate", self.rate)?;
         if !(0.0..=1.0).contains(&self.forget) {
             return Err(Error::Value(format!("forget: is {}, but must be 0 to 1", self.forget)));
         }
@@ -118,7 +119,7 @@ impl AssociativeMemory {
                 return Err(Error::Value(format!("chunk: is {}, but must be at most 64 for the delta rule", p.chunk)));
             }
         }
-        p.in_place = inputs::state("state", &self.state, p.state_shape(), "[batch, heads, dim_k, dim_v]", ctx)?;
+        p.in_place = checks::state("state", &self.state, p.state_shape(), "[batch, heads, dim_k, dim_v]", ctx)?;
         if self.forget > 0.0 && self.rule != MemoryRule::Oja {
             // A finite number for what is forgotten whole.
             p.gate = Gate::PerHead(vec![(1.0 - self.forget).ln().max(-1e4); p.heads()]);

@@ -26,7 +26,7 @@ pub use memory::{AssociativeMemory, MemoryIo, MemoryRule};
 
 use crate::Result;
 use crate::gpu::context::Context;
-use crate::gpu::layout::{DType, Layout};
+use crate::gpu::layout::DType;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::{Input, Tensor};
 
@@ -379,9 +379,4 @@ impl LinearAttention {
         }
         plan.submit(&io)
     }
-}
-
-/// What the description says of states, as layouts.
-fn layout(input: &Option<Input>) -> Option<Layout> {
-    input.as_ref().map(|input| input.layout)
 }

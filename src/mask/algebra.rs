@@ -107,13 +107,17 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// The bound of a window's side that both windows allow.
+pub(crate) fn closer(a: Option<usize>, b: Option<usize>) -> Option<usize> {
+    a.into_iter().chain(b).min()
+}
+
 impl BitAnd for Mask {
     type Output = Mask;
 
     /// Both rules hold.
     fn bitand(self, other: Mask) -> Mask {
         let order = self.order.clone().or(other.order.clone());
-        let closer = |a: Option<usize>, b: Option<usize>| a.into_iter().chain(b).min();
         let mut mask = match (self.constant(), other.constant(), self.as_window(), other.as_window()) {
             (Some(true), ..) | (_, Some(false), ..) => other,
             (Some(false), ..) | (_, Some(true), ..) => self,

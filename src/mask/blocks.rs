@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::order::check_lens;
+use crate::checks::lengths;
 use crate::{Error, Result};
 
 /// What a mask does to a tile.
@@ -61,7 +61,7 @@ impl BlockMask {
         if tile.contains(&0) || heads == 0 {
             return bad(format!("block mask: tile is {tile:?} and heads {heads}, but all must be positive"));
         }
-        check_lens(lens)?;
+        lengths(lens)?;
         let [rows, cols] = [lens[0].div_ceil(tile[0]).saturating_mul(heads), lens[1].div_ceil(tile[1])];
         if row_ptr.len().checked_sub(1) != Some(rows) {
             return bad(format!(

@@ -2,8 +2,8 @@
 
 use super::blocks::{BlockMask, TileClass};
 use super::expr::Expr;
-use super::order::check_lens;
 use super::{Mask, Order};
+use crate::checks::lengths;
 use crate::{Context, Error, Result, Tensor};
 
 /// A mask resolved for one problem, evaluated on the host.
@@ -29,7 +29,7 @@ impl Mask {
     /// What planning would refuse; [`Error::Mask`] for masks of tensors ([`Mask::bits`]) or WGSL, which live on the GPU.
     pub fn host(&self, shape: [usize; 4]) -> Result<HostMask> {
         self.check_heads(shape[1])?;
-        check_lens([shape[2], shape[3]])?;
+        lengths([shape[2], shape[3]])?;
         let mut heads = Vec::new();
         let mut order = Vec::new();
         for h in 0..shape[1] {

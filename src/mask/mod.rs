@@ -19,10 +19,11 @@ pub use order::Order;
 pub use radial::RadialModel;
 pub use simulate::{Simulation, simulate};
 
+pub(crate) use algebra::closer;
 pub(crate) use compile::{Compiled, compile, user_mask};
 pub(crate) use order::Slots;
 pub(crate) use radial::{Video, code_blocks, widths};
-pub(crate) use rule::{Rule, broadcastable};
+pub(crate) use rule::{Rule, broadcastable, window_side};
 pub(crate) use rule_data::{MAX_RULES, RuleData};
 
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::attention::MAX_LEN;
+use crate::checks::MAX_LEN;
 use crate::{Error, Result};
 
 /// The window around a token of a 1-, 2- or 3-dimensional grid, with a number for each dimension.

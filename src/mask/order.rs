@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Neighborhood;
-use crate::attention::MAX_LEN;
+use crate::checks::lengths;
 use crate::{Error, Result};
 
 /// The order in which a plan visits tokens, so that a tile holds tokens that lie together in the mask. Tensors stay as
@@ -72,9 +72,10 @@ impl Order {
     /// block_kv]`; `u32::MAX` where a slot has none.
     ///
     /// # Errors
-    /// [`Error::Mask`] when the order is not one of these lengths, or for sides of a tile that are 0 or more than 65536.
+    /// [`Error::Mask`] when the order is not one of these lengths, or for sides of a tile that are 0 or more than 65536; [`Error::Shape`] for
+    /// lengths that no plan has.
     pub fn slots(&self, lens: [usize; 2], tile: [usize; 2]) -> Result<[Vec<u32>; 2]> {
-        check_lens(lens)?;
+        lengths(lens)?;
         check_tile(tile)?;
         let slots = self.cut(lens, tile)?;
         Ok([slots.q_tokens(lens[0]), slots.kv_tokens(lens[1])])
@@ -112,14 +113,6 @@ impl Order {
 
 /// The longest side of a tile: a box of a grid is padded to so many tokens.
 const MAX_SIDE: usize = 1 << 16;
-
-/// Refuses lengths that no plan has.
-pub(super) fn check_lens(lens: [usize; 2]) -> Result<()> {
-    match lens.iter().zip(["len_q", "len_kv"]).find(|(len, _)| **len > MAX_LEN) {
-        Some((len, name)) => Err(Error::Mask(format!("{name}: is {len}, but must be at most {MAX_LEN}"))),
-        None => Ok(()),
-    }
-}
 
 /// Refuses tiles without a token, and such as no token list should be padded to.
 pub(super) fn check_tile(tile: [usize; 2]) -> Result<()> {

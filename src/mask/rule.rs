@@ -30,6 +30,11 @@ pub(crate) enum Rule {
 /// Values of tables end here: the bit above guards a subtraction.
 const MAX_VALUE: u32 = 1 << 31;
 
+/// How far a side of a window reaches, as kernels are told: without a bound, past every key.
+pub(crate) fn window_side(bound: Option<usize>, [len_q, len_kv]: [usize; 2]) -> i32 {
+    bound.unwrap_or(usize::MAX).min(len_q + len_kv) as i32
+}
+
 impl Rule {
     /// What the rule is called in errors.
     pub(crate) fn name(&self) -> &'static str {
@@ -68,9 +73,8 @@ impl Rule {
         let kv_table = |name: &str, values: &Arc<[u32]>| table(name, values, batch, len_kv, "len_kv");
         let leaf = match self {
             Rule::Window { left, right } => {
-                // A side without bound reaches past every key.
-                let side = |bound: &Option<usize>| bound.unwrap_or(usize::MAX).min(len_q + len_kv) as i32;
-                Leaf::Window { left: side(left), right: side(right) }
+                let [left, right] = [left, right].map(|bound| window_side(*bound, [len_q, len_kv]));
+                Leaf::Window { left, right }
             }
             Rule::Tokens { keys, queries } => {
                 let within =

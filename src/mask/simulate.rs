@@ -1,7 +1,7 @@
 //! Which tiles a neighborhood visits, counted beforehand.
 
 use super::Neighborhood;
-use crate::attention::MAX_LEN;
+use crate::checks::MAX_LEN;
 use crate::{Error, Result};
 
 /// What a tiled kernel does to a neighborhood; see [`simulate`].

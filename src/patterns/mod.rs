@@ -10,7 +10,7 @@ pub use text::*;
 pub use video::*;
 pub use vision::*;
 
-use crate::attention::MAX_LEN;
+use crate::checks::MAX_LEN;
 use crate::{Error, Result};
 
 /// The sum of these lengths, unless it is more tokens than a sequence may have: sums and tables stay small.

@@ -6,12 +6,13 @@ mod poles;
 pub use params::{Discretization, S4dParams};
 pub use poles::S4dInit;
 
+use crate::checks;
 use crate::gpu::builder::PlanBuilder;
 use crate::gpu::flat::{Flat, Use};
 use crate::gpu::layout::DType;
 use crate::gpu::plan::{Plan, Slot};
 use crate::gpu::tensor::Input;
-use crate::layers::{check, io};
+use crate::layers::io;
 use crate::{Context, Error, Layout, Result, Tensor};
 
 /// Rows of a chunk where a state goes from chunk to chunk.
@@ -142,7 +143,7 @@ impl S4d {
     /// [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::Value`] or [`Error::Limit`], in a sentence.
     pub fn plan(&self, ctx: &Context) -> Result<Plan> {
         let u = self.u.layout;
-        check::floats("u", u, ctx)?;
+        checks::floats("u", u, ctx)?;
         self.params.check()?;
         let ([batch, channels, len, dim], states) = (u.shape(), self.params.states());
         if channels != self.params.channels() || dim != 1 {
@@ -153,7 +154,7 @@ impl S4d {
             )));
         }
         let shape = [batch, channels, states, 2];
-        let state = check::state("state", &self.state, shape, "[batch, channels, states, 2]", ctx)?;
+        let state = checks::state("state", &self.state, shape, "[batch, channels, states, 2]", ctx)?;
         let out = Layout::new(u.dtype(), u.shape())?;
         let given = [("u", Some(u)), ("state", state), ("out", Some(out))];
         let slot = |(name, layout): (&'static str, Option<Layout>)| {

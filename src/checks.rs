@@ -1,8 +1,24 @@
-//! What every description checks.
+//! What descriptions of every family check.
 
 use crate::gpu::layout::{DType, Layout};
 use crate::gpu::tensor::Input;
 use crate::{Context, Error, Result};
+
+/// Tokens of a sequence, at most: positions fit i32 with room for windows on either side.
+pub(crate) const MAX_LEN: usize = 1 << 29;
+
+pub(crate) fn length(name: &str, len: usize) -> Result<()> {
+    if len <= MAX_LEN {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("{name}: len is {len}, but must be at most {MAX_LEN}")))
+}
+
+/// Those of queries and keys.
+pub(crate) fn lengths([len_q, len_kv]: [usize; 2]) -> Result<()> {
+    length("len_q", len_q)?;
+    length("len_kv", len_kv)
+}
 
 pub(crate) fn finite(name: &str, value: f32) -> Result<()> {
     if value.is_finite() {
@@ -49,8 +65,8 @@ pub(crate) fn optional(
     }
 }
 
-/// A state that is read, and written in place: f32, no element twice.
-pub(crate) fn state(
+/// A state that is read: f32.
+pub(crate) fn given_state(
     name: &str,
     input: &Option<Input>,
     shape: [usize; 4],
@@ -61,7 +77,18 @@ pub(crate) fn state(
     if let Some(input) = input.as_ref().filter(|input| input.layout.dtype() != DType::F32) {
         return Err(Error::DType(format!("{name}: is {}, but states are f32", input.layout.dtype())));
     }
-    let Some(layout) = optional(name, input, shape, rule, ctx)? else { return Ok(None) };
+    optional(name, input, shape, rule, ctx)
+}
+
+/// A state that is read, and written in place: f32, no element twice.
+pub(crate) fn state(
+    name: &str,
+    input: &Option<Input>,
+    shape: [usize; 4],
+    rule: &str,
+    ctx: &Context,
+) -> Result<Option<Layout>> {
+    let Some(layout) = given_state(name, input, shape, rule, ctx)? else { return Ok(None) };
     if !layout.is_injective() {
         return Err(Error::Layout(format!("{name}: is written, but several of its indices share an element")));
     }
