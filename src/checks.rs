@@ -34,12 +34,13 @@ pub(crate) fn not_negative(name: &str, value: f32) -> Result<()> {
     Err(Error::Value(format!("{name}: is {value}, but must be finite and not negative")))
 }
 
-/// A tensor of floats that kernels of the device can read.
+/// A tensor of floats that kernels of the device can read, and buffers of it hold.
 pub(crate) fn floats(name: &str, layout: Layout, ctx: &Context) -> Result<()> {
     if layout.dtype() == DType::U32 {
         return Err(Error::DType(format!("{name}: is u32, but must be f32 or f16")));
     }
-    ctx.require_dtype(name, layout.dtype())
+    ctx.require_dtype(name, layout.dtype())?;
+    ctx.require_buffer(name, &layout)
 }
 
 /// A tensor of floats of this shape; `rule` names its dimensions.

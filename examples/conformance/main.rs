@@ -52,7 +52,7 @@ struct Args {
     /// What the device may be asked for.
     #[arg(long, value_enum, default_value_t = Limits::Found)]
     limits: Limits,
-    /// Which ways attention is computed, one after the other. By f16 go the operators that read tensors which may be f16.
+    /// Which ways attention is computed, one after the other. The ways of f16 leave out operators that read no tensor which may be f16.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Way::Chosen], value_name = "WAY")]
     path: Vec<Way>,
     /// Runs each case twice; the results must be equal bit by bit.

@@ -80,6 +80,9 @@ pub struct Operator {
     run: fn(&Context, &Case) -> Result<Vec<Output>, Stop>,
 }
 
+/// Operators that the host computes alone, though their inputs are called as those of others.
+const ON_HOST: [&str; 1] = ["reposition_resample"];
+
 /// Every operator that is offered.
 const OPERATORS: &[Operator] = &[
     Operator {
@@ -433,7 +436,7 @@ impl Operator {
 
     /// Whether the device reads anything of it that may be f16.
     pub fn goes_by_f16(&self) -> bool {
-        has_operand(self.inputs)
+        has_operand(self.inputs) && !ON_HOST.contains(&self.name)
     }
 
     /// A parameter or input that is not in the table would change the result: the case is skipped, never half done.
@@ -464,5 +467,28 @@ mod tests {
             assert!(matches!(verdict(params, input), Err(Stop::NotOffered(_))), "{params} {input}");
         }
         assert!(matches!(find("no_such_operator"), Err(Stop::NotOffered(_))));
+    }
+
+    #[test]
+    fn what_goes_by_f16() {
+        let [by_f16, others]: [Vec<_>; 2] =
+            [true, false].map(|f16| OPERATORS.iter().filter(|o| o.goes_by_f16() == f16).map(|o| o.name).collect());
+        assert!(
+            ["softmax_attention", "kda_bwd", "merge_lse", "short_conv", "s4d_conv"].iter().all(|o| by_f16.contains(o))
+        );
+        assert_eq!(
+            others,
+            [
+                "block_mask",
+                "cad_planner",
+                "decay_slopes",
+                "gna_simulator",
+                "refrag_cost_model",
+                "refrag_layout",
+                "reposition_resample",
+                "s4d_init",
+                "s4d_kernel"
+            ]
+        );
     }
 }

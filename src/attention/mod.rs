@@ -276,7 +276,7 @@ impl Attention {
     }
 
     /// Compiles WGSL of yours ([`Mask::wgsl`], [`Score::wgsl`]) without bounds checks and without bounding its loops, as
-    /// the library's own is. What the checks cost is in docs/performance.md, "Lists and masks".
+    /// the library's own is. A causal mask of 16384 tokens took 52.5 ms with them and 49.8 without (H200, 24 November 2026).
     ///
     /// # Safety
     /// Your text must not index outside of its data, and each of its loops must end: else the GPU may read and write

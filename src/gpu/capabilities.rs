@@ -38,8 +38,9 @@ pub struct Capabilities {
     pub binding_bytes: u64,
     /// Binding offsets are multiples of this many bytes.
     pub offset_alignment: u32,
-    /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles. Set to `false` on such a device,
-    /// to try what GPUs are given, plans no longer keep within the 65535 turns after which Mesa's drivers end a thread's loops.
+    /// Whether the "GPU" is a CPU that runs shaders (lavapipe, WARP, SwiftShader): it likes other tiles. `false` on such a device tries what
+    /// GPUs are given, and is for small problems: plans then no longer keep within the 65535 turns after which Mesa's drivers end a thread's
+    /// loops.
     pub cpu: bool,
     /// Threads that keep the device busy: keys are split into parts until there are as many. A guess by the kind of
     /// device, since no API tells; set it with [`Context::restricted`](crate::Context::restricted), also higher, if you
@@ -54,9 +55,6 @@ pub struct Capabilities {
 /// Mesa's software drivers end all loops of a thread once they have taken this many turns together
 /// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and go on without a word.
 const SOFTWARE_LOOP_TURNS: usize = 65535;
-
-/// Why matrix units are out of reach where capabilities were lowered.
-const LEFT_OUT: &str = "the context's capabilities leave them out";
 
 impl Capabilities {
     /// Turns that the loops of a thread may take together, where there is a limit.
@@ -96,14 +94,12 @@ impl Capabilities {
     /// These capabilities without matrix units.
     pub fn without_matrices(mut self) -> Self {
         self.matrices = None;
-        self.unreached = Some(LEFT_OUT);
         self
     }
 
     /// These capabilities with matrix units whose numbers pass through workgroup memory, as WGSL alone can do it.
     pub fn without_matrix_registers(mut self) -> Self {
         self.matrices = self.matrices.map(|matrices| Matrices { fragments: Fragments::Workgroup, ..matrices });
-        self.unreached = Some(LEFT_OUT);
         self
     }
 
@@ -122,7 +118,6 @@ impl Capabilities {
             subgroup_min_size: None,
             subgroup_max_size: None,
             matrices: None,
-            unreached: Some(LEFT_OUT),
             workgroup_memory: self.workgroup_memory.min(16384),
             workgroup_threads: self.workgroup_threads.min(256),
             storage_buffers: self.storage_buffers.min(8),

@@ -39,7 +39,8 @@ pub struct Context {
 
 impl Context {
     /// Opens a device: the adapter that `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` select, else the one
-    /// of highest performance, else a software one. Takes all the features and limits the kernels can use.
+    /// of highest performance, else a software one. Takes all the features and limits the kernels can use, wgpu's experimental cooperative
+    /// matrices among them.
     ///
     /// ```no_run
     /// let ctx = pollster::block_on(wgpu_attention::Context::request())?;
@@ -192,8 +193,8 @@ impl Context {
 
     /// Also uses the device's matrix units, which only the adapter tells of: on Vulkan, where the device was opened with
     /// `Features::SHADER_F16`, `SUBGROUP` and `EXPERIMENTAL_COOPERATIVE_MATRIX`, and subgroups are of one size. With
-    /// `PASSTHROUGH_SHADERS` as well threads work on what their registers hold of a block, which is faster, and takes f32, too; how blocks lie
-    /// there a small kernel finds out, which is run.
+    /// `PASSTHROUGH_SHADERS` as well, threads work on what their registers hold of a block: that is faster, and serves f32, too. It runs a small
+    /// kernel to see how blocks lie there. Lower capabilities ([`restricted`](Context::restricted)) afterwards, not before.
     ///
     /// Elsewhere the context computes as before, and plans say why ([`Plan::notes`](crate::Plan::notes)).
     ///
@@ -202,48 +203,40 @@ impl Context {
     /// not run.
     pub async fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Result<Context> {
         let (info, its) = (self.device.adapter_info(), adapter.get_info());
-        let which = |info: &wgpu::AdapterInfo| {
-            (info.name.clone(), info.backend, info.vendor, info.device, info.device_pci_bus_id.clone())
-        };
-        if which(&info) != which(&its) {
+        if info != its {
             return Err(Error::Adapter(format!(
-                "adapter: is {} ({:?}), but the device was opened on {} ({:?})",
-                its.name, its.backend, info.name, info.backend
+                "adapter: is {} ({:?}, {}), but the device was opened on {} ({:?}, {})",
+                its.name, its.backend, its.driver_info, info.name, info.backend, info.driver_info
             )));
         }
         let mut capabilities = Capabilities::clone(&self.capabilities);
-        (capabilities.matrices, capabilities.unreached) = match self.find_matrices(adapter).await? {
-            Ok((matrices, unreached)) => (Some(matrices), unreached),
-            Err(unreached) => (None, Some(unreached)),
-        };
+        (capabilities.matrices, capabilities.unreached) = self.find_matrices(adapter).await?;
         self.capabilities = Arc::new(capabilities);
         Ok(self)
     }
 
-    /// The matrix units, and why their registers are out of reach if they are; or why there are none.
-    async fn find_matrices(
-        &self,
-        adapter: &wgpu::Adapter,
-    ) -> Result<std::result::Result<(Matrices, Option<&'static str>), &'static str>> {
+    /// The matrix units, and why they or their registers are out of reach, if they are.
+    async fn find_matrices(&self, adapter: &wgpu::Adapter) -> Result<(Option<Matrices>, Option<&'static str>)> {
         let (have, features) = (&*self.capabilities, self.device.features());
+        let none = |why| Ok((None, Some(why)));
         if !adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            return Ok(Err("the device has none, or its driver does not tell of them"));
+            return none("the device has none, or its driver does not tell of them");
         }
         // Metal is given f16 blocks through pointers to scalars only, which the staging here does not use.
         if self.device.adapter_info().backend != wgpu::Backend::Vulkan {
-            return Ok(Err("they are used through Vulkan alone"));
+            return none("they are used through Vulkan alone");
         }
         if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            return Ok(Err("the device was opened without EXPERIMENTAL_COOPERATIVE_MATRIX (Context::features)"));
+            return none("the device was opened without EXPERIMENTAL_COOPERATIVE_MATRIX (Context::features)");
         }
         if !have.f16 {
-            return Ok(Err("the device was opened without SHADER_F16 (Context::features)"));
+            return none("there are no 16-bit floats (SHADER_F16, Context::features)");
         }
         // Blocks are shared by a subgroup, whose size must be known.
         let Some(subgroup) = have.subgroup_min_size.filter(|_| have.subgroup_min_size == have.subgroup_max_size) else {
-            return Ok(Err(
-                "subgroups are of no one size, or the device was opened without SUBGROUP (Context::features)",
-            ));
+            return none(
+                "subgroups are not all of one size, or the device was opened without SUBGROUP (Context::features)",
+            );
         };
         let (half, single) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
         let sizes: Vec<u32> = adapter
@@ -253,7 +246,7 @@ impl Context {
             .map(|p| p.m_size)
             .collect();
         let Some(&size) = sizes.iter().max() else {
-            return Ok(Err("the device's multiply no f16 into f32 in square blocks"));
+            return none("the device's do not multiply f16 into f32 in square blocks");
         };
         let (fragments, unreached) = if !features.contains(wgpu::Features::PASSTHROUGH_SHADERS) {
             (Fragments::Workgroup, Some("the device was opened without PASSTHROUGH_SHADERS (Context::features)"))
@@ -262,7 +255,7 @@ impl Context {
         } else {
             (Fragments::Workgroup, Some("how blocks lie in the device's registers is not known"))
         };
-        Ok(Ok((Matrices { size, subgroup, fragments }, unreached)))
+        Ok((Some(Matrices { size, subgroup, fragments }), unreached))
     }
 
     /// The same device with lower capabilities: the path that a poorer device would take.
@@ -271,7 +264,11 @@ impl Context {
     /// [`Error::Limit`] when something is raised instead.
     pub fn restricted(&self, capabilities: Capabilities) -> Result<Context> {
         capabilities.check_lowered_from(&self.capabilities)?;
-        Ok(Context { capabilities: Arc::new(capabilities), ..self.clone() })
+        let unreached = match capabilities.matrices == self.capabilities.matrices {
+            true => self.capabilities.unreached,
+            false => Some("the context's capabilities leave them out"),
+        };
+        Ok(Context { capabilities: Arc::new(Capabilities { unreached, ..capabilities }), ..self.clone() })
     }
 
     /// The same device, whatever it has, with these capabilities: for plans that are not run.

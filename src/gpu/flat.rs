@@ -249,7 +249,6 @@ impl Flat {
         for (name, operand) in &self.bound {
             let found = match operand {
                 Operand::Slot(layout) => {
-                    ctx.require_buffer(name, layout)?;
                     let window = Window::of(layout, 1, builder.offset_alignment());
                     window.check_fits(name, ctx)?;
                     views.push(window.view);

@@ -122,7 +122,7 @@ impl Layout {
             .try_fold(offset, |end, (&n, stride)| end.checked_add(n.saturating_sub(1).checked_mul(stride)?));
         // With room to round up to what buffers and bindings are multiples of.
         let addressable = end.and_then(|end| end.checked_add(1)?.checked_mul(dtype.size())?.checked_add(16));
-        // Of views of it, too, where a dimension of 0 has gone elsewhere.
+        // A length of 0 counts as 1, since a view may leave it out.
         let count = shape.iter().try_fold(1usize, |a, &n| a.checked_mul(n.max(1)));
         if addressable.is_none() || count.is_none() {
             return Err(Error::Layout(format!(

@@ -20,7 +20,7 @@ pub trait Io: sealed::Sealed {}
 pub(crate) mod sealed {
     /// What an `Io` is made of.
     pub trait Sealed {
-        /// Slot name and tensor, each once.
+        /// Slot name and tensor, in the order given: of a name that is given twice, the last counts.
         fn tensors(&self) -> Vec<(&str, &crate::Tensor)>;
     }
 }

@@ -292,17 +292,17 @@ pub(crate) fn choose(shape: Shape, capabilities: &Capabilities) -> Result<Tile> 
 
 /// Why a better tile than this one was not taken, if there is one.
 pub(crate) fn why_not_better(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
-    why_not_on_matrix_units(shape, capabilities).or_else(|| why_not_best(tile, shape, capabilities))
+    why_not_on_matrix_units(tile, shape, capabilities).or_else(|| why_not_best(tile, shape, capabilities))
 }
 
-/// Why the problem is not computed on matrix units, or not by what their registers hold, where a GPU that has such units would be given it so.
-fn why_not_on_matrix_units(shape: Shape, capabilities: &Capabilities) -> Option<String> {
+/// Why a tile is not one on matrix units, or not one of what their registers hold, where the same device with such units would have been given it.
+fn why_not_on_matrix_units(tile: &Tile, shape: Shape, capabilities: &Capabilities) -> Option<String> {
     let in_registers = capabilities.matrices.is_some_and(|m| matches!(m.fragments, Fragments::Registers(_)));
     let why = capabilities.unreached.filter(|_| !capabilities.cpu && !in_registers)?;
     let fragments = Fragments::Registers(FragmentLayout::KNOWN[0]);
-    let within_reach = Matrices { size: 16, subgroup: 32, fragments };
-    let first = |matrices| table(shape, &Capabilities { matrices, ..capabilities.clone() })[0].products;
-    match (first(Some(within_reach)), first(capabilities.matrices)) {
+    let matrices = Some(Matrices { size: 16, subgroup: 32, fragments });
+    let within_reach = choose(shape, &Capabilities { matrices, ..capabilities.clone() }).ok()?;
+    match (within_reach.products, tile.products) {
         (Products::Matrices(_), Products::Matrices(_)) => {
             Some(format!("what matrix units hold passes through workgroup memory, because {why}"))
         }

@@ -141,7 +141,7 @@ struct Tensors {
     k: Layout,
     v: Layout,
     out: Layout,
-    /// Of a number a row.
+    /// A number for each row: of lse and scores.
     rows: Layout,
     lse: Option<Layout>,
     scores: Option<Layout>,

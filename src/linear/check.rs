@@ -130,9 +130,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     let [_, heads, rows, dim_v] = v.shape();
     let out = Layout::new(v.dtype(), [batch, heads, len, dim_v])?;
     let out = Input::output(&a.out, "out", out, "[batch, heads, len, dim_v]")?;
-    for (name, layout) in [("q", &q), ("k", &k), ("v", &v), ("out", &out)] {
-        ctx.require_buffer(name, layout)?;
-    }
+    ctx.require_buffer("out", &out)?;
     let mut problem = Problem {
         q,
         k,
@@ -169,7 +167,7 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     }
     finite("scale", a.scale)?;
     if let Normalizer::Add(eps) | Normalizer::Clamp(eps) = a.normalizer {
-        not_negative("eps", eps)?;
+        not_negative("normalizer's eps", eps)?;
     }
     problem.gate = gate(a, [batch, heads, len, dim], ctx)?;
     if let Some(beta) = &a.beta {

@@ -132,7 +132,7 @@ pub(super) fn half_stages(p: &Problem, scaled: bool, stages: &mut Stages<'_, '_>
 /// What formulas know as `params.map_scale` and `params.map_root`.
 pub(super) fn scale(p: &Problem) -> [f32; 2] {
     match p.map {
-        FeatureMap::Favor { temperature, .. } => [temperature / 2.0, temperature.sqrt()],
+        FeatureMap::Favor { temperature, .. } => [temperature, temperature.sqrt()],
         FeatureMap::Taylor => [p.scale, p.scale.sqrt()],
         _ => [1.0; 2],
     }
@@ -155,7 +155,7 @@ fn formulas(p: &Problem, name: &str) -> String {
             let directions = omega.layout.shape()[3];
             let feature = format!(
                 "var u = 0.0;\n    for (var d = 0u; d < {dim}u; d++) {{ u += raw(at, i, d) * omega(at, d, f % {directions}u); }}\n    \
-                 u *= params.map_root;\n    let o = params.map_scale * s + {};\n    return exp(min(select(-u, u, f < {directions}u) - o, 80.0));",
+                 u *= params.map_root;\n    let o = 0.5 * params.map_scale * s + {};\n    return exp(min(select(-u, u, f < {directions}u) - o, 80.0));",
                 literal((2.0 * directions as f32).ln() / 2.0),
             );
             ("x * x", feature)

@@ -144,12 +144,9 @@ impl AssociativeMemory {
         let used = |name: &str| name != "a" && (p.gate != Gate::None || name != "g");
         let buffers = buffers(&p, &operands, used, &parts[0], &mut builder)?;
         for part in parts {
-            let mut stages = Stages::new(&mut builder, operands.clone(), p.group(), part);
+            let mut stages = Stages::of(&p, &mut builder, &operands, part, &buffers);
             (stages.rate, stages.keep) = (self.rate, 1.0 - self.forget);
             stages.helpers = self.helpers(&p);
-            for (name, buffer) in &buffers {
-                stages.own(name, buffer.clone());
-            }
             self.learn(&p, &mut stages)?;
             output(&p, &mut stages)?;
         }

@@ -109,10 +109,17 @@ pub enum Normalizer {
 /// `1 / sqrt(dim_k)`, Lightning Attention 1.
 ///
 /// Time and memory are O(len): chunks are computed side by side, and joined by a scan over their states (in order for the delta
-/// rule, whose steps do not commute). Few tokens are computed one after the other. Some things exclude each other, and planning says so: delta rules
-/// have no denominator and at most 256 features, decays of channels no map that makes other features (FAVOR+, cosFormer, Taylor, Efficient), attention that is not causal neither decay, delta
-/// rule, packed sequences nor a state before; packed sequences are one batch. Log-decays of tensors are clamped to
+/// rule, whose steps do not commute). Few tokens are computed one after the other. Log-decays of tensors are clamped to
 /// -80..=0: e^-80 forgets all that f32 can tell.
+///
+/// What excludes each other, and is refused when planning:
+///
+/// | with | there is no |
+/// |---|---|
+/// | a delta rule | denominator; more than 256 features |
+/// | a decay for each channel | map that makes other features (FAVOR+, cosFormer, Taylor, Efficient) |
+/// | attention that is not causal | decay, delta rule, packed sequences, state before |
+/// | packed sequences | batch beside the first; cosFormer |
 ///
 /// ```no_run
 /// use wgpu_attention::{Context, Decay, LinearAttention, Tensor};

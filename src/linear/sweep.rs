@@ -78,13 +78,6 @@ impl Sweep {
         if capabilities.cpu || !f16 {
             return Err(None);
         }
-        let in_registers = |matrices: Matrices| match matrices.fragments {
-            Fragments::Registers(layout) => Some((matrices, layout)),
-            Fragments::Workgroup => None,
-        };
-        let Some((matrices, layout)) = capabilities.matrices.and_then(in_registers) else {
-            return Err(capabilities.unreached.map(str::to_string));
-        };
         let refuse = |reason: &str| Err(Some(reason.to_string()));
         if !features::fit_half(&p.map) {
             return refuse("features of this map may outgrow 16-bit floats");
@@ -92,6 +85,13 @@ impl Sweep {
         if p.dim_k() > MOST_CHANNELS {
             return refuse("keys have more than 128 channels or features");
         }
+        let in_registers = |matrices: Matrices| match matrices.fragments {
+            Fragments::Registers(layout) => Some((matrices, layout)),
+            Fragments::Workgroup => None,
+        };
+        let Some((matrices, layout)) = capabilities.matrices.and_then(in_registers) else {
+            return Err(capabilities.unreached.map(str::to_string));
+        };
         if features::reduces_rows(&p.map) && p.dim_k().div_ceil(4).next_power_of_two() > matrices.subgroup as usize {
             return refuse("the map looks at whole rows, which have more features than a subgroup computes together");
         }

@@ -48,7 +48,7 @@ impl BlockMask {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mask`] when rows are missing, not ascending, or name a block that is not there; for lengths that no plan has.
+    /// [`Error::Mask`] when rows are missing, not ascending, or name a block that is not there; [`Error::Shape`] for lengths that no plan has.
     pub fn new(
         lens: [usize; 2],
         tile: [usize; 2],

@@ -58,12 +58,17 @@ pub struct Mask {
     pub(crate) node: Arc<Node>,
     /// Masks within one another, with this one.
     depth: u32,
+    /// Rules within, as often as they are walked.
+    walk: u32,
     /// The order of tokens that suits the mask, if it has one.
     pub(crate) order: Option<Order>,
 }
 
-/// Masks within one another, at most: they are walked by recursion, and [`MAX_RULES`] in a row, each of the others' opposite, fit.
+/// Masks within one another, at most: they are walked by recursion. A chain of [`MAX_RULES`] rules with a `!` at each step is so deep.
 const MAX_DEPTH: u32 = 2 * MAX_RULES as u32;
+
+/// Rules of a head's mask, at most, counted as often as they are walked: one that is part of a mask twice counts twice.
+const MAX_WALK: u32 = 16 * MAX_RULES as u32;
 
 /// What a mask is made of.
 #[derive(Debug, PartialEq)]
@@ -255,17 +260,24 @@ impl Mask {
     }
 
     fn of(node: Node) -> Mask {
-        let depth = 1 + match &node {
-            Node::Constant(_) | Node::Rule(_) => 0,
-            Node::Not(a) => a.depth,
-            Node::And(a, b) | Node::Or(a, b) => a.depth.max(b.depth),
-            Node::PerHead(masks) => masks.iter().map(|mask| mask.depth).max().unwrap_or(0),
+        let (within, walk) = match &node {
+            Node::Constant(_) | Node::Rule(_) => (0, 1),
+            Node::Not(a) => (a.depth, a.walk),
+            Node::And(a, b) | Node::Or(a, b) => (a.depth.max(b.depth), a.walk.saturating_add(b.walk)),
+            Node::PerHead(masks) => {
+                let most = |of: fn(&Mask) -> u32| masks.iter().map(of).max().unwrap_or(0);
+                (most(|mask| mask.depth), most(|mask| mask.walk))
+            }
         };
-        if depth > MAX_DEPTH {
-            let sentence = format!("mask: {depth} masks lie within one another, but may be {MAX_DEPTH}");
-            return Mask::invalid(Error::Limit(sentence));
+        let depth = within + 1;
+        for (what, have, most) in
+            [("masks lie within one another", depth, MAX_DEPTH), ("rules are named", walk, MAX_WALK)]
+        {
+            if have > most {
+                return Mask::invalid(Error::Limit(format!("mask: {have} {what}, but may be {most}")));
+            }
         }
-        Mask { node: Arc::new(node), depth, order: None }
+        Mask { node: Arc::new(node), depth, walk, order: None }
     }
 }
 

@@ -115,7 +115,7 @@ impl Order {
 const MAX_SIDE: usize = 1 << 16;
 
 /// Refuses tiles without a token, and such as no token list should be padded to.
-pub(super) fn check_tile(tile: [usize; 2]) -> Result<()> {
+fn check_tile(tile: [usize; 2]) -> Result<()> {
     if tile.iter().all(|side| (1..=MAX_SIDE).contains(side)) {
         return Ok(());
     }

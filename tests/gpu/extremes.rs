@@ -2,8 +2,8 @@
 
 use wgpu_attention::patterns::HeadSearch;
 use wgpu_attention::{
-    Attention, AttentionIo, BlockMask, DType, Error, FeatureMap, Layout, LinearAttention, LinearIo, Mask, Neighborhood,
-    Order, Relative, Score, Tensor, pack_bits,
+    Attention, AttentionIo, BlockMask, DType, Error, FeatureMap, KeyGateAttention, Layout, LinearAttention, LinearIo,
+    Mask, Neighborhood, Order, Relative, S4d, S4dInit, S4dParams, Score, Tensor, pack_bits,
 };
 
 use crate::errors::refused;
@@ -32,6 +32,14 @@ fn views_that_repeat_without_end() {
     let wide = repeated([1, 1, 4, 1 << 41]);
     let told = LinearAttention::new(wide, wide, layout([1, 1, 4, 8])).map(FeatureMap::Taylor).plan(ctx()).unwrap_err();
     assert!(told.to_string().starts_with("q"), "{told}");
+    let far = repeated([1 << 61, 1, 1, 1]);
+    let told = KeyGateAttention::new(far, far, far).plan(ctx()).unwrap_err().to_string();
+    assert!(told.starts_with("q: shape [2305843009213693952, "), "{told}");
+    let ones = vec![[1.0, 0.0]; 32];
+    let poles = S4dInit::Lin.poles(64).unwrap();
+    let channel = S4dParams { log_dt: vec![-4.0], a: poles, b: ones.clone(), c: ones, ..S4dParams::default() };
+    let told = S4d::new(repeated([1 << 52, 1, 512, 1]), channel).plan(ctx()).unwrap_err().to_string();
+    assert!(told.starts_with("u: shape [4503599627370496, "), "{told}");
     let one = Tensor::zeros(ctx(), DType::F32, [1, 1, 1, 1]).unwrap();
     let many = one.expand(0, 1 << 50).unwrap();
     let told = pollster::block_on(many.read::<f32>(ctx())).unwrap_err().to_string();
@@ -122,6 +130,10 @@ fn masks_within_masks_without_end() {
     }
     let told = Attention::new(x, x, x).mask(nested(100_000)).plan(ctx()).unwrap_err();
     assert!(matches!(told, Error::Limit(_)) && told.to_string().starts_with("mask: "), "{told}");
+    // Few, but each of them in the next twice.
+    let doubled = (0..40).fold(Mask::block_diagonal(2), |mask, _| mask.clone() & mask);
+    let told = Attention::new(x, x, x).mask(doubled).plan(ctx()).unwrap_err().to_string();
+    assert_eq!(told, "mask: 8192 rules are named, but may be 4096");
     let told = nested(400).host([1, 1, 8, 8]).unwrap_err().to_string();
     assert_eq!(told, "mask: 513 masks lie within one another, but may be 512");
 }
@@ -196,20 +208,14 @@ fn a_mask_for_each_of_many_heads() {
     let shape = [1, 180, 4, 8];
     let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32).sin()).collect();
     let x = Tensor::from_slice(ctx(), shape, &values).unwrap();
-    let mask = Mask::per_head((0..180).map(|h| if h % 2 == 0 { Mask::keys(h % 4..4) } else { Mask::window(h, 0) }));
-    let out = download(ctx(), &Attention::new(&x, &x, &x).mask(mask).run(ctx()).unwrap()).unwrap();
-    // Query 0 of odd heads sees key 0 alone.
-    let v = |h: usize, i: usize| &values[(h * 4 + i) * 8..][..8];
-    for h in (1..180).step_by(2) {
-        let of_head = &out[h * 32..][..8];
-        assert!(of_head.iter().zip(v(h, 0)).all(|(a, b)| (a - f64::from(*b)).abs() < 1e-6), "{h}");
-    }
-    // All of heads 3, 7 ... see key 3 alone where h % 4 is 3; even heads see from h % 4 on.
-    for h in (2..180).step_by(4) {
-        let weights =
-            |i: usize| -> f64 { v(h, i).iter().zip(v(h, 0)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
-        let [a, b] = [2, 3].map(|i| (weights(i) / 8f64.sqrt()).exp());
-        let want = |d: usize| (a * f64::from(v(h, 2)[d]) + b * f64::from(v(h, 3)[d])) / (a + b);
-        assert!((0..8).all(|d| (out[h * 32 + d] - want(d)).abs() < 1e-5), "{h}");
-    }
+    let mask = Mask::per_head(
+        (0..180).map(|h| if h % 2 == 0 { Mask::keys(h % 4..4) } else { Mask::window(h, 0) & Mask::keys(h % 4..4) }),
+    );
+    let run = |mask: Mask| download(ctx(), &Attention::new(&x, &x, &x).mask(mask).run(ctx()).unwrap()).unwrap();
+    let host = mask.host([1, 180, 4, 4]).unwrap();
+    let seen = |h: usize, i: usize| (0..4).fold(0u32, |word, j| word | u32::from(host.allows(0, h, i, j)) << j);
+    let words: Vec<u32> = (0..180).flat_map(|h| (0..4).map(move |i| (h, i))).map(|(h, i)| seen(h, i)).collect();
+    let bits = Mask::bits(&Tensor::from_slice(ctx(), [1, 180, 4, 1], &words).unwrap());
+    let both: Vec<(f64, f64)> = run(mask).into_iter().zip(run(bits)).collect();
+    assert!(both.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{both:?}");
 }

@@ -223,7 +223,7 @@ fn what_excludes_each_other() {
     );
     refused(
         described().normalizer(Normalizer::Clamp(-1.0)).plan(ctx()),
-        "eps: is -1, but must be finite and not negative",
+        "normalizer's eps: is -1, but must be finite and not negative",
     );
     let omega = FeatureMap::Favor { omega: floats([1, 1, 8, 32]), temperature: 1.0 };
     refused(

@@ -2,7 +2,7 @@
 
 use wgpu_attention::reference::Sizes;
 use wgpu_attention::{
-    Attention, AttentionIo, Context, DType, FeatureMap, Fragments, Layout, LinearAttention, Mask, Plan, Tensor,
+    Attention, AttentionIo, Context, DType, FeatureMap, Fragments, Layout, LinearAttention, Mask, Plan, Tensor, Weights,
 };
 
 use crate::support::{Case, as_gpu, ctx, download};
@@ -146,12 +146,15 @@ fn a_plan_says_what_runs_and_why_not_faster() {
 fn a_plan_says_why_not_on_matrix_units() {
     let borrowed = Context::new(ctx().device(), ctx().queue());
     let gpu = borrowed.restricted(as_gpu(borrowed.capabilities())).unwrap();
-    let without = gpu.restricted(gpu.capabilities().clone().without_matrices()).unwrap();
+    let found = ctx().restricted(as_gpu(ctx().capabilities())).unwrap();
+    let without = found.restricted(found.capabilities().clone().without_matrices()).unwrap();
     let x = Layout::new(DType::F16, [1, 2, 64, 32]).unwrap();
-    let reasons = [
-        "the context was not given the device's adapter (Context::with_adapter)",
-        "the context's capabilities leave them out",
-    ];
+    // What is left out cannot be had back by leaving out more; what was never there is not left out.
+    let left_out = match found.capabilities().matrices {
+        Some(_) => "the context's capabilities leave them out",
+        None => "the device has none, or its driver does not tell of them",
+    };
+    let reasons = ["the context was not given the device's adapter (Context::with_adapter)", left_out];
     for (ctx, why) in [(&gpu, reasons[0]), (&without, reasons[1])] {
         let note = format!("not on matrix units, because {why}");
         let plan = Attention::new(x, x, x).plan(ctx).unwrap();
@@ -160,6 +163,14 @@ fn a_plan_says_why_not_on_matrix_units() {
             Ok(linear) => assert!(linear.notes().contains(&note), "{linear}"),
             Err(e) => assert!(!ctx.capabilities().f16, "{e}"),
         }
+        // What no matrix unit would be given: features that f16 does not hold, and f32 that is not split.
+        let exp = LinearAttention::new(x, x, x).map(FeatureMap::Exp).plan(ctx);
+        let notes = exp.map(|plan| plan.notes().concat()).unwrap_or_default();
+        assert!(!notes.contains(why), "{notes}");
+        let large = Layout::new(DType::F32, [1, 16, 4096, 64]).unwrap();
+        let plan = |attention: Attention| attention.plan(ctx).unwrap().notes().concat();
+        assert!(plan(Attention::new(large, large, large)).contains(&note));
+        assert!(!plan(Attention::new(large, large, large).weights(Weights::Relu)).contains(why));
         // So few rows that memory is all that counts; and f32 too small to be worth splitting.
         for (dtype, rows) in [(DType::F16, 1), (DType::F32, 64)] {
             let [q, kv] = [rows, 64].map(|len| Layout::new(dtype, [1, 2, len, 32]).unwrap());
@@ -169,25 +180,25 @@ fn a_plan_says_why_not_on_matrix_units() {
     }
 }
 
-/// Matrix units are those of the device's own adapter.
+/// Matrix units are those of the device's own adapter: of a driver that runs nothing, they are refused.
 #[test]
 fn another_adapter_is_refused() {
+    let borrowed = || Context::new(ctx().device(), ctx().queue());
+    let noop = wgpu::NoopBackendOptions { enable: true, ..Default::default() };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::NOOP,
+        backend_options: wgpu::BackendOptions { noop, ..Default::default() },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let other = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
+    let told = pollster::block_on(borrowed().with_adapter(&other)).unwrap_err().to_string();
+    assert!(told.starts_with("adapter: is ") && told.contains(", but the device was opened on "), "{told}");
+
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let info = ctx().device().adapter_info();
-    for adapter in adapters {
-        let its = adapter.get_info();
-        let same = (its.name.clone(), its.backend, its.device_pci_bus_id.clone())
-            == (info.name.clone(), info.backend, info.device_pci_bus_id.clone());
-        let context = Context::new(ctx().device(), ctx().queue());
-        match pollster::block_on(context.with_adapter(&adapter)) {
-            Ok(found) => {
-                assert!(same, "{its:?}");
-                assert_eq!(found.capabilities(), ctx().capabilities());
-            }
-            Err(e) => assert!(!same && e.to_string().starts_with("adapter: is "), "{e}"),
-        }
-    }
+    let own = adapters.into_iter().find(|adapter| adapter.get_info() == ctx().device().adapter_info()).unwrap();
+    let found = pollster::block_on(borrowed().with_adapter(&own)).unwrap();
+    assert_eq!(found.capabilities(), ctx().capabilities());
 }
 
 /// Numbers that callers choose are not in a kernel's text.

@@ -45,7 +45,7 @@ pub(super) fn wrong(draw: &mut Draw) -> Result<(), String> {
         14 => plan(plain.decay(Decay::PerChannel(one.into())), &["log_decay: "]),
         15 => plan(plain.delta(with(&one, 2, len + 3)), &["beta: "]),
         16 => plan(plain.delta(one).normalizer(Normalizer::Add(1.0)), &["normalizer: "]),
-        17 => plan(plain.normalizer(Normalizer::Clamp(draw.pick(&[-1.0, f32::NAN]))), &["eps: "]),
+        17 => plan(plain.normalizer(Normalizer::Clamp(draw.pick(&[-1.0, f32::NAN]))), &["normalizer's eps: "]),
         18 => plan(plain.map(FeatureMap::Efficient), &["map: is Efficient"]),
         19 => plan(plain.decay(Decay::PerToken(one.into())).not_causal(), &["decay and delta"]),
         20 => plan(plain.not_causal().recurrent(true), &["recurrent: "]),
