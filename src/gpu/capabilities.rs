@@ -42,7 +42,7 @@ pub struct Capabilities {
     /// GPUs are given, and is for small problems: plans then no longer keep within the 65535 turns after which Mesa's drivers end a thread's
     /// loops.
     pub cpu: bool,
-    /// Threads that keep the device busy: keys are split into parts until there are as many. A guess by the kind of
+    /// Threads that a device holds at once, by which is decided in how many parts keys are split. A guess by the kind of
     /// device, since no API tells; set it with [`Context::restricted`](crate::Context::restricted), also higher, if you
     /// know better. 0 never splits.
     pub parallel_threads: u32,
