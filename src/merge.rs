@@ -192,6 +192,8 @@ impl Merge {
                 self.parts
             )));
         }
+        // As `combine.wgsl` walks them.
+        ctx.require_turns("parts: their merge", self.parts.saturating_mul(if self.mass { 3 } else { 2 }))?;
         if out_parts.dtype() == DType::U32 {
             return Err(Error::DType("out_parts: is u32, but must be f32 or f16".into()));
         }

@@ -15,8 +15,8 @@ use crate::gpu::tensor::Input;
 use crate::{Error, Result};
 
 /// Turns of all loops of a text for one pair of tokens; then its loops end. Mesa's software drivers end all loops of a thread
-/// after 65535 turns, the kernel's own with them: a few pairs that never end should not come near.
-pub(crate) const TURNS: u32 = 1 << 12;
+/// after 65535 turns, the kernel's own with them: two texts, for each of a thread's 16 pairs of a tile, must not come near.
+pub(crate) const TURNS: u32 = 2000;
 
 /// What counts them, once a module.
 pub(crate) const TURNS_LEFT: &str = "var<private> turns_left: u32 = 0u;\n";
@@ -335,7 +335,7 @@ mod tests {
         let text = Text::new("fn m(a: u32) -> bool {\nfor (;;) { }\nwhile (a < 1u) // {\n { loop\n{ } } }", []);
         let turn = "if (turns_left == 0u) { break; } turns_left -= 1u;";
         let bounded = format!(
-            "fn n(a: u32) -> bool {{ turns_left = 4096u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
+            "fn n(a: u32) -> bool {{ turns_left = 2000u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
         );
         assert_eq!(text.linked("m", "n", true), bounded);
     }

@@ -112,9 +112,9 @@ impl Case {
         self
     }
 
-    /// Whether a tile was asked for that computes f32 as two f16 on matrix units.
-    pub fn as_two_f16(&self) -> bool {
-        self.dtype == DType::F32 && self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
+    /// Whether the tile that was asked for is one of matrix units.
+    pub fn on_matrix_units(&self) -> bool {
+        self.tile.is_some_and(|tile| matches!(tile.products, Products::Matrices(_)))
     }
 
     /// Reads everything in the file.

@@ -214,9 +214,9 @@ fn diagonal(ctx: &Context, case: &Case, block: usize, causal: bool, eps: Option<
         }
         Some("relu_rmsnorm") => {
             let (q, k, v) = (case.tensor(ctx, "q")?, case.tensor(ctx, "k")?, case.tensor(ctx, "v")?);
-            // Refused as two f16, since nothing bounds what such weights lose.
+            // Refused on matrix units, since nothing bounds such weights.
             let attention = Attention::new(&q, &k, &v);
-            let attention = if case.as_two_f16() { scale(attention, case)? } else { scaled(attention, case)? };
+            let attention = if case.on_matrix_units() { scale(attention, case)? } else { scaled(attention, case)? };
             let attention = attention.mask(mask).weights(Weights::Relu);
             let summed = attention.run(ctx)?;
             same(ctx, case, "out", &summed, &attention.visit(Visit::Listed).run(ctx)?)?;

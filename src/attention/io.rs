@@ -1,7 +1,7 @@
 //! The tensors of one call.
 
 use crate::Result;
-use crate::gpu::plan::{Io, sealed};
+use crate::gpu::plan::{Io, Plan, sealed};
 use crate::gpu::tensor::Tensor;
 use crate::user_wgsl::Text;
 
@@ -61,6 +61,12 @@ impl<'a> AttentionIo<'a> {
     pub fn data(mut self, name: &'a str, data: &'a Tensor) -> Self {
         self.data.push((name, data));
         self
+    }
+
+    /// Leaves out what only rules read that no head's mask has left.
+    pub(super) fn keep_what(&mut self, plan: &Plan) {
+        self.data.retain(|(name, _)| plan.takes(name));
+        self.mask_bits = self.mask_bits.filter(|_| plan.takes("mask_bits"));
     }
 
     pub(super) fn add_data(&mut self, text: &'a Text) -> Result<()> {

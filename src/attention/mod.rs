@@ -104,7 +104,7 @@ pub enum Weights {
     #[default]
     Softmax,
     /// `max(x, 0)`, without a denominator; there is no lse and no sink. Normalise after, with
-    /// [`HeadNorm`](crate::HeadNorm). Source: TransNormer (Qin et al. 2022), section 4.2.
+    /// [`HeadNorm`](crate::HeadNorm). Computed by multiply-adds on every device, since f16 may not hold such weights. Source: TransNormer (Qin et al. 2022), section 4.2.
     Relu,
 }
 
@@ -346,6 +346,7 @@ impl Attention {
         if let Some(sinks) = &self.sinks {
             io.sinks = Some(sinks.tensor("sinks")?);
         }
+        io.keep_what(&plan);
         plan.submit(&io)?;
         Ok((out, lse))
     }

@@ -3,11 +3,12 @@
 use super::visit::{Visit, split};
 use super::{Attention, Weights};
 use crate::Mask;
-use crate::gpu::layout::Layout;
+use crate::gpu::layout::{DType, Layout};
 use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
-use crate::mask::{Node, Order};
+use crate::mask::{Node, Order, Rule};
 use crate::score::Rule as ScoreRule;
+use crate::user_wgsl::TURNS;
 
 impl Attention {
     /// Whether tokens are to be visited in another order than their own: one that was given, or that of the mask, where
@@ -33,6 +34,13 @@ impl Attention {
             Some(Ok(tasks)) => tasks.len(),
             _ => 1,
         }
+    }
+
+    /// Turns that loops of the user's texts may take for a pair.
+    pub(super) fn user_turns(&self) -> usize {
+        let masks = self.mask.rules().into_iter().filter(|rule| matches!(rule, Rule::Wgsl(text) if text.loops()));
+        let scores = self.scores.iter().filter(|score| matches!(&score.rule, ScoreRule::Wgsl(text) if text.loops()));
+        if self.trusted { 0 } else { TURNS as usize * (masks.count() + scores.count()) }
     }
 
     /// Heads whose rows one query tile should hold: those of a group, where a head has few.
@@ -61,10 +69,12 @@ impl Attention {
             let [batch, heads, len, dim] = layout.shape();
             (4 * batch * heads * len * dim.next_multiple_of(16)).max(4 * layout.end()) as u64
         };
-        let whole_f32 = if self.weights == Weights::Relu {
-            Some("Relu weighs scores by themselves, with no bound on what they lose")
-        } else if self.scores.iter().any(|score| matches!(score.rule, ScoreRule::Wgsl(_))) {
-            Some("a score rule in WGSL may magnify what scores lose")
+        let off_units = if self.weights == Weights::Relu {
+            Some("Relu's weights have no bound, and f16 may not hold them")
+        } else if self.q.layout.dtype() == DType::F32
+            && self.scores.iter().any(|score| matches!(score.rule, ScoreRule::Wgsl(_)))
+        {
+            Some("f32 is computed as two f16 there, and a score rule in WGSL may magnify what scores lose")
         } else {
             None
         };
@@ -79,7 +89,8 @@ impl Attention {
             ordered,
             listed,
             uncut: self.mask.uncut().filter(|_| !ordered).map(|[rows, keys]| [rows * pack, keys]),
-            whole_f32,
+            off_units,
+            user_turns: self.user_turns(),
             halves_bytes: [&self.q, &self.k, &self.v].map(|x| halves(&x.layout)).into_iter().max().unwrap_or(0),
         }
     }

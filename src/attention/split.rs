@@ -39,7 +39,7 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let each = 4 * p.out.len() as u64;
     // So many at least, where a device ends long loops.
     let dims = [p.q.shape()[3], p.v.shape()[3]];
-    let most = tuning::most_tiles(&p.tile, dims, ctx.capabilities());
+    let most = tuning::most_tiles(&p.tile, dims, a.user_turns(), ctx.capabilities());
     let least = v.longest.div_ceil(most).max(1);
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),
@@ -79,6 +79,8 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
             "splits: {parts} partial results span {bytes} bytes, but the device binds at most {limit}"
         )));
     }
+    // As `combine.wgsl` walks them.
+    ctx.require_turns("splits: their merge", 2 * parts)?;
     let [batch, heads, len_q, v_dim] = p.out.shape();
     let stacked = |dim| Layout::new(DType::F32, [parts * batch, heads, len_q, dim]);
     Ok(Some(Split { parts, out: stacked(v_dim)?, lse: stacked(1)? }))

@@ -333,6 +333,16 @@ impl Context {
         Ok(())
     }
 
+    /// Refuses what takes more turns of a thread's loops than the device allows.
+    pub(crate) fn require_turns(&self, argument: &str, turns: usize) -> Result<()> {
+        match self.capabilities.loop_turns().filter(|&limit| turns > limit) {
+            Some(limit) => Err(Error::Limit(format!(
+                "{argument}: takes {turns} turns of a thread's loops, but this device ends loops after {limit}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a tensor that no buffer of the device can hold, whatever it would be cut into, or that repeats itself without end. Counts of
     /// its elements are then far from overflowing.
     pub(crate) fn require_buffer(&self, argument: &str, layout: &Layout) -> Result<()> {

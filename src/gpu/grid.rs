@@ -224,8 +224,6 @@ pub(super) fn on_matrix_units() -> Vec<Spec> {
                     spec.scores = vec![ScoreMod::Softcap, ScoreMod::Bias];
                     spec.mask = mask(&["bits"]);
                     spec.sinks = true;
-                } else if dims[0] == 7 {
-                    spec.weights = Weights::Relu;
                 }
                 if fragments == quads && [strips, block_kv] == [4, 32] && dims[0] == 64 {
                     specs.extend(in_tours(&spec).map(Spec::Attention));

@@ -189,9 +189,7 @@ impl Matrices {
 
     /// Refuses f32 where it cannot be split into two f16, or must not be.
     pub(crate) fn check_f32(&self, shape: Shape, capabilities: &Capabilities) -> Result<()> {
-        let reason = if let Some(reason) = shape.whole_f32 {
-            reason.to_string()
-        } else if !self.stores_f32() {
+        let reason: String = if !self.stores_f32() {
             "what is added to sums must be in registers, in an order that is known how to store".into()
         } else if shape.halves_bytes > capabilities.binding_bytes {
             let (bytes, limit) = (shape.halves_bytes, capabilities.binding_bytes);

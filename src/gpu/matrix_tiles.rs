@@ -162,7 +162,8 @@ mod tests {
             ordered: false,
             listed,
             uncut,
-            whole_f32: None,
+            off_units: None,
+            user_turns: 0,
             halves_bytes: 0,
         };
         matrix_tiles(shape, &h100())[0]

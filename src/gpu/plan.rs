@@ -178,6 +178,11 @@ impl Plan {
         dispatch(&mut pass, stages, groups);
     }
 
+    /// Whether it has a slot of this name.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.slots.iter().any(|slot| slot.name == name)
+    }
+
     /// Records the plan and submits it.
     pub(crate) fn submit(&self, io: &impl Io) -> Result<()> {
         let mut encoder = self.ctx.device().create_command_encoder(&Default::default());

@@ -225,8 +225,10 @@ pub(crate) struct Shape {
     pub listed: bool,
     /// Rows and keys of the largest tile that the mask is known to cut nowhere, 0 for a side without edges: multiples of a tile are whole.
     pub uncut: Option<[usize; 2]>,
-    /// Why f32 must not be split into two f16, if it must not.
-    pub whole_f32: Option<&'static str>,
+    /// Why it must not be computed on matrix units, if it must not.
+    pub off_units: Option<&'static str>,
+    /// Turns that loops of the user's texts may take for a pair.
+    pub user_turns: usize,
     /// Bytes of the largest operand that such halves would be made of, or of its halves.
     pub halves_bytes: u64,
 }
@@ -244,18 +246,17 @@ pub(crate) fn parallel_threads(device: wgpu::DeviceType) -> u32 {
 
 /// KV tiles that a workgroup may visit, at most: what its loops take for each, by the shaders' own bounds, must stay within
 /// what the device allows.
-pub(crate) fn most_tiles(tile: &Tile, dims: [usize; 2], capabilities: &Capabilities) -> usize {
+pub(crate) fn most_tiles(tile: &Tile, dims: [usize; 2], user_turns: usize, capabilities: &Capabilities) -> usize {
     let Some(limit) = capabilities.loop_turns() else { return usize::MAX };
-    let own = tiles_within(limit, tile, dims, capabilities);
+    let within = |tile: &Tile| (limit / tile_turns(tile, dims, user_turns, capabilities)).max(1);
     match tile.products {
-        Products::Matrices(_) => {
-            own.min(tiles_within(limit, &tile.multiply_adds(capabilities.workgroup_threads), dims, capabilities))
-        }
-        _ => own,
+        Products::Matrices(_) => within(tile).min(within(&tile.multiply_adds(capabilities.workgroup_threads))),
+        _ => within(tile),
     }
 }
 
-fn tiles_within(limit: usize, tile: &Tile, dims: [usize; 2], capabilities: &Capabilities) -> usize {
+/// Turns that a thread's loops take for a tile, at most.
+fn tile_turns(tile: &Tile, dims: [usize; 2], user_turns: usize, capabilities: &Capabilities) -> usize {
     let sizes = tile.sizes(dims[0] as u32, dims[1] as u32);
     let turns = match tile.products {
         // A search for values that are not finite, every column, every eighth key, every key.
@@ -276,7 +277,12 @@ fn tiles_within(limit: usize, tile: &Tile, dims: [usize; 2], capabilities: &Capa
     let shuffled = shuffled * capabilities.subgroup_max_size.unwrap_or(1);
     // With the loop itself, and the rows that are reduced through workgroup memory.
     let reduced = 2 * tile.block_q.div_ceil(tile.threads) * (1 + tile.lanes);
-    (limit / (1 + turns + shuffled + reduced) as usize).max(1)
+    (1 + turns + shuffled + reduced) as usize + pairs_of(tile) * user_turns
+}
+
+/// Pairs of a tile that a thread tests and scores.
+fn pairs_of(tile: &Tile) -> usize {
+    (tile.block_q * tile.block_kv).div_ceil(tile.threads) as usize
 }
 
 /// The first tile of the table that the device can run, or why even the last cannot run.
@@ -330,11 +336,21 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
     }
     if let Products::Matrices(matrices) = tile.products {
         capabilities.check_matrices(&matrices)?;
+        if let Some(reason) = shape.off_units {
+            return Err(Error::Limit(format!("matrix units: are not for this, because {reason}")));
+        }
         if shape.dtype == DType::F32 {
             matrices.check_f32(shape, capabilities)?;
         }
     }
     check_v_parts(tile, shape)?;
+    let turns = tile_turns(tile, [shape.head_dim, shape.v_dim].map(|dim| dim as usize), shape.user_turns, capabilities);
+    if let Some(limit) = capabilities.loop_turns().filter(|&limit| shape.user_turns > 0 && turns > limit) {
+        let (pairs, user) = (pairs_of(tile), shape.user_turns);
+        return Err(Error::Limit(format!(
+            "loops: those of your WGSL may take {user} turns a pair, of which a thread has {pairs} in a tile, but this device ends loops after {limit}"
+        )));
+    }
     if let Products::Broadcast(size) = tile.products
         && (capabilities.subgroup_min_size, capabilities.subgroup_max_size) != (Some(size), Some(size))
     {

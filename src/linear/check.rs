@@ -186,28 +186,28 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
     states(a, &mut problem, ctx)?;
     problem.chunk = chunk(a, &problem)?;
     problem.recurrent = recurrent(a, &problem)?;
-    loop_turns(&problem, ctx)?;
+    loop_turns(&problem, problem.beta.is_some(), ctx)?;
     Ok(problem)
 }
 
 /// Refuses sequences that take more turns of a thread's loops than the device allows: token by token, or chunks in order.
-fn loop_turns(p: &Problem, ctx: &Context) -> Result<()> {
+pub(super) fn loop_turns(p: &Problem, delta: bool, ctx: &Context) -> Result<()> {
     let longest = p.sequences.iter().max().copied().unwrap_or(0);
-    // As `linear/recurrent.wgsl` and `linear/delta.wgsl` take them.
+    // As `linear/recurrent.wgsl`, `delta.wgsl`, `columns.wgsl` and `scan.wgsl` take them.
     let (what, each, rows) = if p.recurrent {
-        ("a token", recurrent::turns(p), 1)
-    } else if p.beta.is_some() {
-        ("a chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
+        ("token", recurrent::turns(p), 1)
+    } else if delta {
+        ("chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
     } else {
-        ("a chunk", 1, p.chunk)
+        ("chunk", if p.map == FeatureMap::Efficient { 2 } else { 1 }, p.chunk)
     };
-    let limit = ctx.capabilities().loop_turns().unwrap_or(usize::MAX);
-    if longest.div_ceil(rows).saturating_mul(each) <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit(format!(
-        "k: a sequence has {longest} rows, {what} takes {each} turns of loops, but this device ends loops after {limit}"
-    )))
+    ctx.require_turns(
+        &format!("k: a sequence of {longest} rows, {each} a {what},"),
+        longest.div_ceil(rows).saturating_mul(each),
+    )?;
+    // As `linear/features.wgsl` finds the two factors of a thread's products, on average a third of the rows of a triangle.
+    let triangle = if p.map == FeatureMap::Taylor { p.k.shape()[3] / 3 + 2 } else { 1 };
+    ctx.require_turns("k: its features", p.dim_k().div_ceil(64).saturating_mul(triangle))
 }
 
 fn shapes(a: &LinearAttention) -> Result<()> {
@@ -287,6 +287,9 @@ fn contradictions(a: &LinearAttention, p: &Problem) -> Result<()> {
     }
     if a.map == FeatureMap::Cosformer && p.packed {
         return refuse("map: is Cosformer, whose angles go by one sequence's length, but cu_seqlens has several");
+    }
+    if a.map == FeatureMap::Cosformer && a.steps > 1 {
+        return refuse("map: is Cosformer, whose angles go by tokens, but there are several steps a token");
     }
     if a.steps > 1 && p.beta.is_none() {
         return refuse("steps: are several a token, but only the delta rule takes them");

@@ -112,7 +112,7 @@ pub struct LinearGradients {
     pub dk: Tensor,
     /// Of v.
     pub dv: Tensor,
-    /// Of a decay given as a tensor.
+    /// Of a decay given as a tensor, as if it were not clamped to -80..=0.
     pub d_log_decay: Option<Tensor>,
     /// Of beta.
     pub d_beta: Option<Tensor>,

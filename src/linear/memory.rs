@@ -1,7 +1,7 @@
 //! Associative memory: learn pairs, then probe.
 
 use super::LinearAttention;
-use super::check::{Gate, Problem, check};
+use super::check::{Gate, Problem, check, loop_turns};
 use super::ends::state_ends;
 use super::formulas::helpers;
 use super::forward::{additive, cumulate, delta, output, pairs};
@@ -119,6 +119,7 @@ impl AssociativeMemory {
                 return Err(Error::Value(format!("chunk: is {}, but must be at most 64 for the delta rule", p.chunk)));
             }
         }
+        loop_turns(&p, self.rule == MemoryRule::Delta, ctx)?;
         p.in_place = checks::state("state", &self.state, p.state_shape(), "[batch, heads, dim_k, dim_v]", ctx)?;
         if self.forget > 0.0 && self.rule != MemoryRule::Oja {
             // A finite number for what is forgotten whole.

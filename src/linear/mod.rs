@@ -45,7 +45,7 @@ pub enum FeatureMap {
     Relu,
     /// `x / (1 + e^-x)` (TransNormerLLM, Qin et al. 2023).
     Silu,
-    /// `e^x`.
+    /// `e^x`; x counts as at most 80, so that products of features stay finite.
     Exp,
     /// `x / sqrt(sum x^2 + 1e-6)`: unit vectors, and 0 for 0 (Gated DeltaNet, Kimi Delta Attention).
     L2Norm,
@@ -54,7 +54,8 @@ pub enum FeatureMap {
     /// Softmax over the features of each q, and over the sequence for k; not causal (Shen et al. 2021).
     Efficient,
     /// `[e^(u - o), e^-(u - o)]` with `u = sqrt(temperature) x omega`, `o = temperature |x|^2 / 2 + ln(2 m) / 2`: positive random
-    /// features of `e^(temperature q.k)` (Performer, Choromanski et al. 2021, lemma 1). `omega` is f32 `[1, 1, dim, m]`.
+    /// features of `e^(temperature q.k)` (Performer, Choromanski et al. 2021, lemma 1). Exponents count as at most 80. `omega` is f32
+    /// `[1, 1, dim, m]`.
     Favor {
         /// Directions, a column each.
         omega: Input,
@@ -83,16 +84,17 @@ pub enum Decay {
     PerChannel(Input),
 }
 
-/// What the sum over keys is divided by: `phi(q).z`, where z sums `phi(k)` as the state sums `phi(k) v^T`.
+/// What the sum over keys is divided by: `scale phi(q).z`, where z sums `phi(k)` as the state sums `phi(k) v^T`. The sum has the scale
+/// too, so that it cancels but for eps.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Normalizer {
     /// Nothing.
     #[default]
     None,
-    /// `phi(q).z + eps`.
+    /// `scale phi(q).z + eps`.
     Add(f32),
-    /// `max(phi(q).z, eps)`.
+    /// `max(scale phi(q).z, eps)`.
     Clamp(f32),
 }
 
@@ -112,6 +114,9 @@ pub enum Normalizer {
 /// rule, whose steps do not commute). Few tokens are computed one after the other. Log-decays of tensors are clamped to
 /// -80..=0: e^-80 forgets all that f32 can tell.
 ///
+/// Within a chunk later tokens are multiplied by 0, not left out: a value that is not finite makes all rows of its chunk NaN, those before it
+/// too. Token by token ([`recurrent`](LinearAttention::recurrent)) it does not reach back.
+///
 /// What excludes each other, and is refused when planning:
 ///
 /// | with | there is no |
@@ -120,6 +125,7 @@ pub enum Normalizer {
 /// | a decay for each channel | map that makes other features (FAVOR+, cosFormer, Taylor, Efficient) |
 /// | attention that is not causal | decay, delta rule, packed sequences, state before |
 /// | packed sequences | batch beside the first; cosFormer |
+/// | several steps a token | cosFormer |
 ///
 /// ```no_run
 /// use wgpu_attention::{Context, Decay, LinearAttention, Tensor};

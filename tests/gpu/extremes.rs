@@ -1,13 +1,14 @@
 //! Numbers at the ends of their types, nothing where something is expected, much where little is: a sentence, never a panic.
 
+use half::f16;
 use wgpu_attention::patterns::HeadSearch;
 use wgpu_attention::{
     Attention, AttentionIo, BlockMask, DType, Error, FeatureMap, KeyGateAttention, Layout, LinearAttention, LinearIo,
-    Mask, Neighborhood, Order, Relative, S4d, S4dInit, S4dParams, Score, Tensor, pack_bits,
+    Mask, Neighborhood, Order, Relative, S4d, S4dInit, S4dParams, Score, Tensor, Weights, pack_bits,
 };
 
 use crate::errors::refused;
-use crate::support::{ctx, download};
+use crate::support::{as_gpu, contexts, ctx, download};
 
 const HALF: usize = usize::MAX / 2;
 
@@ -218,4 +219,24 @@ fn a_mask_for_each_of_many_heads() {
     let bits = Mask::bits(&Tensor::from_slice(ctx(), [1, 180, 4, 1], &words).unwrap());
     let both: Vec<(f64, f64)> = run(mask).into_iter().zip(run(bits)).collect();
     assert!(both.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{both:?}");
+}
+
+/// Weights without a bound, which f16 does not hold: on every path that a device has.
+#[test]
+fn relu_weights_beyond_f16() {
+    let shape = [1, 8, 128, 128];
+    let full = |x: f32| vec![f16::from_f32(x); shape.iter().product()];
+    for (name, ctx) in
+        contexts().into_iter().chain([("as a GPU", ctx().restricted(as_gpu(ctx().capabilities())).unwrap())])
+    {
+        for (x, v) in [(80.0, 1e-3), (1e-4, 60000.0)] {
+            let [q, v_tensor] = [x, v].map(|x| Tensor::from_slice(&ctx, shape, &full(x)).unwrap());
+            let out = Attention::new(&q, &q, &v_tensor).weights(Weights::Relu).run(&ctx).unwrap();
+            let [x, v] = [x, v].map(|x| f16::from_f32(x).to_f64());
+            let want = 128.0 * v * (x * x * 128.0 / 128f64.sqrt());
+            for got in download(&ctx, &out).unwrap() {
+                assert!((got / want - 1.0).abs() < 1e-3, "{name}: {got}, but should be {want}");
+            }
+        }
+    }
 }

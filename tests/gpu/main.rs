@@ -17,6 +17,7 @@ mod linear;
 mod linear_errors;
 mod linear_matrices;
 mod lists;
+mod long_loops;
 mod lost;
 mod mask_errors;
 mod masks;
