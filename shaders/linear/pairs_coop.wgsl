@@ -12,8 +12,7 @@
 
 // L above the diagonal, its columns as rows. Rows by fours.
 var<workgroup> pair_tile: array<vec4<f32>, L_TILE>;
-// Bits of the largest number of A and of T beta, where f16 may not hold it: of floats that are not negative, the order is that of
-// their bits.
+// Bits of the largest number of A and of T beta: of floats that are not negative, the order is that of their bits.
 var<workgroup> largest: array<atomic<u32>, 4>;
 
 // A, and L or T.
@@ -65,14 +64,15 @@ fn main(
     }
 }
 
-// A thread's own, which is seldom so large.
 fn note_largest(which: u32, x: f32) {
-    if (x > F16_SAFE) { atomicMax(&largest[which], bitcast<u32>(x)); }
+    atomicMax(&largest[which], bitcast<u32>(x));
 }
 
+// Of numbers that f16 does not hold, and of those that are all so small that it would round them coarsely. Bounded, since out has the values'
+// factor besides.
 fn factor_of(which: u32) -> f32 {
     let most = bitcast<f32>(atomicLoad(&largest[which]));
-    if (most > F16_SAFE) { return power_for(most); }
+    if (most > F16_SAFE || most <= F16_SMALL) { return min(power_for(most), 16777216.0); }
     return 1.0;
 }
 

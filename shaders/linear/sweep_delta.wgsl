@@ -13,7 +13,7 @@ fn hold(held: ptr<function, array<block_c, HELD_BLOCKS>>, s: block_a, d: u32) {
 // The power of two that brings numbers into the range of f16; 1 where they are.
 fn fitting(largest: f32) -> f32 {
     let most = largest_of(largest);
-    return select(1.0, power_for(most), most > F16_SAFE || most <= 0.0625);
+    return select(1.0, power_for(most), most > F16_SAFE || most <= F16_SMALL);
 }
 
 fn make_values(

@@ -114,6 +114,9 @@ pub enum Normalizer {
 /// rule, whose steps do not commute). Few tokens are computed one after the other. Log-decays of tensors are clamped to
 /// -80..=0: e^-80 forgets all that f32 can tell.
 ///
+/// f16 on matrix units, without a delta rule or gates of channels: products `q_i . k_j` within a chunk are rounded to f16, too, so they should
+/// not all be below 0.001 (at 6e-8 they are 0). Multiply q or k by a power of two then, and the scale by its inverse; or use f32.
+///
 /// Within a chunk later tokens are multiplied by 0, not left out: a value that is not finite makes all rows of its chunk NaN, those before it
 /// too. Token by token ([`recurrent`](LinearAttention::recurrent)) it does not reach back.
 ///

@@ -95,6 +95,18 @@ fn large_and_small_values_of_the_delta_rule() {
     case.check();
 }
 
+/// Products of q and k far below what f16 rounds finely, where they pass through memory.
+#[test]
+fn small_products() {
+    let two_blocks = units().and_then(|ctx| ctx.capabilities().matrices).map(|matrices| 2 * matrices.size as usize);
+    for (gates, delta) in [(Gates::PerChannel, false), (Gates::PerChannel, true), (Gates::PerToken, true)] {
+        let mut case = Case::new(70).gates(gates);
+        (case.delta, case.quiet, case.initial, case.scale) = (delta, 1e-3, Some(1e-3), 2e5);
+        case.chunk = if gates == Gates::PerChannel { two_blocks } else { case.chunk };
+        case.check();
+    }
+}
+
 #[test]
 fn a_gate_a_channel() {
     let two_blocks = units().and_then(|ctx| ctx.capabilities().matrices).map(|matrices| 2 * matrices.size as usize);

@@ -46,6 +46,8 @@ pub struct Case {
     pub chunk: Option<usize>,
     /// What values are multiplied by.
     pub loud: f32,
+    /// What q and k are multiplied by.
+    pub quiet: f32,
     /// q, k, v and out lie as `[batch, len, heads, dim]`.
     pub token_major: bool,
     pub seed: u64,
@@ -73,6 +75,7 @@ impl Case {
             cu_seqlens: None,
             chunk: Some(16),
             loud: 1.0,
+            quiet: 1.0,
             token_major: false,
             seed: 1,
         }
@@ -175,8 +178,11 @@ impl Case {
         let state = states * self.heads * self.features() * self.dim_v;
         let log_decay = |x: f32| -(0.1 * x * x * self.strength);
         Data {
-            q: data::normal(self.seed + 1, q_rows * self.dim_k).into_iter().map(|x| half(x + self.shift)).collect(),
-            k: k.into_iter().map(|x| half(x + self.shift)).collect(),
+            q: data::normal(self.seed + 1, q_rows * self.dim_k)
+                .into_iter()
+                .map(|x| half(self.quiet * (x + self.shift)))
+                .collect(),
+            k: k.into_iter().map(|x| half(self.quiet * (x + self.shift))).collect(),
             v: data::normal(self.seed + 2, value_rows * self.dim_v).into_iter().map(|x| half(self.loud * x)).collect(),
             decay: data::normal(self.seed + 3, gates).into_iter().map(log_decay).collect(),
             beta: data::normal(self.seed + 4, rows * steps).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
