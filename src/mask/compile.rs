@@ -91,23 +91,26 @@ pub(crate) fn compile(mask: &Mask, shape: [usize; 4], data: &mut RuleData) -> Re
 fn function(cases: &[String]) -> String {
     let body = match cases {
         [one] => format!("    return {one};\n"),
-        _ => format!("    var seen = false;\n    {}\n    return seen;\n", choice(cases, 0)),
+        _ => format!("    var seen = false;\n    {}\n    return seen;\n", choice(cases)),
     };
     format!("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {{\n{body}}}\n")
 }
 
-/// The case of the pattern, counted from the first. Halves of halves, since Mesa's software driver forgets branches that lie within 80 others,
-/// without a word; and not a switch, since SwiftShader takes time and memory for each that doubles with the next.
-fn choice(cases: &[String], first: usize) -> String {
-    match cases {
-        [] => String::new(),
-        [one] => format!("seen = {one};"),
-        _ => {
-            let (low, high) = cases.split_at(cases.len() / 2);
-            let middle = first + low.len();
-            format!("if (at.pattern < {middle}u) {{ {} }} else {{ {} }}", choice(low, first), choice(high, middle))
-        }
+/// Patterns that are told apart one after the other; of more, first which so many it is among.
+const TOGETHER: usize = 8;
+
+/// The case of the pattern. No branch is another's `else`: Mesa's software driver forgets branches that lie within 80 others, without a word, and
+/// what SwiftShader takes doubles with each (ten patterns by halves of halves more than two minutes). Nor is it a switch, with which it doubles, too.
+fn choice(cases: &[String]) -> String {
+    let one = |(pattern, case): (usize, &String)| format!("if (at.pattern == {pattern}u) {{ seen = {case}; }}");
+    let ifs: Vec<String> = cases.iter().enumerate().map(one).collect();
+    if ifs.len() <= TOGETHER {
+        return ifs.join("\n    ");
     }
+    let group = |(n, ifs): (usize, &[String])| {
+        format!("if (at.pattern / {TOGETHER}u == {n}u) {{\n        {}\n    }}", ifs.join("\n        "))
+    };
+    ifs.chunks(TOGETHER).enumerate().map(group).collect::<Vec<_>>().join("\n    ")
 }
 
 /// Expressions within one another, at most, in a function of the text: naga ends at less than a hundred.
