@@ -13,7 +13,7 @@ use crate::gpu::params::{CombineParams, View};
 use crate::gpu::plan::Bound;
 use crate::gpu::spec::{FLAT_THREADS, Spec};
 use crate::gpu::splits::{Visits, splits};
-use crate::gpu::tuning;
+use crate::gpu::turns::most_tiles;
 use crate::gpu::window::{Window, fold_grid};
 use crate::{Error, Result};
 
@@ -39,7 +39,7 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let each = 4 * p.out.len() as u64;
     // So many at least, where a device ends long loops.
     let dims = [p.q.shape()[3], p.v.shape()[3]];
-    let most = tuning::most_tiles(&p.tile, dims, a.user_turns(), ctx.capabilities());
+    let most = most_tiles(&p.tile, dims, a.user_turns(), ctx.capabilities());
     let least = v.longest.div_ceil(most).max(1);
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),

@@ -1,5 +1,6 @@
 //! From descriptions to dispatches: device, tensors, shaders, plans.
 
+mod adapter;
 pub(crate) mod attention_spec;
 pub(crate) mod builder;
 pub(crate) mod capabilities;
@@ -32,6 +33,7 @@ pub(crate) mod tensor;
 pub(crate) mod tiles;
 mod translations;
 pub(crate) mod tuning;
+pub(crate) mod turns;
 pub(crate) mod unroll;
 
 #[cfg(test)]
