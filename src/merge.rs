@@ -193,7 +193,10 @@ impl Merge {
             )));
         }
         // As `combine.wgsl` walks them.
-        ctx.require_turns("parts: their merge", self.parts.saturating_mul(if self.mass { 3 } else { 2 }))?;
+        ctx.require_turns(
+            "parts: their merge",
+            self.parts.saturating_add(1).saturating_mul(if self.mass { 3 } else { 2 }),
+        )?;
         if out_parts.dtype() == DType::U32 {
             return Err(Error::DType("out_parts: is u32, but must be f32 or f16".into()));
         }

@@ -14,9 +14,9 @@ use crate::gpu::layout::DType;
 use crate::gpu::tensor::Input;
 use crate::{Error, Result};
 
-/// Turns of all loops of a text for one pair of tokens; then its loops end. Mesa's software drivers end all loops of a thread
-/// after 65535 turns, the kernel's own with them: two texts, for each of a thread's 16 pairs of a tile, must not come near.
-pub(crate) const TURNS: u32 = 2000;
+/// Turns that a driver may count in all loops of a text for one pair of tokens; then its loops end. Mesa's software drivers end all loops of a
+/// thread after 65535 turns, the kernel's own with them: two texts, for each of a thread's 16 pairs of a tile, stay below.
+pub(crate) const TURNS: usize = 2000;
 
 /// What counts them, once a module.
 pub(crate) const TURNS_LEFT: &str = "var<private> turns_left: u32 = 0u;\n";
@@ -64,13 +64,23 @@ impl Text {
 
     /// Whether it has a loop, which could run for ever.
     pub(crate) fn loops(&self) -> bool {
-        identifiers(&self.text).any(|word| LOOPS.contains(&word))
+        self.loop_count() > 0
+    }
+
+    /// Turns of its loops for a pair. What is counted in the text are bodies, and a driver counts the turn, too, in which a loop ends: each body
+    /// may enter every loop once.
+    fn turns(&self) -> usize {
+        TURNS / (1 + self.loop_count())
+    }
+
+    fn loop_count(&self) -> usize {
+        identifiers(&self.text).filter(|word| LOOPS.contains(word)).count()
     }
 
     /// The text with its rule called by another name, so that several texts can be linked. With `bounded`, each loop counts
     /// its turns, and the rule begins to count: the driver's own bound, 2^64 turns, would end after the machine.
     pub(crate) fn linked(&self, rule: &str, name: &str, bounded: bool) -> String {
-        let begin = format!(" turns_left = {TURNS}u;");
+        let begin = format!(" turns_left = {}u;", self.turns());
         let turn = " if (turns_left == 0u) { break; } turns_left -= 1u;";
         let mut text = String::new();
         let mut copied = 0;
@@ -335,7 +345,7 @@ mod tests {
         let text = Text::new("fn m(a: u32) -> bool {\nfor (;;) { }\nwhile (a < 1u) // {\n { loop\n{ } } }", []);
         let turn = "if (turns_left == 0u) { break; } turns_left -= 1u;";
         let bounded = format!(
-            "fn n(a: u32) -> bool {{ turns_left = 2000u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
+            "fn n(a: u32) -> bool {{ turns_left = 500u;\nfor (;;) {{ {turn} }}\nwhile (a < 1u) // {{\n {{ {turn} loop\n{{ {turn} }} }} }}\n"
         );
         assert_eq!(text.linked("m", "n", true), bounded);
     }

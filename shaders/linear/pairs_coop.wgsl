@@ -68,8 +68,8 @@ fn note_largest(which: u32, x: f32) {
     atomicMax(&largest[which], bitcast<u32>(x));
 }
 
-// Of numbers that f16 does not hold, and of those that are all so small that it would round them coarsely. Bounded, since out has the values'
-// factor besides.
+// Of numbers that f16 does not hold, and of those that are all so small that it would round them coarsely. Bounded, so that with
+// the factor of values, which out has besides, f32 still holds it.
 fn factor_of(which: u32) -> f32 {
     let most = bitcast<f32>(atomicLoad(&largest[which]));
     if (most > F16_SAFE || most <= F16_SMALL) { return min(power_for(most), 16777216.0); }

@@ -1,4 +1,4 @@
-// x = cap tanh(x / cap); what a bias of minus infinity has masked stays so.
+// x = cap tanh(x / cap).
 //
 // provides  softcap
 // requires  bindings
@@ -17,5 +17,5 @@ fn tanh_of(x: f32) -> f32 {
 }
 
 fn softcap(score: f32, at: QTile, q_idx: u32, kv_idx: u32) -> f32 {
-    return select(params.softcap * tanh_of(score / params.softcap), NEG_INF, score <= NEG_INF);
+    return params.softcap * tanh_of(score / params.softcap);
 }

@@ -63,7 +63,7 @@ impl<'a> AttentionIo<'a> {
         self
     }
 
-    /// Leaves out what only rules read that no head's mask has left.
+    /// Drops tensors that no stage of the plan reads, because no head's mask kept their rule.
     pub(super) fn keep_what(&mut self, plan: &Plan) {
         self.data.retain(|(name, _)| plan.takes(name));
         self.mask_bits = self.mask_bits.filter(|_| plan.takes("mask_bits"));

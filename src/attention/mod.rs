@@ -104,7 +104,9 @@ pub enum Weights {
     #[default]
     Softmax,
     /// `max(x, 0)`, without a denominator; there is no lse and no sink. Normalise after, with
-    /// [`HeadNorm`](crate::HeadNorm). Computed by multiply-adds on every device, since f16 may not hold such weights. Source: TransNormer (Qin et al. 2022), section 4.2.
+    /// [`HeadNorm`](crate::HeadNorm). Computed by multiply-adds on every device, since f16 may not hold such weights.
+    ///
+    /// Source: TransNormer (Qin et al. 2022), section 4.2.
     Relu,
 }
 
@@ -280,7 +282,8 @@ impl Attention {
     ///
     /// # Safety
     /// Your text must not index outside of its data, and each of its loops must end: else the GPU may read and write
-    /// memory that is not the plan's.
+    /// memory that is not the plan's. Mesa's software drivers end all loops of a thread after 65535 turns, without a word: there they must
+    /// be short, too.
     pub unsafe fn trust_wgsl(mut self) -> Self {
         self.trusted = true;
         self

@@ -8,7 +8,7 @@ use crate::gpu::tiles;
 use crate::gpu::tuning::{self, Products, Tile};
 use crate::mask::{Node, Order, Rule};
 use crate::score::Rule as ScoreRule;
-use crate::user_wgsl::TURNS;
+use crate::user_wgsl::{TURNS, Text};
 
 impl Attention {
     /// Whether tokens are to be visited in another order than their own: one that was given, or that of the mask, where
@@ -36,11 +36,10 @@ impl Attention {
         }
     }
 
-    /// Turns that loops of the user's texts may take for a pair.
+    /// Turns that loops of the user's texts may take for a pair, where they are bounded.
     pub(super) fn user_turns(&self) -> usize {
-        let masks = self.mask.rules().into_iter().filter(|rule| matches!(rule, Rule::Wgsl(text) if text.loops()));
-        let scores = self.scores.iter().filter(|score| matches!(&score.rule, ScoreRule::Wgsl(text) if text.loops()));
-        if self.trusted { 0 } else { TURNS as usize * (masks.count() + scores.count()) }
+        let score = |score: &crate::Score| if let ScoreRule::Wgsl(text) = &score.rule { text_turns(text) } else { 0 };
+        if self.trusted { 0 } else { mask_turns(&self.mask) + self.scores.iter().map(score).sum::<usize>() }
     }
 
     /// Heads whose rows one query tile should hold: those of a group, where a head has few.
@@ -93,6 +92,21 @@ impl Attention {
             user_turns: self.user_turns(),
             halves_bytes: [&self.q, &self.k, &self.v].map(|x| halves(&x.layout)).into_iter().max().unwrap_or(0),
         }
+    }
+}
+
+fn text_turns(text: &Text) -> usize {
+    if text.loops() { TURNS } else { 0 }
+}
+
+/// Of a head's mask every text is called, of masks of heads one.
+fn mask_turns(mask: &Mask) -> usize {
+    match &*mask.node {
+        Node::Rule(Rule::Wgsl(text)) => text_turns(text),
+        Node::Constant(_) | Node::Rule(_) => 0,
+        Node::And(a, b) | Node::Or(a, b) => mask_turns(a) + mask_turns(b),
+        Node::Not(a) => mask_turns(a),
+        Node::PerHead(masks) => masks.iter().map(mask_turns).max().unwrap_or(0),
     }
 }
 

@@ -41,17 +41,23 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let dims = [p.q.shape()[3], p.v.shape()[3]];
     let most = most_tiles(&p.tile, dims, a.user_turns(), ctx.capabilities());
     let least = v.longest.div_ceil(most).max(1);
+    let because = match a.user_turns() {
+        turns if turns > 0 && ctx.capabilities().loop_turns().is_some() => {
+            format!("; loops of your WGSL may take {turns} turns a pair there, unless you vouch for them (trust_wgsl)")
+        }
+        _ => String::new(),
+    };
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),
         (None, Some(reason)) if least > 1 => {
             return Err(Error::Limit(format!(
-                "k: a query tile visits {} tiles of keys, but this device runs loops over {most} at a time, and {reason}",
+                "k: a query tile visits {} tiles of keys, but this device runs loops over {most} at a time, and {reason}{because}",
                 v.longest
             )));
         }
         (Some(n), None) if n < least => {
             return Err(Error::Limit(format!(
-                "splits: is {n}, but this device runs loops over {most} tiles of keys at a time, and needs {least} splits for {}",
+                "splits: is {n}, but this device runs loops over {most} tiles of keys at a time, and needs {least} splits for {}{because}",
                 v.longest
             )));
         }
@@ -76,11 +82,11 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let bytes = each.saturating_mul(parts as u64);
     if bytes > limit {
         return Err(Error::Limit(format!(
-            "splits: {parts} partial results span {bytes} bytes, but the device binds at most {limit}"
+            "splits: {parts} partial results span {bytes} bytes, but the device binds at most {limit}{because}"
         )));
     }
     // As `combine.wgsl` walks them.
-    ctx.require_turns("splits: their merge", 2 * parts)?;
+    ctx.require_turns("splits: their merge", 2 * (parts + 1))?;
     let [batch, heads, len_q, v_dim] = p.out.shape();
     let stacked = |dim| Layout::new(DType::F32, [parts * batch, heads, len_q, dim]);
     Ok(Some(Split { parts, out: stacked(v_dim)?, lse: stacked(1)? }))

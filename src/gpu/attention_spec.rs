@@ -214,8 +214,13 @@ impl AttentionSpec {
     fn score_sources(&self) -> Vec<Source> {
         let mut sources = Vec::new();
         let mut calls = String::new();
-        for score in &self.scores {
+        for (n, score) in self.scores.iter().enumerate() {
+            let biased = self.scores[..n].contains(&ScoreMod::Bias);
             let (file, call) = match score {
+                // What a bias of minus infinity has masked stays so.
+                ScoreMod::Softcap if biased => {
+                    (Some("mods/softcap.wgsl"), "select(softcap(x, at, q_idx, kv_idx), x, x <= NEG_INF)".into())
+                }
                 ScoreMod::Softcap => (Some("mods/softcap.wgsl"), "softcap(x, at, q_idx, kv_idx)".into()),
                 ScoreMod::Alibi => (Some("mods/alibi.wgsl"), "alibi(x, at, q_idx, kv_idx)".into()),
                 ScoreMod::Bias => (Some("mods/bias.wgsl"), "add_bias(x, at, q_idx, kv_idx)".into()),

@@ -308,7 +308,7 @@ pub(crate) fn check_fits(tile: &Tile, shape: Shape, capabilities: &Capabilities)
     if let Some(limit) = capabilities.loop_turns().filter(|&limit| shape.user_turns > 0 && turns > limit) {
         let (pairs, user) = (pairs_of(tile), shape.user_turns);
         return Err(Error::Limit(format!(
-            "loops: those of your WGSL may take {user} turns a pair, of which a thread has {pairs} in a tile, but this device ends loops after {limit}"
+            "loops: those of your WGSL may take {user} turns a pair, of which a thread has {pairs} in a tile, but this device ends loops after {limit} (see trust_wgsl)"
         )));
     }
     if let Products::Broadcast(size) = tile.products

@@ -39,7 +39,7 @@ pub(super) fn tile_turns(tile: &Tile, dims: [usize; 2], user_turns: usize, capab
     (1 + turns + shuffled + reduced) as usize + pairs_of(tile) * user_turns
 }
 
-/// Pairs of a tile that a thread tests and scores.
+/// Pairs of a tile that a thread tests and scores, at most: of lists 64 threads test them.
 pub(super) fn pairs_of(tile: &Tile) -> usize {
-    (tile.block_q * tile.block_kv).div_ceil(tile.threads) as usize
+    (tile.block_q * tile.block_kv).div_ceil(tile.threads.min(64)) as usize
 }

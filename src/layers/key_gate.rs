@@ -110,7 +110,7 @@ impl KeyGateAttention {
         if v_dim == 0 {
             return Err(Error::Shape("v: dim is 0, but must be at least 1".into()));
         }
-        ctx.require_turns("q: its chunks, in order,", 1 + len.div_ceil(CHUNK))?;
+        ctx.require_turns("q: its chunks in order", 2 + len.div_ceil(CHUNK))?;
         let shape = [batch, heads, 1, v_dim + 2];
         let state = checks::state("state", &self.state, shape, "[batch, heads, 1, v_dim + 2]", ctx)?;
         let out = Layout::new(v.dtype(), v.shape())?;

@@ -193,17 +193,17 @@ pub(super) fn check(a: &LinearAttention, ctx: &Context) -> Result<Problem> {
 /// Refuses sequences that take more turns of a thread's loops than the device allows: token by token, or chunks in order.
 pub(super) fn loop_turns(p: &Problem, delta: bool, ctx: &Context) -> Result<()> {
     let longest = p.sequences.iter().max().copied().unwrap_or(0);
-    // As `linear/recurrent.wgsl`, `delta.wgsl`, `columns.wgsl` and `scan.wgsl` take them.
+    // As `linear/recurrent.wgsl`, `delta.wgsl`, `columns.wgsl` and `scan.wgsl` take them, with the turns in which loops end.
     let (what, each, rows) = if p.recurrent {
         ("token", recurrent::turns(p), 1)
     } else if delta {
-        ("chunk of the delta rule", 1 + p.dim_k() + p.dim_k().div_ceil(16) * (1 + p.chunk), p.chunk)
+        ("chunk of the delta rule", 3 + p.dim_k() + p.dim_k().div_ceil(16) * (2 + p.chunk), p.chunk)
     } else {
         ("chunk", if p.map == FeatureMap::Efficient { 2 } else { 1 }, p.chunk)
     };
     ctx.require_turns(
-        &format!("k: a sequence of {longest} rows, {each} a {what},"),
-        longest.div_ceil(rows).saturating_mul(each),
+        &format!("k: a sequence of {longest} rows, {each} a {what}"),
+        longest.div_ceil(rows).saturating_mul(each).saturating_add(2),
     )?;
     // As `linear/features.wgsl` finds the two factors of a thread's products, on average a third of the rows of a triangle.
     let triangle = if p.map == FeatureMap::Taylor { p.k.shape()[3] / 3 + 2 } else { 1 };

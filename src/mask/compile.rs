@@ -96,7 +96,7 @@ fn function(cases: &[String]) -> String {
     format!("fn mask_mod(at: QTile, q_idx: u32, kv_idx: u32) -> bool {{\n{body}}}\n")
 }
 
-/// Patterns that are told apart one after the other; of more, first which so many it is among.
+/// Patterns that are told apart one after the other. More of them stand in groups of so many, each behind a test of the group.
 const TOGETHER: usize = 8;
 
 /// The case of the pattern. No branch is another's `else`: Mesa's software driver forgets branches that lie within 80 others, without a word, and

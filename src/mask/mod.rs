@@ -219,8 +219,8 @@ impl Mask {
     }
 
     /// Your own rule: WGSL that defines `fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool`, and whatever it
-    /// calls. A module with your text keeps its bounds checks, and where the text loops, its loops end after 2000 turns a pair,
-    /// all together; see [`Attention::trust_wgsl`](crate::Attention::trust_wgsl). An error is reported at your own line.
+    /// calls. A module with your text keeps its bounds checks, and its loops end after 1000 turns a pair, all together (666 where there are two loops
+    /// in the text, 500 where there are three, and so on); see [`Attention::trust_wgsl`](crate::Attention::trust_wgsl). An error is reported at your own line.
     ///
     /// ```
     /// use wgpu_attention::Mask;

@@ -28,8 +28,8 @@ const GROUP_OUT: usize = 4;
 /// a state between, whose cost a token does not grow.
 ///
 /// u and out are `[batch, channels, len, 1]`, f32 or f16; u has any strides, fastest where time is contiguous (`[batch, len, channels]` is a
-/// transposed view of that), out is contiguous. In a chunk later inputs are multiplied by 0: one that is not finite makes all of its chunk NaN. The [state](S4d::state) is f32 `[batch, channels, states, 2]`, `[re, im]`; with it a token at a time is a
-/// decoder. Parameters are the host's, made discrete in f64 when planning: a plan holds kernels and powers of A', 16 bytes a
+/// transposed view of that), out is contiguous. In a chunk later inputs are multiplied by 0: one that is not finite makes all of its chunk NaN.
+/// The [state](S4d::state) is f32 `[batch, channels, states, 2]`, `[re, im]`; with it a token at a time is a decoder. Parameters are the host's, made discrete in f64 when planning: a plan holds kernels and powers of A', 16 bytes a
 /// channel, state and row of a chunk.
 ///
 /// ```no_run
@@ -222,8 +222,7 @@ impl S4d {
     ) -> Result<(wgpu::Buffer, wgpu::Buffer)> {
         let (u, states) = (self.u.layout, self.params.states());
         let [batch, channels, len, _] = u.shape();
-        // With the powers that it begins and ends with.
-        builder.ctx().require_turns("u: its chunks, in order,", chunks + 64)?;
+        builder.ctx().require_turns("u: its chunks in order", chunks + 1)?;
         let mut buffer =
             |name, count: usize| builder.owned_of_size(name, wgpu::BufferUsages::STORAGE, &[], 8 * count as u64);
         let into = buffer("into", channels * CHUNK * states)?;

@@ -46,16 +46,46 @@ fn rules_that_loop() {
             assert!((a - b).abs() < 1e-5, "{visit:?}: {a}, but should be {b}");
         }
     }
+    // Loops within loops: the turns in which they end are no bodies, and drivers count them.
+    let nested = "var x = 0u; for (var i = 0u; i < 120u; i++) { for (var j = 0u; j < 3u; j++) { x += j; } }";
+    let nested = format!(
+        "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {{ {nested} return x + 90u + kv_idx >= 500u; }}"
+    );
+    let looping = Attention::new(&q, &k, &v).score(Score::wgsl(plain_score)).mask(Mask::wgsl(&nested));
+    assert!(run(looping).iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+/// Of masks of heads one is called for a pair: four that loop are not four times the turns.
+#[test]
+fn rules_of_heads_that_loop() {
+    let case = Case::new(40, 64).heads(1, 4, 4);
+    let [q, k, v] = case.upload(ctx()).unwrap();
+    let looping = |h: usize| {
+        Mask::wgsl(&format!(
+            "fn mask_mod(b: u32, h: u32, q_idx: u32, kv_idx: u32) -> bool {{ var x = 0u; \
+             for (var i = 0u; i < 50u; i++) {{ x += 1u; }} return kv_idx >= x - 50u + {h}u; }}"
+        ))
+    };
+    let run = |mask: Mask| download(ctx(), &Attention::new(&q, &k, &v).mask(mask).run(ctx()).unwrap()).unwrap();
+    let (got, want) =
+        (run(Mask::per_head((0..4).map(looping))), run(Mask::per_head((0..4).map(|h| Mask::keys(h..64)))));
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6));
 }
 
 #[test]
 fn long_sequences() {
     let x = layout([1, 1, 16384, 64]);
-    only_gpus(AssociativeMemory::new(x, x, x).rule(MemoryRule::Delta).plan(ctx()), "k: a sequence of 16384 rows, ");
+    only_gpus(
+        AssociativeMemory::new(x, x, x).rule(MemoryRule::Delta).plan(ctx()),
+        "k: a sequence of 16384 rows, 331 a chunk of the delta rule: takes 84738 turns of a thread's loops, ",
+    );
     let half = layout([1, 1, 8192, 64]);
     AssociativeMemory::new(half, half, half).rule(MemoryRule::Delta).plan(ctx()).unwrap();
     let long = layout([1, 1, 70000 * 64, 1]);
-    only_gpus(KeyGateAttention::new(long, long, long).plan(ctx()), "q: its chunks, in order,");
+    only_gpus(
+        KeyGateAttention::new(long, long, long).plan(ctx()),
+        "q: its chunks in order: takes 70002 turns of a thread's loops, ",
+    );
     let ones = vec![[1.0, 0.0]; 1];
     let params = S4dParams {
         log_dt: vec![-4.0],
@@ -64,10 +94,13 @@ fn long_sequences() {
         c: ones,
         ..S4dParams::default()
     };
-    only_gpus(S4d::new(long, params).plan(ctx()), "u: its chunks, in order,");
+    only_gpus(S4d::new(long, params).plan(ctx()), "u: its chunks in order: takes 70001 turns of a thread's loops, ");
     let efficient = layout([1, 1, 40000 * 16, 4]);
     let described = LinearAttention::new(efficient, efficient, efficient).map(FeatureMap::Efficient).not_causal();
-    only_gpus(described.chunk(16).plan(ctx()), "k: a sequence of 640000 rows, 2 a chunk,");
+    only_gpus(
+        described.chunk(16).plan(ctx()),
+        "k: a sequence of 640000 rows, 2 a chunk: takes 80002 turns of a thread's loops, ",
+    );
     let parts = 40_000;
     let (out, lse) = (layout([parts, 1, 1, 4]), layout([parts, 1, 1, 1]));
     only_gpus(Merge::new(parts, out, lse).plan(ctx()), "parts: their merge");

@@ -71,7 +71,7 @@ fn turns_are_a_pairs_own() {
     let case = small(20, 24).heads(1, 2, 1);
     let spins = format!(
         "{MASK} {{ var n = 0u; if (kv_idx == 3u) {{ loop {{ n += 1u; }} return false; }}\n\
-         for (var i = 0u; i < 1000u; i++) {{ n += i & 1u; }} return n == 500u; }}"
+         for (var i = 0u; i < 600u; i++) {{ n += i & 1u; }} return n == 300u; }}"
     );
     check_mask(&case, &Mask::wgsl(&spins), &|_, _, _, j| j != 3);
     // Left by its return alone.
