@@ -17,8 +17,8 @@ const LANES: usize = 8;
 /// `out_i = sum_(j <= i) e^(s_j) v_j / sum_(j <= i) e^(s_j)` with `s_j = scale sum_d silu(q_jd) k_jd`: each key brings its own score, whoever
 /// asks, so that out is a running softmax, and its state no longer than a value.
 ///
-/// q and k are `[batch, heads, len, dim]`, v and out `[batch, heads, len, v_dim]`, f32 or f16; inputs have any strides, out is contiguous. `scale` is `1 / sqrt(dim)` unless
-/// set. The [state](KeyGateAttention::state) goes from call to call: a stream in pieces is the whole.
+/// q and k are `[batch, heads, len, dim]`, v and out `[batch, heads, len, v_dim]`, f32 or f16; inputs have any strides, out is contiguous.
+/// `scale` is `1 / sqrt(dim)` unless set. The [state](KeyGateAttention::state) goes from call to call: a stream in pieces is the whole.
 ///
 /// ```no_run
 /// use wgpu_attention::{Context, DType, KeyGateAttention, Tensor};
