@@ -29,6 +29,8 @@ const MAX_VARIABLES: u32 = 8192;
 pub(crate) struct Text {
     pub text: String,
     pub data: Vec<(String, Input)>,
+    /// Its loops, as they stand in the text.
+    loops: usize,
     /// What its one rule depends on, or what is wrong with it: found when first planned, kept for the plans after.
     checked: OnceLock<Result<Usage>>,
 }
@@ -59,22 +61,19 @@ struct Signature {
 impl Text {
     pub(crate) fn new<'a>(text: &str, data: impl IntoIterator<Item = (&'a str, Input)>) -> Text {
         let data = data.into_iter().map(|(name, input)| (name.to_string(), input)).collect();
-        Text { text: text.to_string(), data, checked: OnceLock::new() }
+        let loops = identifiers(text).filter(|word| LOOPS.contains(word)).count();
+        Text { text: text.to_string(), data, loops, checked: OnceLock::new() }
     }
 
     /// Whether it has a loop, which could run for ever.
     pub(crate) fn loops(&self) -> bool {
-        self.loop_count() > 0
+        self.loops > 0
     }
 
     /// Turns of its loops for a pair. What is counted in the text are bodies, and a driver counts the turn, too, in which a loop ends: each body
     /// may enter every loop once.
     fn turns(&self) -> usize {
-        TURNS / (1 + self.loop_count())
-    }
-
-    fn loop_count(&self) -> usize {
-        identifiers(&self.text).filter(|word| LOOPS.contains(word)).count()
+        TURNS / (1 + self.loops)
     }
 
     /// The text with its rule called by another name, so that several texts can be linked. With `bounded`, each loop counts

@@ -39,13 +39,14 @@ pub(super) fn split(a: &Attention, p: &Problem, v: &Visiting, ctx: &Context) -> 
     let each = 4 * p.out.len() as u64;
     // So many at least, where a device ends long loops.
     let dims = [p.q.shape()[3], p.v.shape()[3]];
-    let most = most_tiles(&p.tile, dims, a.user_turns(), ctx.capabilities());
+    let user_turns = a.user_turns();
+    let most = most_tiles(&p.tile, dims, user_turns, ctx.capabilities());
     let least = v.longest.div_ceil(most).max(1);
-    let because = match a.user_turns() {
-        turns if turns > 0 && ctx.capabilities().loop_turns().is_some() => {
-            format!("; loops of your WGSL may take {turns} turns a pair there, unless you vouch for them (trust_wgsl)")
+    let because = match user_turns > 0 && ctx.capabilities().loop_turns().is_some() {
+        true => {
+            format!("; loops of your WGSL may take {user_turns} turns a pair, unless you vouch for them (trust_wgsl)")
         }
-        _ => String::new(),
+        false => String::new(),
     };
     let parts = match (a.splits, refusal) {
         (Some(0), _) => return Err(Error::Value("splits: is 0, but must be at least 1".into())),
